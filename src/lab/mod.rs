@@ -1,0 +1,1 @@
+//! The embedded test MTA with scripted faults: demo, tests, drills.

@@ -1,0 +1,225 @@
+//! The counters themselves: by listener, by worker, of the control thread.
+
+use crate::types::{Counter, Histogram};
+
+/// How a session ended. Every accepted connection has exactly one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SessionOutcome {
+    /// Relayed until both sides had ended in order.
+    Completed,
+    /// Relayed, then the client reset.
+    ClientReset,
+    /// Relayed, then the backend reset.
+    BackendReset,
+    /// Relayed, then no octet for the idle timeout.
+    IdleTimeout,
+    /// Relayed; one direction had ended and the other did not within the half-close timeout.
+    HalfCloseTimeout,
+    /// The client left before a backend had greeted.
+    Abandoned,
+    /// A bad greeting was relayed as the verdict about this client.
+    Refused,
+    /// No backend could take it: our 421.
+    NoBackend,
+    /// It waited too long in the queue: our 421.
+    QueueTimeout,
+    /// Denied by `allow` or `deny`: our 554.
+    Denied,
+    /// A limit on this client: our 421.
+    ClientLimit,
+    /// A limit of the listener or the process, or the accept rate: our 421.
+    GlobalLimit,
+    /// It came on a `proxy_protocol = "required"` listener without a trusted, valid header.
+    ProxyHeader,
+    /// It talked before the greeting: our 554.
+    EarlyTalker,
+    /// A monitor's check, answered locally.
+    Monitor,
+    /// It came while we shut down: our 421.
+    ShuttingDown,
+    /// Cut by a drain or shutdown deadline.
+    Cut,
+    /// A fault of ours on one session.
+    Failed,
+}
+
+impl SessionOutcome {
+    /// Every outcome, in the order of [`SessionOutcome::index`].
+    pub const ALL: [Self; 18] = [
+        Self::Completed,
+        Self::ClientReset,
+        Self::BackendReset,
+        Self::IdleTimeout,
+        Self::HalfCloseTimeout,
+        Self::Abandoned,
+        Self::Refused,
+        Self::NoBackend,
+        Self::QueueTimeout,
+        Self::Denied,
+        Self::ClientLimit,
+        Self::GlobalLimit,
+        Self::ProxyHeader,
+        Self::EarlyTalker,
+        Self::Monitor,
+        Self::ShuttingDown,
+        Self::Cut,
+        Self::Failed,
+    ];
+
+    /// Its place in tables of counts.
+    pub fn index(self) -> usize {
+        self as usize
+    }
+
+    /// Its name in logs and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::ClientReset => "client-reset",
+            Self::BackendReset => "backend-reset",
+            Self::IdleTimeout => "idle-timeout",
+            Self::HalfCloseTimeout => "half-close-timeout",
+            Self::Abandoned => "abandoned",
+            Self::Refused => "refused",
+            Self::NoBackend => "no-backend",
+            Self::QueueTimeout => "queue-timeout",
+            Self::Denied => "denied",
+            Self::ClientLimit => "client-limit",
+            Self::GlobalLimit => "global-limit",
+            Self::ProxyHeader => "proxy-header",
+            Self::EarlyTalker => "early-talker",
+            Self::Monitor => "monitor",
+            Self::ShuttingDown => "shutting-down",
+            Self::Cut => "cut",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// Who ended a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum EndedBy {
+    Client,
+    Backend,
+    Us,
+}
+
+impl EndedBy {
+    /// Its name in logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Backend => "backend",
+            Self::Us => "us",
+        }
+    }
+}
+
+/// In which phase a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum SessionPhase {
+    Admission,
+    ProxyHeader,
+    Queue,
+    Connect,
+    Greeting,
+    Relay,
+    Closing,
+}
+
+impl SessionPhase {
+    /// Its name in logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Admission => "admission",
+            Self::ProxyHeader => "proxy-header",
+            Self::Queue => "queue",
+            Self::Connect => "connect",
+            Self::Greeting => "greeting",
+            Self::Relay => "relay",
+            Self::Closing => "closing",
+        }
+    }
+}
+
+/// Counts of one listener on one worker.
+#[derive(Debug, Default)]
+pub struct ListenerCounters {
+    /// Accepted connections.
+    pub accepted: Counter,
+    /// Sessions now (gauge).
+    pub active: Counter,
+    /// Ended sessions by outcome; monotonic.
+    pub outcomes: [Counter; SessionOutcome::ALL.len()],
+    /// Octets from clients to backends.
+    pub octets_to_backend: Counter,
+    /// Octets from backends to clients.
+    pub octets_to_client: Counter,
+    /// Clients that talked before the greeting.
+    pub early_talkers: Counter,
+    /// From accept to the first octet to the client.
+    pub greeting: Histogram,
+    /// From dial to connected.
+    pub connect: Histogram,
+    /// From accept to the end.
+    pub session: Histogram,
+    /// Time in the queue, of those that waited.
+    pub queue: Histogram,
+}
+
+/// The sums of [`ListenerCounters`] that are read often.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListenerTotals {
+    /// Accepted connections.
+    pub accepted: u64,
+    /// Sessions now.
+    pub active: u64,
+}
+
+/// Counts of one worker.
+#[derive(Debug, Default)]
+pub struct WorkerCounters {
+    /// Sessions now (gauge).
+    pub sessions: Counter,
+    /// Microseconds on the monotonic clock, since the process began, of the last heartbeat.
+    pub heartbeat_micros: Counter,
+    /// Loop turns that took longer than 20 ms.
+    pub loop_stalls: Counter,
+    /// Log lines dropped because the writer was behind.
+    pub log_drops: Counter,
+    /// Session log lines left out by the storm limit.
+    pub log_suppressed: Counter,
+    /// accept(2) failed for want of descriptors or memory.
+    pub accept_failures: Counter,
+    /// Sessions ended by a panic.
+    pub panics: Counter,
+    /// Directions that were moved to splice.
+    pub spliced: Counter,
+    /// Splice wanted and no pipe was to be had.
+    pub pipes_exhausted: Counter,
+    /// Sessions in lingering close now (gauge).
+    pub lingering: Counter,
+    /// Spill buffers in use now (gauge), in octets.
+    pub spilled_octets: Counter,
+    /// Sessions that waited in a queue.
+    pub queued: Counter,
+    /// Attempts beyond the first one of a session.
+    pub failovers: Counter,
+}
+
+/// Counts of the control thread.
+#[derive(Debug, Default)]
+pub struct ControlCounters {
+    /// Reloads that took effect.
+    pub reloads: Counter,
+    /// Reloads refused for mistakes.
+    pub reload_failures: Counter,
+    /// Good probes.
+    pub probes_good: Counter,
+    /// Bad probes.
+    pub probes_bad: Counter,
+    /// State changes of backends.
+    pub state_changes: Counter,
+}

@@ -1,0 +1,10 @@
+//! Counters of everything that is not a backend's own, and their exposition.
+//!
+//! Written by one thread each, summed when scraped. Labels are enums and configured names only.
+
+mod counters;
+
+pub use counters::{
+    ControlCounters, EndedBy, ListenerCounters, ListenerTotals, SessionOutcome, SessionPhase,
+    WorkerCounters,
+};

@@ -1,0 +1,1 @@
+//! Shells that move octets and know no SMTP: sockets, copying, splicing, the clock.

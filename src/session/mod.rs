@@ -1,0 +1,1 @@
+//! One accepted connection: admission, connect, relay, outcome.

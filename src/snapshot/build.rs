@@ -1,0 +1,124 @@
+//! From a configuration to a snapshot: pure.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{ListenerView, PoolView, Registry, Snapshot};
+use crate::balance::{MemberSettings, Pool, PoolSettings};
+use crate::config::Config;
+use crate::config::model::{self, BackendAddress};
+use crate::types::Generation;
+
+/// The addresses of host names, as last looked up with success.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Resolved(pub BTreeMap<Arc<str>, Vec<IpAddr>>);
+
+/// Builds the snapshot of `config`; nothing that runs changes before it is stored and installed.
+pub fn build(
+    config: Arc<Config>,
+    resolved: &Resolved,
+    registry: &Registry,
+    generation: Generation,
+    now: Instant,
+) -> Snapshot {
+    let mut pools = Vec::new();
+    for (name, settings) in &config.pools {
+        let view = build_pool(name, settings, resolved, registry, now);
+        place(&mut pools, view.index, Arc::new(view));
+    }
+    let mut listeners = Vec::new();
+    for (name, settings) in &config.listeners {
+        let state = registry.listener(name);
+        let index = state.index;
+        let view = ListenerView {
+            name: Arc::clone(name),
+            settings: settings.clone(),
+            pool: registry.pool(&settings.pool).index,
+            state,
+        };
+        place(&mut listeners, index, Arc::new(view));
+    }
+    Snapshot {
+        generation,
+        config,
+        listeners,
+        pools,
+    }
+}
+
+fn build_pool(
+    name: &Arc<str>,
+    settings: &model::Pool,
+    resolved: &Resolved,
+    registry: &Registry,
+    now: Instant,
+) -> PoolView {
+    let entry = registry.pool(name);
+    let mut members = Vec::with_capacity(settings.backends.len());
+    let mut unresolved = Vec::new();
+    for (backend, configured) in &settings.backends {
+        let addresses = addresses(&configured.address, resolved);
+        if addresses.is_empty() {
+            unresolved.push(Arc::clone(backend));
+        }
+        members.extend(addresses.into_iter().map(|address| MemberSettings {
+            name: Arc::clone(backend),
+            address,
+            weight: configured.weight,
+            tier: configured.tier,
+            max_connections: configured.max_connections,
+            state: registry.backend(name, backend, address, configured.state, now),
+        }));
+    }
+    let pool = Pool::new(
+        Arc::clone(name),
+        core_settings(settings),
+        members,
+        entry.shared,
+    );
+    PoolView {
+        name: Arc::clone(name),
+        index: entry.index,
+        settings: settings.clone(),
+        pool,
+        unresolved,
+    }
+}
+
+fn addresses(address: &BackendAddress, resolved: &Resolved) -> Vec<SocketAddr> {
+    match address {
+        BackendAddress::Literal(address) => vec![*address],
+        BackendAddress::Name { host, port } => resolved
+            .0
+            .get(host)
+            .map(|ips| ips.iter().map(|ip| SocketAddr::new(*ip, *port)).collect())
+            .unwrap_or_default(),
+    }
+}
+
+fn core_settings(pool: &model::Pool) -> PoolSettings {
+    PoolSettings {
+        balance: pool.balance,
+        when_all_down: pool.when_all_down,
+        open_standby_below: pool.open_standby_below,
+        failback: pool.failback,
+        failback_after: pool.failback_after,
+        spill_when_full: pool.spill_when_full,
+        slow_start: pool.slow_start,
+        queue_max: pool.queue_max,
+        rise: pool.health.rise,
+        fall: pool.health.fall,
+        probed: pool.health.probe,
+        eject: pool.eject,
+        hedge: pool.hedge,
+    }
+}
+
+fn place<T>(list: &mut Vec<Option<T>>, index: usize, value: T) {
+    if list.len() <= index {
+        list.resize_with(index + 1, || None);
+    }
+    list[index] = Some(value);
+}

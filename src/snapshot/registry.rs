@@ -1,0 +1,156 @@
+//! What outlives snapshots: backend, pool and listener state by name.
+//!
+//! An entry of a backend goes only when no snapshot names it and its counts are zero; re-adding it
+//! finds it again. Indices of pools and listeners are stable for the life of the process.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
+
+use crate::balance::{AcceptRate, AdminState, BackendState, ClientLimits, PoolShared};
+use crate::metrics::ListenerCounters;
+use crate::types::Shards;
+
+/// What outlives generations of a listener.
+#[derive(Debug)]
+pub struct ListenerState {
+    /// The stable index.
+    pub index: usize,
+    /// The name.
+    pub name: Arc<str>,
+    /// Counts by worker.
+    pub counters: Shards<ListenerCounters>,
+    /// Limits by client.
+    pub clients: Arc<ClientLimits>,
+    /// The accept rate of all workers.
+    pub accept_rate: AcceptRate,
+    /// Sessions now, over all workers: read against `max_sessions`.
+    pub active: AtomicU32,
+}
+
+/// A pool's stable index and what outlives its generations.
+#[derive(Clone, Debug)]
+pub(super) struct PoolEntry {
+    pub(super) index: usize,
+    pub(super) shared: Arc<PoolShared>,
+}
+
+/// The key of a backend's state.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct BackendKey {
+    pool: Arc<str>,
+    name: Arc<str>,
+    address: SocketAddr,
+}
+
+#[derive(Debug, Default)]
+struct Entries {
+    backends: BTreeMap<BackendKey, Arc<BackendState>>,
+    pools: BTreeMap<Arc<str>, PoolEntry>,
+    listeners: BTreeMap<Arc<str>, Arc<ListenerState>>,
+}
+
+/// All that outlives snapshots.
+#[derive(Debug)]
+pub struct Registry {
+    shards: usize,
+    entries: Mutex<Entries>,
+}
+
+impl Registry {
+    /// An empty registry for so many workers; the control thread has a shard behind theirs.
+    pub fn new(workers: usize) -> Self {
+        Self {
+            shards: workers + 1,
+            entries: Mutex::new(Entries::default()),
+        }
+    }
+
+    /// The state of this backend: the one there was, or a new one that starts as `admin`.
+    pub fn backend(
+        &self,
+        pool: &Arc<str>,
+        name: &Arc<str>,
+        address: SocketAddr,
+        admin: AdminState,
+        now: Instant,
+    ) -> Arc<BackendState> {
+        let key = BackendKey {
+            pool: Arc::clone(pool),
+            name: Arc::clone(name),
+            address,
+        };
+        let shards = self.shards;
+        Arc::clone(self.lock().backends.entry(key).or_insert_with(|| {
+            BackendState::new(
+                Arc::clone(pool),
+                Arc::clone(name),
+                address,
+                admin,
+                shards,
+                now,
+            )
+        }))
+    }
+
+    /// What outlives generations of this pool.
+    pub(super) fn pool(&self, name: &Arc<str>) -> PoolEntry {
+        let mut entries = self.lock();
+        let index = entries.pools.len();
+        entries
+            .pools
+            .entry(Arc::clone(name))
+            .or_insert_with(|| PoolEntry {
+                index,
+                shared: PoolShared::new(Arc::clone(name)),
+            })
+            .clone()
+    }
+
+    /// What outlives generations of this listener.
+    pub fn listener(&self, name: &Arc<str>) -> Arc<ListenerState> {
+        let shards = self.shards;
+        let mut entries = self.lock();
+        let index = entries.listeners.len();
+        Arc::clone(
+            entries
+                .listeners
+                .entry(Arc::clone(name))
+                .or_insert_with(|| {
+                    Arc::new(ListenerState {
+                        index,
+                        name: Arc::clone(name),
+                        counters: Shards::new(shards),
+                        clients: ClientLimits::new(),
+                        accept_rate: AcceptRate::default(),
+                        active: AtomicU32::new(0),
+                    })
+                }),
+        )
+    }
+
+    /// Every listener that ever was, with its counts.
+    pub fn listeners(&self) -> Vec<Arc<ListenerState>> {
+        self.lock().listeners.values().cloned().collect()
+    }
+
+    /// Every backend state there is, those of removed backends with open sessions included.
+    pub fn backends(&self) -> Vec<Arc<BackendState>> {
+        self.lock().backends.values().cloned().collect()
+    }
+
+    /// Forgets backends that nothing but the registry holds any more and whose counts are zero.
+    pub fn sweep(&self) {
+        self.lock()
+            .backends
+            .retain(|_, state| Arc::strong_count(state) > 1 || state.open() > 0);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Entries> {
+        self.entries
+            .lock()
+            .expect("no code panics while it holds the registry")
+    }
+}

@@ -1,0 +1,15 @@
+//! Words: the numbers and names of the domain, as types that cannot be mixed up.
+//!
+//! This layer knows no clock, no socket and no log. Everything above may use it; it uses nothing.
+
+mod amount;
+mod count;
+mod id;
+mod net;
+mod rng;
+
+pub use amount::{Percent, Rate, Tier, Weight};
+pub use count::{Counter, Histogram, HistogramTotals, Shards};
+pub use id::{Generation, SessionId, WorkerId};
+pub use net::{ClientKey, Networks};
+pub use rng::Rng;
