@@ -1,1 +1,62 @@
-//! One accepted connection: admission, connect, relay, outcome.
+//! One accepted connection from accept to close.
+//!
+//! A session lives and dies on one thread. It reads as the list of its steps: admission, PROXY
+//! header, connect (with failover and hedging), relay, outcome. It knows no file and no HTTP, and
+//! nothing of the worker that runs it but its [`Context`].
+
+mod admission;
+mod attempt;
+mod closing;
+mod connect;
+mod context;
+mod header;
+mod record;
+mod relay;
+
+pub use context::{Context, LocalListener, SessionEntry};
+pub use record::Ticket;
+
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::metrics::{EndedBy, SessionOutcome, SessionPhase};
+use crate::net::accept::Accepted;
+use crate::net::clock;
+use crate::net::stream::Stream;
+use crate::net::timer::Timer;
+use crate::session::connect::ConnectEnd;
+use crate::session::record::Session;
+
+/// Runs one session to its end. The ticket was entered in the context's set by the caller.
+pub async fn run(cx: Rc<Context>, listener: Rc<LocalListener>, accepted: Accepted, ticket: Ticket) {
+    let now = clock::now();
+    let mut session = Session::begin(cx, listener, accepted.peer, ticket, now);
+    let Ok(client) = Stream::new(accepted.socket) else {
+        session.end(SessionOutcome::Failed, EndedBy::Us, SessionPhase::Admission);
+        return;
+    };
+    // Any deadline of the session comes before this; the first to be armed moves it.
+    let far = tokio::time::Instant::from_std(now) + Duration::from_secs(24 * 3600);
+    let sleep = pin!(tokio::time::sleep_until(far));
+    let mut timer = Timer::new(sleep);
+    if let Err(refusal) = serve(&mut session, &client, &mut timer).await {
+        closing::refuse(&mut session, &client, &mut timer, refusal).await;
+    }
+}
+
+/// The steps; an error is a refusal that the client is told of.
+async fn serve(
+    session: &mut Session,
+    client: &Stream,
+    timer: &mut Timer<'_>,
+) -> Result<(), closing::Refusal> {
+    admission::of_listener(session)?;
+    header::receive(session, client, timer).await?;
+    admission::of_client(session)?;
+    match connect::any(session, client, timer).await? {
+        ConnectEnd::Live(live) => relay::run(session, client, live, timer).await,
+        ConnectEnd::Abandoned => {}
+    }
+    Ok(())
+}

@@ -14,3 +14,26 @@ pub use probe::{
     Conversation, ProbeEnd, ProbeFailure, ProbeInput, ProbeOutput, ProbePlan, ProbeStage,
 };
 pub use reply::{EnhancedCode, Reply, ReplyCode, ReplyError, ReplyRead, read_reply};
+
+// placeholder until the real one lands
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    Continue,
+    Close,
+}
+#[derive(Debug)]
+pub struct ClosingDialogue;
+impl ClosingDialogue {
+    pub fn denied(_: &str) -> Self {
+        Self
+    }
+    pub fn monitor(_: &str, _: bool) -> Self {
+        Self
+    }
+    pub fn greeting(&self) -> &[u8] {
+        b""
+    }
+    pub fn handle(&mut self, _: &[u8], _: &mut Vec<u8>) -> Next {
+        Next::Close
+    }
+}

@@ -1,32 +1,54 @@
-//! A data thread: its runtime, listeners, sessions, and the mailbox from control.
-#![expect(missing_docs, clippy::todo, unused_variables, reason = "stub")]
+//! A data thread: its runtime, its listeners, its sessions, and the mailbox from control.
+//!
+//! One current-thread runtime per worker; nothing on it blocks and nothing of a session leaves it.
+//! The mailbox is bounded by what control sends (a few commands per reload); a worker that is asked
+//! to stop ends its sessions, and each of them accounts for itself.
 
-use std::net::TcpListener;
+mod accept;
+mod heartbeat;
+
+use std::cell::RefCell;
+use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
 use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::balance::BackendState;
+use crate::session::Context;
 use crate::snapshot::Shared;
 use crate::types::WorkerId;
+
+/// Pipes for splicing, of all workers together (fs.pipe-user-pages-soft allows 256 such pipes).
+const PIPES_TOTAL: usize = 200;
+/// Pipes for splicing, of one worker.
+const PIPES_PER_WORKER: usize = 64;
 
 /// What control tells a worker.
 #[derive(Debug)]
 pub enum Command {
-    /// Accept on this (already listening) socket for the listener with this stable index.
+    /// Accept on this (already listening, non-blocking) socket for the listener with this stable
+    /// index.
     Bind {
+        /// The stable index.
         listener: usize,
+        /// The socket.
         socket: TcpListener,
     },
     /// Stop accepting for this listener: drain its accept queues, then close its sockets.
-    /// `keep` are the local addresses that stay.
     Unbind {
+        /// The stable index.
         listener: usize,
-        keep: Vec<std::net::SocketAddr>,
+        /// Local addresses that stay.
+        keep: Vec<SocketAddr>,
     },
     /// End the sessions of this listener now.
     CutListener(usize),
     /// End the sessions at this backend now.
     CutBackend(Arc<BackendState>),
-    /// Stop accepting everywhere (drain the accept queues first).
+    /// Stop accepting everywhere; the accept queues are drained first.
     StopAccepting,
     /// End every session now and stop.
     Stop,
@@ -34,7 +56,10 @@ pub enum Command {
 
 /// A running data thread.
 #[derive(Debug)]
-pub struct Worker {}
+pub struct Worker {
+    mailbox: UnboundedSender<Command>,
+    thread: JoinHandle<()>,
+}
 
 impl Worker {
     /// Starts the thread.
@@ -42,14 +67,91 @@ impl Worker {
     /// # Errors
     /// The thread or its runtime could not be made.
     pub fn start(id: WorkerId, shared: Arc<Shared>) -> std::io::Result<Self> {
-        todo!()
+        let (mailbox, commands) = unbounded_channel();
+        let (report, started) = std::sync::mpsc::sync_channel(1);
+        let thread = std::thread::Builder::new()
+            .name(format!("worker-{}", id.0))
+            .spawn(move || {
+                let runtime = Builder::new_current_thread()
+                    .enable_io()
+                    .enable_time()
+                    .build_local(LocalOptions::default());
+                match runtime {
+                    Ok(runtime) => {
+                        let _ = report.send(Ok(()));
+                        runtime.block_on(serve(id, shared, commands));
+                    }
+                    Err(error) => {
+                        let _ = report.send(Err(error));
+                    }
+                }
+            })?;
+        started
+            .recv()
+            .unwrap_or_else(|_| Err(std::io::Error::other("the worker ended at once")))?;
+        Ok(Self { mailbox, thread })
     }
+
     /// Never blocks.
     pub fn send(&self, command: Command) {
-        todo!()
+        // A worker that has ended needs no more commands.
+        let _ = self.mailbox.send(command);
     }
+
+    /// Whether the thread has ended: expected only after `Stop`.
+    pub fn has_ended(&self) -> bool {
+        self.thread.is_finished()
+    }
+
     /// Waits until the thread has ended (after `Stop`).
     pub fn join(self) {
-        todo!()
+        let _ = self.thread.join();
     }
+}
+
+/// The thread's main task.
+async fn serve(id: WorkerId, shared: Arc<Shared>, mut commands: UnboundedReceiver<Command>) {
+    let snapshot = shared.current.load_full();
+    let workers = shared.workers.len().max(1);
+    let pipes = if snapshot.config.splice {
+        PIPES_PER_WORKER.min(PIPES_TOTAL / workers)
+    } else {
+        0
+    };
+    drop(snapshot);
+    let seed = shared
+        .started_at
+        .elapsed()
+        .map_or(0, |age| age.as_nanos() as u64)
+        ^ (u64::from(id.0) << 32)
+        ^ u64::from(std::process::id());
+    let cx = Context::new(shared, id, pipes, seed);
+    let ports = Rc::new(RefCell::new(accept::Ports::default()));
+    let heart = tokio::task::spawn_local(heartbeat::run(Rc::clone(&cx)));
+    while let Some(command) = commands.recv().await {
+        match command {
+            Command::Bind { listener, socket } => {
+                if let Err(error) = accept::bind(&cx, &ports, listener, socket) {
+                    tracing::error!(worker = id.0, %error, "listener.bind-failed");
+                }
+            }
+            Command::Unbind { listener, keep } => {
+                ports
+                    .borrow_mut()
+                    .stop(|port| port.listener == listener && !keep.contains(&port.local));
+            }
+            Command::CutListener(listener) => cx.cut(|entry| entry.listener == listener),
+            Command::CutBackend(backend) => cx.cut(|entry| entry.is_at(&backend)),
+            Command::StopAccepting => ports.borrow_mut().stop(|_| true),
+            Command::Stop => break,
+        }
+    }
+    ports.borrow_mut().stop(|_| true);
+    cx.cut(|_| true);
+    // Aborted sessions end when they are scheduled next: they are, before this task is again.
+    while cx.sessions() > 0 {
+        tokio::task::yield_now().await;
+    }
+    heart.abort();
+    cx.flush_log();
 }

@@ -1,0 +1,437 @@
+//! One attempt at one backend: dial, identity, greeting.
+//!
+//! Nothing of an attempt is seen by the client; dropping it closes the connection without an octet
+//! of SMTP. It keeps no time: it is told `now` and says its deadlines.
+
+use std::cell::RefMut;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use super::record::Session;
+use crate::balance::{FailureKind, Observation, PickMode, Slot, Stage};
+use crate::config::model::{self, GreetingMode, Identity};
+use crate::identity::{HeaderOut, ProxyVersion};
+use crate::net::dial::{Origin, dial};
+use crate::net::stream::Stream;
+use crate::smtp::{
+    Greeting, GreetingJudgement, GreetingRule, IdentityCarried, judge_greeting, read_greeting,
+};
+use crate::snapshot::PoolView;
+
+/// In last resort a connect may take so long,
+const LAST_RESORT_CONNECT: Duration = Duration::from_secs(1);
+/// and a greeting so long.
+const LAST_RESORT_GREETING: Duration = Duration::from_secs(3);
+/// A greeting is not hedged before this, whatever the backend's usual.
+const HEDGE_GREETING_MIN: Duration = Duration::from_secs(1);
+/// A greeting is hedged when it takes so many times the backend's usual.
+const HEDGE_GREETING_FACTOR: u32 = 3;
+
+/// What the pool of an attempt says about it, copied: an attempt holds no snapshot.
+#[derive(Clone, Copy, Debug)]
+struct Rules {
+    connect_timeout: Duration,
+    greeting_timeout: Duration,
+    hedge_connect_after: Option<Duration>,
+    hedge_greeting_after: Option<Duration>,
+    identity: Identity,
+    header_max: u16,
+    verdicts: GreetingRule,
+    greets: GreetingMode,
+}
+
+#[derive(Debug)]
+pub(super) struct Attempt {
+    pub(super) stream: Stream,
+    pub(super) slot: Slot,
+    rules: Rules,
+    dialled: Instant,
+    connected: Option<Instant>,
+    hedge_asked: bool,
+    /// Why a hedge was dialled beside this one: a lost race is then this one's fault.
+    slow: bool,
+    /// The beginning of a greeting that came in pieces.
+    pieces: Vec<u8>,
+}
+
+/// What an attempt has come to.
+#[derive(Debug)]
+pub(super) enum Progress {
+    /// It connected (and told the identity); the greeting is awaited.
+    Connected,
+    /// It may be committed to: the octets to relay are in the scratch (so many) or its pieces.
+    Won { octets: Octets, refused: bool },
+    /// It failed.
+    Failed(Failure),
+}
+
+/// Where the first octets of the backend are.
+#[derive(Debug)]
+pub(super) enum Octets {
+    /// The first so many of the scratch.
+    InScratch(usize),
+    /// Came in pieces.
+    Kept(Vec<u8>),
+}
+
+/// Why an attempt failed.
+#[derive(Clone, Debug)]
+pub(super) struct Failure {
+    pub(super) stage: Stage,
+    pub(super) kind: FailureKind,
+    pub(super) code: Option<u16>,
+    pub(super) text: Option<Arc<str>>,
+}
+
+impl Failure {
+    fn new(stage: Stage, kind: FailureKind) -> Self {
+        Self {
+            stage,
+            kind,
+            code: None,
+            text: None,
+        }
+    }
+
+    fn of(stage: Stage, error: &io::Error) -> Self {
+        Self {
+            text: Some(Arc::from(error.to_string())),
+            ..Self::new(stage, kind_of(error))
+        }
+    }
+}
+
+/// Begins an attempt at the backend of `slot`.
+pub(super) fn begin(
+    session: &Session,
+    pool: &PoolView,
+    slot: Slot,
+    now: Instant,
+) -> Result<Attempt, (Slot, Failure)> {
+    let settings = &pool.settings;
+    let address = slot.member().settings.address;
+    let origin = Origin {
+        source: source(session, settings, address),
+        interface: settings.interface.as_deref(),
+        freebind: settings.freebind,
+    };
+    let rules = Rules::of(session, settings, slot.mode());
+    match dial(address, origin) {
+        Ok(stream) => Ok(Attempt {
+            stream,
+            slot,
+            rules,
+            dialled: now,
+            connected: None,
+            hedge_asked: false,
+            slow: false,
+            pieces: Vec::new(),
+        }),
+        Err(error) => Err((slot, Failure::of(Stage::Connect, &error))),
+    }
+}
+
+/// The next source address in turn, of the listener or else of the pool, of the right family.
+fn source(session: &Session, pool: &model::Pool, to: SocketAddr) -> Option<IpAddr> {
+    let own = &session.listener.view.settings.source;
+    let sources = if own.is_empty() { &pool.source } else { own };
+    if sources.is_empty() {
+        return None;
+    }
+    let turn = session.cx.source_turn.get();
+    session.cx.source_turn.set(turn.wrapping_add(1));
+    let fitting = || {
+        sources
+            .iter()
+            .filter(|source| source.is_ipv4() == to.is_ipv4())
+    };
+    let count = fitting().count();
+    fitting().nth(turn.checked_rem(count)?).copied()
+}
+
+impl Rules {
+    fn of(session: &Session, pool: &model::Pool, mode: PickMode) -> Self {
+        let hedge = pool.hedge;
+        let normal = mode == PickMode::Normal;
+        let hedged = hedge.enabled && normal;
+        Self {
+            connect_timeout: if normal {
+                pool.connect_timeout
+            } else {
+                pool.connect_timeout.min(LAST_RESORT_CONNECT)
+            },
+            greeting_timeout: if normal {
+                pool.greeting_timeout
+            } else {
+                pool.greeting_timeout.min(LAST_RESORT_GREETING)
+            },
+            hedge_connect_after: hedged.then_some(hedge.connect_after),
+            hedge_greeting_after: if hedged {
+                Some(hedge.greeting_after.unwrap_or(Duration::ZERO))
+            } else {
+                None
+            },
+            identity: pool.identity,
+            header_max: pool.proxy_header_max,
+            verdicts: match pool.greeting_verdicts {
+                model::GreetingVerdicts::Auto => GreetingRule::Auto,
+                model::GreetingVerdicts::Next => GreetingRule::Next,
+                model::GreetingVerdicts::Relay => GreetingRule::Relay,
+            },
+            greets: session.listener.view.settings.greeting,
+        }
+    }
+}
+
+impl Attempt {
+    pub(super) fn dialled(&self) -> Instant {
+        self.dialled
+    }
+
+    /// From dial to connected, once it is.
+    pub(super) fn connect_time(&self) -> Option<Duration> {
+        Some(self.connected?.saturating_duration_since(self.dialled))
+    }
+
+    pub(super) fn is_connected(&self) -> bool {
+        self.connected.is_some()
+    }
+
+    pub(super) fn was_slow(&self) -> bool {
+        self.slow
+    }
+
+    pub(super) fn stage(&self) -> Stage {
+        if self.is_connected() {
+            Stage::Greeting
+        } else {
+            Stage::Connect
+        }
+    }
+
+    /// Goes as far as the network lets it.
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        session: &Session,
+        client: &Stream,
+        scratch: &mut RefMut<'_, Box<[u8]>>,
+        now: Instant,
+    ) -> Poll<Progress> {
+        if self.connected.is_none() {
+            match self.stream.poll_connected(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => {
+                    return Poll::Ready(Progress::Failed(Failure::of(Stage::Connect, &error)));
+                }
+                Poll::Pending => return Poll::Pending,
+            }
+            self.connected = Some(now);
+            if let Err(failure) = self.introduce(cx, session, client) {
+                return Poll::Ready(Progress::Failed(failure));
+            }
+            if self.rules.greets == GreetingMode::None {
+                let octets = Octets::InScratch(0);
+                return Poll::Ready(Progress::Won {
+                    octets,
+                    refused: false,
+                });
+            }
+            return Poll::Ready(Progress::Connected);
+        }
+        let n = match self.stream.poll_recv(cx, scratch) {
+            Poll::Ready(Ok(0)) => {
+                let failure = Failure::new(Stage::Greeting, FailureKind::Closed);
+                return Poll::Ready(Progress::Failed(failure));
+            }
+            Poll::Ready(Ok(n)) => n,
+            Poll::Ready(Err(error)) => {
+                return Poll::Ready(Progress::Failed(Failure::of(Stage::Greeting, &error)));
+            }
+            Poll::Pending => return Poll::Pending,
+        };
+        self.read(session, &scratch[..n], now)
+    }
+
+    /// Tells the backend who the client is: one write, nothing behind it (rule X10).
+    fn introduce(
+        &self,
+        cx: &mut Context<'_>,
+        session: &Session,
+        client: &Stream,
+    ) -> Result<(), Failure> {
+        let version = match self.rules.identity {
+            Identity::None => return Ok(()),
+            Identity::ProxyV1 => ProxyVersion::V1,
+            Identity::ProxyV2 => ProxyVersion::V2,
+        };
+        let local = |error: io::Error| Failure {
+            text: Some(Arc::from(error.to_string())),
+            ..Failure::new(Stage::Identity, FailureKind::Local)
+        };
+        let (source, destination, tlvs) = match &session.named {
+            Some(named) => (named.client, named.destination, named.tlvs.as_deref()),
+            None => (session.peer, client.local_addr().map_err(local)?, None),
+        };
+        let mut unique = [0; 16];
+        unique[..8].copy_from_slice(&session.cx.instance().to_be_bytes());
+        unique[8..].copy_from_slice(&session.id.0.to_be_bytes());
+        let max = usize::from(self.rules.header_max);
+        let header = HeaderOut::new(version, source, destination, tlvs, &unique, max);
+        match self.stream.poll_send(cx, header.octets()) {
+            Poll::Ready(Ok(n)) if n == header.octets().len() => Ok(()),
+            Poll::Ready(Err(error)) => Err(Failure::of(Stage::Identity, &error)),
+            // The buffer of a new connection takes 536 octets, or something is wrong with it.
+            _ => Err(Failure::new(Stage::Identity, FailureKind::Closed)),
+        }
+    }
+
+    fn read(&mut self, session: &Session, new: &[u8], now: Instant) -> Poll<Progress> {
+        let whole = if self.pieces.is_empty() {
+            new
+        } else {
+            self.pieces.extend_from_slice(new);
+            &self.pieces
+        };
+        let carried = if self.rules.identity == Identity::None {
+            IdentityCarried::No
+        } else {
+            IdentityCarried::Yes
+        };
+        let mut refused = false;
+        match read_greeting(whole) {
+            Greeting::Incomplete => {
+                if self.pieces.is_empty() {
+                    self.pieces = new.to_vec();
+                }
+                return Poll::Ready(Progress::Connected);
+            }
+            Greeting::Good => {}
+            Greeting::Garbage(error) => {
+                return Poll::Ready(Progress::Failed(Failure {
+                    text: Some(Arc::from(error.to_string())),
+                    ..Failure::new(Stage::Greeting, FailureKind::Garbage)
+                }));
+            }
+            Greeting::Bad(reply) => {
+                let code = reply.code.value();
+                let text = Some(Arc::from(reply.short_text()));
+                match judge_greeting(&reply, carried, self.rules.verdicts) {
+                    GreetingJudgement::Next => {
+                        let kind = match code / 100 {
+                            4 => FailureKind::Temporary,
+                            5 => FailureKind::Permanent,
+                            _ => FailureKind::Garbage,
+                        };
+                        return Poll::Ready(Progress::Failed(Failure {
+                            code: Some(code),
+                            text,
+                            ..Failure::new(Stage::Greeting, kind)
+                        }));
+                    }
+                    GreetingJudgement::Relay => refused = true,
+                    GreetingJudgement::RelayAndCount => {
+                        refused = true;
+                        let client = session.client_key();
+                        self.observe(
+                            session,
+                            Observation::RefusedClient { client, code, text },
+                            now,
+                        );
+                    }
+                }
+            }
+        }
+        let octets = if self.pieces.is_empty() {
+            Octets::InScratch(new.len())
+        } else {
+            Octets::Kept(std::mem::take(&mut self.pieces))
+        };
+        Poll::Ready(Progress::Won { octets, refused })
+    }
+
+    /// Tells the balancer, and the log if that changed a state.
+    pub(super) fn observe(&self, session: &Session, observation: Observation, now: Instant) {
+        observe(session, &self.slot, observation, now);
+    }
+
+    /// When this attempt fails by time, and when it is slow enough for a hedge.
+    pub(super) fn deadlines(&self) -> (Instant, Option<Instant>) {
+        let rules = &self.rules;
+        match self.connected {
+            None => {
+                let hedge = rules.hedge_connect_after.filter(|_| !self.hedge_asked);
+                (
+                    self.dialled + rules.connect_timeout,
+                    hedge.map(|after| self.dialled + after),
+                )
+            }
+            Some(connected) => {
+                let hedge = rules.hedge_greeting_after.filter(|_| !self.slow);
+                let hedge = hedge.map(|after| self.dialled + self.hedge_greeting_after(after));
+                (connected + rules.greeting_timeout, hedge)
+            }
+        }
+    }
+
+    fn hedge_greeting_after(&self, configured: Duration) -> Duration {
+        if !configured.is_zero() {
+            return configured;
+        }
+        let usual = self
+            .slot
+            .member()
+            .settings
+            .state
+            .usual_greeting()
+            .unwrap_or_default();
+        HEDGE_GREETING_MIN.max(usual * HEDGE_GREETING_FACTOR)
+    }
+
+    /// The hedge deadline has passed: whether a hedge should be asked for. Asked once per stage.
+    pub(super) fn wants_hedge(&mut self) -> bool {
+        if self.is_connected() {
+            // Others were greeted since: the backend is well, it is slow with this client only.
+            let others = self
+                .slot
+                .member()
+                .settings
+                .state
+                .greeted_since(self.dialled);
+            self.slow = true;
+            !others
+        } else {
+            self.hedge_asked = true;
+            true
+        }
+    }
+
+    /// Marks it as the one a hedge was dialled for.
+    pub(super) fn mark_slow(&mut self) {
+        self.slow = true;
+    }
+}
+
+/// Tells the balancer, and the log if that changed a state.
+pub(super) fn observe(session: &Session, slot: &Slot, observation: Observation, now: Instant) {
+    if let Some(change) = slot.member().settings.state.observe(observation, now) {
+        session.cx.shared.telemetry.state_change(&change);
+    }
+}
+
+fn kind_of(error: &io::Error) -> FailureKind {
+    use io::ErrorKind as Kind;
+    match error.kind() {
+        Kind::ConnectionRefused => FailureKind::Refused,
+        Kind::HostUnreachable | Kind::NetworkUnreachable | Kind::NetworkDown => {
+            FailureKind::Unreachable
+        }
+        Kind::TimedOut => FailureKind::Timeout,
+        Kind::ConnectionReset | Kind::BrokenPipe | Kind::ConnectionAborted => FailureKind::Reset,
+        Kind::UnexpectedEof => FailureKind::Closed,
+        _ => FailureKind::Local,
+    }
+}

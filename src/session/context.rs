@@ -1,0 +1,170 @@
+//! What a data thread lends its sessions, and the set of sessions it runs.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use slab::Slab;
+use tokio::task::AbortHandle;
+
+use crate::balance::BackendState;
+use crate::metrics::WorkerCounters;
+use crate::net::pipe::PipePool;
+use crate::snapshot::{ListenerView, Shared};
+use crate::telemetry::WorkerLog;
+use crate::types::{Rng, SessionId, WorkerId};
+
+/// The scratch of a thread, in octets: larger than any burst of a dialogue, so that one read ends a
+/// turn.
+const SCRATCH_OCTETS: usize = 64 * 1024;
+/// Sessions that may be in lingering close on one thread.
+pub(super) const LINGERING_MAX: u32 = 1024;
+
+/// A listener's policy, shared by this thread's sessions without touching a shared count.
+#[derive(Debug)]
+pub struct LocalListener {
+    /// The policy of the generation the session was accepted in.
+    pub view: Arc<ListenerView>,
+}
+
+/// What the set of sessions knows of one.
+#[derive(Debug)]
+pub struct SessionEntry {
+    /// The stable index of its listener.
+    pub listener: usize,
+    /// Ends it.
+    pub abort: Option<AbortHandle>,
+    /// The backend it is at, by identity only.
+    backend: usize,
+}
+
+/// Everything a session needs of its thread.
+#[derive(Debug)]
+pub struct Context {
+    /// Shared by all threads.
+    pub shared: Arc<Shared>,
+    /// This thread.
+    pub worker: WorkerId,
+    /// Pipes for splicing.
+    pub pipes: PipePool,
+    pub(super) scratch: RefCell<Box<[u8]>>,
+    pub(super) rng: RefCell<Rng>,
+    pub(super) log: RefCell<WorkerLog>,
+    pub(super) lingering: Cell<u32>,
+    pub(super) source_turn: Cell<usize>,
+    sessions: RefCell<Slab<SessionEntry>>,
+    next: Cell<u64>,
+}
+
+impl Context {
+    /// The context of thread `worker`, which may make `pipes` pipes.
+    pub fn new(shared: Arc<Shared>, worker: WorkerId, pipes: usize, seed: u64) -> Rc<Self> {
+        let log = shared.telemetry.worker_log();
+        Rc::new(Self {
+            shared,
+            worker,
+            pipes: PipePool::new(pipes),
+            scratch: RefCell::new(vec![0; SCRATCH_OCTETS].into_boxed_slice()),
+            rng: RefCell::new(Rng::seeded(seed)),
+            log: RefCell::new(log),
+            lingering: Cell::new(0),
+            source_turn: Cell::new(0),
+            sessions: RefCell::default(),
+            next: Cell::new(0),
+        })
+    }
+
+    /// This thread's counters.
+    pub fn counters(&self) -> &WorkerCounters {
+        &self.shared.workers[self.worker.index()]
+    }
+
+    /// Enters a session of `listener`; the caller adds the abort handle.
+    pub fn enter(&self, listener: usize) -> usize {
+        self.sessions.borrow_mut().insert(SessionEntry {
+            listener,
+            abort: None,
+            backend: 0,
+        })
+    }
+
+    /// Adds the handle that ends the session.
+    pub fn set_abort(&self, key: usize, abort: AbortHandle) {
+        if let Some(entry) = self.sessions.borrow_mut().get_mut(key) {
+            entry.abort = Some(abort);
+        }
+    }
+
+    /// Sessions of this thread now.
+    pub fn sessions(&self) -> usize {
+        self.sessions.borrow().len()
+    }
+
+    /// Ends the sessions that `which` chooses; each logs itself as cut.
+    pub fn cut(&self, which: impl Fn(&SessionEntry) -> bool) {
+        for (_, entry) in self.sessions.borrow().iter() {
+            if which(entry)
+                && let Some(abort) = &entry.abort
+            {
+                abort.abort();
+            }
+        }
+    }
+
+    /// Hands the log's batch over.
+    pub fn flush_log(&self) {
+        self.log.borrow_mut().flush();
+    }
+
+    pub(super) fn note_backend(&self, key: usize, backend: &Arc<BackendState>) {
+        if let Some(entry) = self.sessions.borrow_mut().get_mut(key) {
+            entry.backend = Arc::as_ptr(backend).addr();
+        }
+    }
+
+    pub(super) fn leave(&self, key: usize) {
+        let _ = self.sessions.borrow_mut().try_remove(key);
+    }
+
+    pub(super) fn next_id(&self) -> SessionId {
+        let sequence = self.next.get() + 1;
+        self.next.set(sequence);
+        SessionId::new(self.worker, sequence)
+    }
+
+    /// Octets that identify a session across restarts, for PROXY's UNIQUE_ID.
+    pub(super) fn instance(&self) -> u64 {
+        self.shared
+            .started_at
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |since| since.as_micros() as u64)
+    }
+
+    /// Whether the process may take one more session.
+    pub(super) fn has_room(&self) -> bool {
+        let sessions: u64 = self
+            .shared
+            .workers
+            .iter()
+            .map(|worker| worker.sessions.value())
+            .sum();
+        let limit = self
+            .shared
+            .session_limit
+            .load(std::sync::atomic::Ordering::Relaxed);
+        sessions <= u64::from(limit)
+    }
+}
+
+impl SessionEntry {
+    /// Whether the session is at this backend.
+    pub fn is_at(&self, backend: &Arc<BackendState>) -> bool {
+        self.backend == Arc::as_ptr(backend).addr()
+    }
+}
+
+/// Saturating difference, for instants that come from different reads.
+pub(super) fn since(now: Instant, then: Instant) -> std::time::Duration {
+    now.saturating_duration_since(then)
+}

@@ -1,0 +1,87 @@
+//! Receiving the PROXY header (rules X1–X7): before anything else, within its own deadline.
+//!
+//! The octets behind the header stay in the kernel: the header is looked at first and then taken to
+//! its exact length. Only a header that comes in pieces costs a buffer.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+
+use super::closing::Refusal;
+use super::record::{Named, Session};
+use crate::config::model::{GreetingMode, ProxyIn};
+use crate::identity::{HEADER_IN_MAX, HeaderRead, ReceivedHeader, read_header};
+use crate::metrics::SessionPhase;
+use crate::net::clock;
+use crate::net::stream::Stream;
+use crate::net::timer::{Due, Timer};
+
+/// Receives the header where the listener requires one.
+pub(super) async fn receive(
+    session: &mut Session,
+    client: &Stream,
+    timer: &mut Timer<'_>,
+) -> Result<(), Refusal> {
+    let settings = &session.listener.view.settings;
+    if settings.proxy_protocol == ProxyIn::Off {
+        return Ok(());
+    }
+    session.phase = SessionPhase::ProxyHeader;
+    if !settings.trusted_proxies.contains(session.peer.ip()) {
+        return Err(Refusal::ProxyHeader);
+    }
+    let deadline = session.accepted + settings.proxy_header_timeout;
+    let mut pieces = Vec::new();
+    let header = poll_fn(|cx| {
+        let mut scratch = session.cx.scratch.borrow_mut();
+        if let Poll::Ready(header) = poll_header(cx, client, &mut scratch, &mut pieces) {
+            return Poll::Ready(header);
+        }
+        match timer.arm(deadline, clock::now(), cx) {
+            Due::Now => Poll::Ready(Err(Refusal::ProxyHeader)),
+            Due::Later => Poll::Pending,
+        }
+    })
+    .await?;
+    session.may_speak = session.listener.view.settings.greeting == GreetingMode::Smtp;
+    if header.addresses.is_some() || header.tlvs.is_some() {
+        let local = client.local_addr().map_err(|_| Refusal::ProxyHeader)?;
+        let (named, destination) = header.addresses.unwrap_or((session.peer, local));
+        session.named = Some(Box::new(Named {
+            client: named,
+            destination,
+            tlvs: header.tlvs,
+        }));
+    }
+    Ok(())
+}
+
+fn poll_header(
+    cx: &mut Context<'_>,
+    client: &Stream,
+    scratch: &mut [u8],
+    pieces: &mut Vec<u8>,
+) -> Poll<Result<ReceivedHeader, Refusal>> {
+    loop {
+        let before = pieces.len();
+        let shown = match client.poll_peek(cx, &mut scratch[before..HEADER_IN_MAX + before]) {
+            Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(Refusal::ProxyHeader)),
+            Poll::Ready(Ok(n)) => n,
+            Poll::Pending => return Poll::Pending,
+        };
+        scratch[..before].copy_from_slice(pieces);
+        let (take, header) = match read_header(&scratch[..before + shown]) {
+            HeaderRead::Complete(header) => (header.length - before, Some(header)),
+            HeaderRead::Incomplete if before + shown <= HEADER_IN_MAX => (shown, None),
+            HeaderRead::Incomplete | HeaderRead::Invalid(_) => {
+                return Poll::Ready(Err(Refusal::ProxyHeader));
+            }
+        };
+        let Ok(taken) = client.take(&mut scratch[before..before + take]) else {
+            return Poll::Ready(Err(Refusal::ProxyHeader));
+        };
+        if let Some(header) = header {
+            return Poll::Ready(Ok(header));
+        }
+        pieces.extend_from_slice(&scratch[before..before + taken]);
+    }
+}

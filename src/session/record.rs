@@ -1,0 +1,208 @@
+//! What a session is and has done so far; its end is accounted for exactly once, in `Drop`.
+//!
+//! Whatever ends a session (a step, a cut, a panic) ends here: one outcome, one log line, one set
+//! of counters, no count that can leak.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::context::{Context, LocalListener, since};
+use crate::balance::{ClientPermit, Member};
+use crate::config::model::{GreetingMode, ProxyIn};
+use crate::identity::ReceivedTlvs;
+use crate::metrics::{EndedBy, SessionOutcome, SessionPhase};
+use crate::net::clock;
+use crate::telemetry::{AttemptRecord, SessionRecord};
+use crate::types::{ClientKey, SessionId};
+
+/// A session's place in its thread's set.
+#[derive(Debug)]
+pub struct Ticket(pub usize);
+
+/// A session in the making.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) cx: Rc<Context>,
+    pub(super) listener: Rc<LocalListener>,
+    pub(super) id: SessionId,
+    /// The TCP peer.
+    pub(super) peer: SocketAddr,
+    /// The true client, where a PROXY header named it.
+    pub(super) named: Option<Box<Named>>,
+    pub(super) accepted: Instant,
+    pub(super) permit: Option<ClientPermit>,
+    pub(super) backend: Option<Arc<Member>>,
+    pub(super) failures: Vec<AttemptRecord>,
+    pub(super) attempts: u32,
+    pub(super) hedged: bool,
+    pub(super) queue: Option<Duration>,
+    pub(super) connect: Option<Duration>,
+    pub(super) greeting: Option<Duration>,
+    pub(super) octets_to_backend: u64,
+    pub(super) octets_to_client: u64,
+    pub(super) phase: SessionPhase,
+    pub(super) reply: Option<Arc<str>>,
+    /// Whether a reply of ours would be understood: the port greets in clear text, and a PROXY
+    /// header that must come first has come (promise 6).
+    pub(super) may_speak: bool,
+    end: Option<(SessionOutcome, EndedBy)>,
+    key: usize,
+}
+
+/// What a PROXY header said.
+#[derive(Debug)]
+pub(super) struct Named {
+    pub(super) client: SocketAddr,
+    pub(super) destination: SocketAddr,
+    pub(super) tlvs: Option<Box<ReceivedTlvs>>,
+}
+
+impl Session {
+    pub(super) fn begin(
+        cx: Rc<Context>,
+        listener: Rc<LocalListener>,
+        peer: SocketAddr,
+        ticket: Ticket,
+        now: Instant,
+    ) -> Self {
+        let id = cx.next_id();
+        let counters = listener.view.state.counters.of(cx.worker.index());
+        counters.accepted.inc();
+        counters.active.inc();
+        cx.counters().sessions.inc();
+        let settings = &listener.view.settings;
+        let may_speak =
+            settings.greeting == GreetingMode::Smtp && settings.proxy_protocol == ProxyIn::Off;
+        Self {
+            cx,
+            listener,
+            id,
+            peer,
+            named: None,
+            accepted: now,
+            permit: None,
+            backend: None,
+            failures: Vec::new(),
+            attempts: 0,
+            hedged: false,
+            queue: None,
+            connect: None,
+            greeting: None,
+            octets_to_backend: 0,
+            octets_to_client: 0,
+            phase: SessionPhase::Admission,
+            reply: None,
+            may_speak,
+            end: None,
+            key: ticket.0,
+        }
+    }
+
+    /// The true client.
+    pub(super) fn client(&self) -> SocketAddr {
+        self.named.as_ref().map_or(self.peer, |named| named.client)
+    }
+
+    /// The true client as limits and affinity know it.
+    pub(super) fn client_key(&self) -> ClientKey {
+        ClientKey::of(self.client().ip())
+    }
+
+    /// Says how it ended; the first word counts.
+    pub(super) fn end(&mut self, outcome: SessionOutcome, by: EndedBy, phase: SessionPhase) {
+        if self.end.is_none() {
+            self.end = Some((outcome, by));
+            self.phase = phase;
+        }
+    }
+
+    /// Notes the backend, for the set of sessions and the log.
+    pub(super) fn at_backend(&mut self, member: &Arc<Member>) {
+        self.cx.note_backend(self.key, &member.settings.state);
+        self.backend = Some(Arc::clone(member));
+    }
+
+    fn account(&self, outcome: SessionOutcome, took: Duration) {
+        let worker = self.cx.worker.index();
+        let counters = self.listener.view.state.counters.of(worker);
+        counters.active.sub(1);
+        counters.outcomes[outcome.index()].inc();
+        counters.session.observe(took);
+        if let Some(queue) = self.queue {
+            counters.queue.observe(queue);
+        }
+        if let Some(connect) = self.connect {
+            counters.connect.observe(connect);
+        }
+        if let Some(greeting) = self.greeting {
+            counters.greeting.observe(greeting);
+        }
+        if self.octets_to_backend + self.octets_to_client > 0 {
+            counters.octets_to_backend.add(self.octets_to_backend);
+            counters.octets_to_client.add(self.octets_to_client);
+        }
+        if let Some(member) = &self.backend {
+            let totals = member.settings.state.totals.of(worker);
+            totals.sessions.inc();
+            totals.octets_to_backend.add(self.octets_to_backend);
+            totals.octets_to_client.add(self.octets_to_client);
+        }
+        self.cx.counters().sessions.sub(1);
+    }
+
+    fn log(&self, outcome: SessionOutcome, by: EndedBy, took: Duration) {
+        // A session that is dropped while the log is borrowed (a panic in the log) is not logged.
+        let Ok(mut log) = self.cx.log.try_borrow_mut() else {
+            return;
+        };
+        if !log.wants_sessions() {
+            return;
+        }
+        let view = &self.listener.view;
+        log.session(&SessionRecord {
+            id: self.id,
+            listener: &view.name,
+            client: self.client(),
+            via: self.named.is_some().then_some(self.peer),
+            backend: self.backend.as_ref().map(|member| {
+                (
+                    &*member.pool,
+                    &*member.settings.name,
+                    member.settings.address,
+                )
+            }),
+            attempts: self.attempts,
+            failures: &self.failures,
+            hedged: self.hedged,
+            queue: self.queue,
+            connect: self.connect,
+            greeting: self.greeting,
+            session: took,
+            octets_to_backend: self.octets_to_backend,
+            octets_to_client: self.octets_to_client,
+            ended_by: by,
+            phase: self.phase,
+            outcome,
+            reply: self.reply.as_deref(),
+        });
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let (outcome, by) = self.end.take().unwrap_or_else(|| {
+            if std::thread::panicking() {
+                self.cx.counters().panics.inc();
+                (SessionOutcome::Failed, EndedBy::Us)
+            } else {
+                (SessionOutcome::Cut, EndedBy::Us)
+            }
+        });
+        let took = since(clock::now(), self.accepted);
+        self.account(outcome, took);
+        self.log(outcome, by, took);
+        self.cx.leave(self.key);
+    }
+}

@@ -1,0 +1,205 @@
+//! The life of a session after its commit: octets both ways until both sides have ended, or one
+//! reset, or nothing moved for too long.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use super::closing;
+use super::connect::Live;
+use super::record::Session;
+use crate::balance::Slot;
+use crate::metrics::{EndedBy, SessionOutcome, SessionPhase};
+use crate::net::clock;
+use crate::net::relay::{Lent, Relay, RelayEnd, Seen, Side};
+use crate::net::stream::Stream;
+use crate::net::timer::{Due, Timer};
+
+/// Keepalive and user timeout are set on the backend's socket when a session lasts so long: five
+/// system calls that a short one is spared.
+const LASTING: Duration = Duration::from_secs(10);
+
+/// How the relay was ended.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Itself(RelayEnd),
+    Idle,
+    HalfClosed,
+}
+
+/// A running relay. Dropped while it runs (a cut, a panic) it resets both sides, so that neither
+/// takes an abandoned transfer for a complete one (rule K4), and still accounts for its octets.
+#[derive(Debug)]
+struct Running<'a> {
+    session: &'a mut Session,
+    client: &'a Stream,
+    backend: Stream,
+    relay: Relay,
+    /// The place at the backend, given back at the end.
+    _slot: Slot,
+    spilled: u64,
+    ended: bool,
+}
+
+/// Relays until the end.
+pub(super) async fn run(session: &mut Session, client: &Stream, live: Live, timer: &mut Timer<'_>) {
+    let Live {
+        backend,
+        slot,
+        relay,
+        refused,
+    } = live;
+    let mut running = Running {
+        session,
+        client,
+        backend,
+        relay,
+        _slot: slot,
+        spilled: 0,
+        ended: false,
+    };
+    let end = running.until_end(timer).await;
+    running.finish(end, refused, timer).await;
+}
+
+impl Running<'_> {
+    async fn until_end(&mut self, timer: &mut Timer<'_>) -> End {
+        let settings = &self.session.listener.view.settings;
+        let (idle, half_close) = (settings.idle_timeout, settings.half_close_timeout);
+        let lasts = self.session.accepted + LASTING;
+        let mut active = clock::now();
+        let mut lasting = false;
+        poll_fn(|task| {
+            let now = clock::now();
+            let mut seen = Seen::default();
+            if let Poll::Ready(end) = self.poll(task, &mut seen) {
+                return Poll::Ready(End::Itself(end));
+            }
+            if seen.moved {
+                active = now;
+            }
+            loop {
+                let (deadline, end) = deadline(&self.relay, active, idle, half_close);
+                let next = if lasting {
+                    deadline
+                } else {
+                    deadline.min(lasts)
+                };
+                match timer.arm(next, now, task) {
+                    Due::Later => return Poll::Pending,
+                    Due::Now if deadline <= clock::now() => return Poll::Ready(end),
+                    Due::Now if !lasting => {
+                        lasting = true;
+                        self.backend.keep_alive();
+                    }
+                    // The wheel rounds to a millisecond: the deadline is passed by the next look.
+                    Due::Now => {}
+                }
+            }
+        })
+        .await
+    }
+
+    fn poll(&mut self, task: &mut Context<'_>, seen: &mut Seen) -> Poll<RelayEnd> {
+        let cx = &self.session.cx;
+        let mut scratch = cx.scratch.borrow_mut();
+        let mut lent = Lent {
+            scratch: &mut scratch,
+            pipes: &cx.pipes,
+        };
+        let end = self
+            .relay
+            .poll(task, self.client, &self.backend, &mut lent, seen);
+        let counters = cx.counters();
+        if seen.began_splicing {
+            counters.spliced.inc();
+        }
+        if seen.wanted_pipe {
+            counters.pipes_exhausted.inc();
+        }
+        let spilled = self.relay.spilled() as u64;
+        if spilled != self.spilled {
+            counters
+                .spilled_octets
+                .add(spilled.wrapping_sub(self.spilled));
+            self.spilled = spilled;
+        }
+        end
+    }
+
+    async fn finish(&mut self, end: End, refused: bool, timer: &mut Timer<'_>) {
+        self.ended = true;
+        let phase = SessionPhase::Relay;
+        let completed = if refused {
+            SessionOutcome::Refused
+        } else {
+            SessionOutcome::Completed
+        };
+        match end {
+            End::Itself(RelayEnd::Ended { first }) => self.session.end(completed, by(first), phase),
+            End::Itself(RelayEnd::BackendGone) => {
+                self.session.end(completed, EndedBy::Backend, phase);
+                closing::linger(self.session, self.client, timer).await;
+            }
+            End::Itself(RelayEnd::Reset { by: Side::Client }) => {
+                self.backend.reset_on_close();
+                self.session
+                    .end(SessionOutcome::ClientReset, EndedBy::Client, phase);
+            }
+            End::Itself(RelayEnd::Reset { by: Side::Backend }) => {
+                self.client.reset_on_close();
+                self.session
+                    .end(SessionOutcome::BackendReset, EndedBy::Backend, phase);
+            }
+            End::Idle => {
+                self.reset_both();
+                self.session
+                    .end(SessionOutcome::IdleTimeout, EndedBy::Us, phase);
+            }
+            End::HalfClosed => {
+                self.reset_both();
+                self.session
+                    .end(SessionOutcome::HalfCloseTimeout, EndedBy::Us, phase);
+            }
+        }
+    }
+
+    fn reset_both(&self) {
+        self.client.reset_on_close();
+        self.backend.reset_on_close();
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.reset_both();
+        }
+        self.relay.abandon(&self.session.cx.pipes);
+        self.session.octets_to_backend = self.relay.octets_to_backend();
+        self.session.octets_to_client = self.relay.octets_to_client();
+        let counters = self.session.cx.counters();
+        counters.spilled_octets.sub(self.spilled);
+    }
+}
+
+/// The deadline in force and what it means when it passes.
+fn deadline(
+    relay: &Relay,
+    active: Instant,
+    idle: Duration,
+    half_close: Duration,
+) -> (Instant, End) {
+    if relay.half_closed_by().is_some() && half_close < idle {
+        (active + half_close, End::HalfClosed)
+    } else {
+        (active + idle, End::Idle)
+    }
+}
+
+fn by(side: Side) -> EndedBy {
+    match side {
+        Side::Client => EndedBy::Client,
+        Side::Backend => EndedBy::Backend,
+    }
+}

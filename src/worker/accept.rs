@@ -1,0 +1,160 @@
+//! Accepting on this thread: one task per listening socket.
+//!
+//! A burst is bounded so that live sessions get their turn. Out of descriptors or memory it backs
+//! off, counts, says so once in a while, and goes on serving what is there. A socket that is
+//! stopped drains its queue first: a connection the kernel has completed is never reset by us.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::task::{AbortHandle, spawn_local};
+
+use crate::net::accept::{Accepted, Acceptor};
+use crate::session::{self, Context, LocalListener, Ticket};
+use crate::types::Generation;
+
+/// Connections accepted in a row before other tasks run.
+const BURST: u8 = 16;
+/// The pause after accept(2) failed for want of descriptors or memory.
+const BACK_OFF: Duration = Duration::from_millis(100);
+/// Failures between two warnings: one in about ten seconds.
+const WARN_EVERY: u64 = 100;
+
+/// The sockets this thread accepts on.
+#[derive(Debug, Default)]
+pub(super) struct Ports(Vec<Port>);
+
+/// One of them.
+#[derive(Debug)]
+pub(super) struct Port {
+    /// The stable index of its listener.
+    pub(super) listener: usize,
+    /// Where it listens.
+    pub(super) local: SocketAddr,
+    stop: Rc<Stop>,
+    _task: AbortHandle,
+}
+
+#[derive(Debug, Default)]
+struct Stop {
+    asked: Cell<bool>,
+    notify: Notify,
+}
+
+impl Ports {
+    /// Stops those that `which` chooses.
+    pub(super) fn stop(&mut self, which: impl Fn(&Port) -> bool) {
+        self.0.retain(|port| {
+            let stops = which(port);
+            if stops {
+                port.stop.asked.set(true);
+                port.stop.notify.notify_one();
+            }
+            !stops
+        });
+    }
+}
+
+/// Begins to accept on `socket`.
+pub(super) fn bind(
+    cx: &Rc<Context>,
+    ports: &Rc<RefCell<Ports>>,
+    listener: usize,
+    socket: TcpListener,
+) -> io::Result<()> {
+    let acceptor = Acceptor::new(socket)?;
+    let local = acceptor.local();
+    let stop = Rc::new(Stop::default());
+    let task = spawn_local(accept(Rc::clone(cx), listener, acceptor, Rc::clone(&stop)));
+    let port = Port {
+        listener,
+        local,
+        stop,
+        _task: task.abort_handle(),
+    };
+    ports.borrow_mut().0.push(port);
+    Ok(())
+}
+
+async fn accept(cx: Rc<Context>, listener: usize, acceptor: Acceptor, stop: Rc<Stop>) {
+    let mut policy = Policy::new(listener);
+    let mut failures = 0;
+    let mut burst = 0;
+    while !stop.asked.get() {
+        let accepted = tokio::select! {
+            biased;
+            // Cancel-safe: a connection is returned by the same poll that took it from the queue.
+            accepted = poll_fn(|task| acceptor.poll_accept(task)) => accepted,
+            () = stop.notify.notified() => break,
+        };
+        match accepted {
+            Ok(accepted) => policy.start(&cx, accepted),
+            Err(error) => {
+                note_failure(&cx, &mut failures, &error);
+                tokio::time::sleep(BACK_OFF).await;
+            }
+        }
+        burst += 1;
+        if burst == BURST {
+            burst = 0;
+            tokio::task::yield_now().await;
+        }
+    }
+    // Bounded: the queue is not longer than the backlog, and no new connection comes to a socket
+    // whose siblings are closing too but for those completed meanwhile.
+    while let Ok(accepted) = acceptor.accept_queued() {
+        policy.start(&cx, accepted);
+    }
+}
+
+fn note_failure(cx: &Context, failures: &mut u64, error: &io::Error) {
+    cx.counters().accept_failures.inc();
+    if *failures % WARN_EVERY == 0 {
+        tracing::warn!(worker = cx.worker.0,
+            %error,
+            failures = *failures + 1, remedy = "cannot accept; raise the descriptor limit (LimitNOFILE) or lower max_sessions", "listener.accept-failed");
+    }
+    *failures += 1;
+}
+
+/// The listener's policy of the current generation, looked up once per generation.
+#[derive(Debug)]
+struct Policy {
+    listener: usize,
+    generation: Generation,
+    local: Option<Rc<LocalListener>>,
+}
+
+impl Policy {
+    fn new(listener: usize) -> Self {
+        Self {
+            listener,
+            generation: Generation(0),
+            local: None,
+        }
+    }
+
+    fn start(&mut self, cx: &Rc<Context>, accepted: Accepted) {
+        let snapshot = cx.shared.current.load();
+        if snapshot.generation != self.generation {
+            self.generation = snapshot.generation;
+            // A listener that this generation has no more serves its queue by its last policy.
+            if let Some(view) = snapshot.listener(self.listener) {
+                self.local = Some(Rc::new(LocalListener {
+                    view: std::sync::Arc::clone(view),
+                }));
+            }
+        }
+        drop(snapshot);
+        let Some(local) = &self.local else { return };
+        let key = cx.enter(self.listener);
+        let run = session::run(Rc::clone(cx), Rc::clone(local), accepted, Ticket(key));
+        let task = spawn_local(run);
+        cx.set_abort(key, task.abort_handle());
+    }
+}
