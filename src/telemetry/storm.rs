@@ -1,0 +1,143 @@
+//! The storm limit: what may be said of one kind of event within one second.
+//!
+//! A log line for each of a million refusals is an outage of its own. What is left out is counted
+//! and said once per second. Windows are whole seconds of the wall clock: exact enough to bound,
+//! and cheap. A clock that jumps back begins a new window.
+
+use std::collections::BTreeMap;
+
+use crate::metrics::SessionOutcome;
+
+/// Session lines of one outcome other than `completed` within a second and worker.
+pub(super) const SESSIONS_PER_SECOND_MAX: u32 = 50;
+/// Events of one name within a second, all threads together.
+pub(super) const EVENTS_PER_SECOND_MAX: u32 = 200;
+/// Event names that are told apart; names are static, so this is never met in practice.
+const NAMES_MAX: usize = 512;
+
+const OUTCOMES: usize = SessionOutcome::ALL.len();
+
+/// Whether a line may be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Write,
+    LeaveOut,
+}
+
+/// One worker's count of session lines.
+#[derive(Debug, Default)]
+pub(super) struct SessionStorm {
+    second: u64,
+    written: [u32; OUTCOMES],
+    left_out: [u64; OUTCOMES],
+}
+
+impl SessionStorm {
+    /// Lines left out in a window that has ended, by outcome; `None` if there were none.
+    pub(super) fn roll(&mut self, second: u64) -> Option<[u64; OUTCOMES]> {
+        if second == self.second {
+            return None;
+        }
+        self.second = second;
+        self.written = [0; OUTCOMES];
+        self.left_out
+            .iter()
+            .any(|count| *count > 0)
+            .then(|| std::mem::take(&mut self.left_out))
+    }
+
+    /// Counts one line of `outcome`. Call [`Self::roll`] first.
+    pub(super) fn admit(&mut self, outcome: SessionOutcome) -> Verdict {
+        let at = outcome.index();
+        if outcome == SessionOutcome::Completed {
+            return Verdict::Write;
+        }
+        if self.written[at] < SESSIONS_PER_SECOND_MAX {
+            self.written[at] += 1;
+            Verdict::Write
+        } else {
+            self.left_out[at] += 1;
+            Verdict::LeaveOut
+        }
+    }
+
+    /// Whether something was left out and not said yet.
+    pub(super) fn has_news(&self) -> bool {
+        self.left_out.iter().any(|count| *count > 0)
+    }
+}
+
+/// The count of all other events, by name.
+#[derive(Debug, Default)]
+pub(super) struct EventStorm {
+    second: u64,
+    by_name: BTreeMap<&'static str, (u32, u64)>,
+}
+
+impl EventStorm {
+    /// Names and counts left out in a window that has ended.
+    pub(super) fn roll(&mut self, second: u64) -> Vec<(&'static str, u64)> {
+        if second == self.second {
+            return Vec::new();
+        }
+        self.second = second;
+        std::mem::take(&mut self.by_name)
+            .into_iter()
+            .filter(|(_, (_, left_out))| *left_out > 0)
+            .map(|(name, (_, left_out))| (name, left_out))
+            .collect()
+    }
+
+    /// Counts one event. Call [`Self::roll`] first.
+    pub(super) fn admit(&mut self, name: &'static str) -> Verdict {
+        if self.by_name.len() >= NAMES_MAX && !self.by_name.contains_key(name) {
+            return Verdict::LeaveOut;
+        }
+        let (written, left_out) = self.by_name.entry(name).or_default();
+        if *written < EVENTS_PER_SECOND_MAX {
+            *written += 1;
+            Verdict::Write
+        } else {
+            *left_out += 1;
+            Verdict::LeaveOut
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_outcome_cannot_crowd_out_another() {
+        let mut storm = SessionStorm::default();
+        assert_eq!(storm.roll(1), None);
+        for _ in 0..SESSIONS_PER_SECOND_MAX {
+            assert_eq!(storm.admit(SessionOutcome::Denied), Verdict::Write);
+        }
+        assert_eq!(storm.admit(SessionOutcome::Denied), Verdict::LeaveOut);
+        assert_eq!(storm.admit(SessionOutcome::NoBackend), Verdict::Write);
+        for _ in 0..1000 {
+            assert_eq!(storm.admit(SessionOutcome::Completed), Verdict::Write);
+        }
+        let left_out = storm.roll(2).expect("one was left out");
+        assert_eq!(left_out[SessionOutcome::Denied.index()], 1);
+        assert_eq!(left_out.iter().sum::<u64>(), 1);
+        assert_eq!(storm.admit(SessionOutcome::Denied), Verdict::Write);
+        assert_eq!(storm.roll(3), None);
+    }
+
+    #[test]
+    fn events_are_limited_by_name() {
+        let mut storm = EventStorm::default();
+        storm.roll(1);
+        let written = (0..EVENTS_PER_SECOND_MAX + 3)
+            .filter(|_| storm.admit("a") == Verdict::Write)
+            .count();
+        assert_eq!(written, 200);
+        assert_eq!(storm.admit("b"), Verdict::Write);
+        assert_eq!(storm.roll(1), vec![]);
+        assert_eq!(storm.roll(2), vec![("a", 3)]);
+        assert_eq!(storm.roll(3), vec![]);
+    }
+}

@@ -1,0 +1,341 @@
+//! Telemetry as its users see it: what comes out at the other end.
+
+use std::net::SocketAddr;
+use std::sync::mpsc;
+
+use super::*;
+use crate::balance::{AdminState, Cause, FailureKind, HealthState, PoolEvent, Stage, StateChange};
+use crate::metrics::{EndedBy, SessionOutcome, SessionPhase};
+use crate::types::SessionId;
+use tracing_subscriber::layer::SubscriberExt;
+
+/// Long enough for a loaded machine; no test waits for it to pass.
+const LIMIT: Duration = Duration::from_secs(20);
+
+#[derive(Clone, Default)]
+struct Kept(Arc<Mutex<Vec<u8>>>);
+
+impl Kept {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().expect("no panic").clone()).expect("UTF-8")
+    }
+}
+
+impl Write for Kept {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        self.0.lock().expect("no panic").extend_from_slice(octets);
+        Ok(octets.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A pipe nobody reads: blocks until the test lets it go.
+struct Stuck(mpsc::Receiver<()>, Kept);
+
+impl Write for Stuck {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        let _ = self.0.recv();
+        self.1.write(octets)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn log(format: LogFormat) -> Log {
+    Log {
+        format,
+        ..Log::default()
+    }
+}
+
+fn kept(log: Log) -> (Telemetry, Kept) {
+    let kept = Kept::default();
+    (to_sink(log, Box::new(kept.clone())), kept)
+}
+
+fn address(text: &str) -> SocketAddr {
+    text.parse().expect("an address")
+}
+
+fn attempts() -> Vec<AttemptRecord> {
+    vec![
+        AttemptRecord {
+            backend: Arc::from("mx1"),
+            stage: Stage::Connect,
+            kind: FailureKind::Refused,
+            code: None,
+            after: Duration::from_micros(301),
+        },
+        AttemptRecord {
+            backend: Arc::from("mx2"),
+            stage: Stage::Greeting,
+            kind: FailureKind::Temporary,
+            code: Some(421),
+            after: Duration::from_micros(12_000),
+        },
+    ]
+}
+
+fn record(failures: &[AttemptRecord], outcome: SessionOutcome) -> SessionRecord<'_> {
+    SessionRecord {
+        id: SessionId(0x0100_0000_0000_002a),
+        listener: "mx",
+        client: address("[2001:db8::7]:4242"),
+        via: Some(address("192.0.2.1:99")),
+        backend: Some(("pool", "mx3", address("10.0.0.13:25"))),
+        attempts: 3,
+        failures,
+        hedged: true,
+        queue: Some(Duration::from_millis(2)),
+        connect: Some(Duration::from_micros(400)),
+        greeting: Some(Duration::from_micros(15_001)),
+        session: Duration::from_micros(1_234_567),
+        octets_to_backend: 10_240,
+        octets_to_client: 512,
+        ended_by: EndedBy::Client,
+        phase: SessionPhase::Relay,
+        outcome,
+        reply: Some("421 4.3.2 mx.example \"busy\"\r\n"),
+    }
+}
+
+#[test]
+fn a_session_line_says_everything_in_text() {
+    let (telemetry, kept) = kept(log(LogFormat::Text));
+    let failures = attempts();
+    let mut worker = telemetry.worker_log();
+    worker.session(&record(&failures, SessionOutcome::Completed));
+    worker.flush();
+    telemetry.flush(LIMIT);
+    let text = kept.text();
+    assert_eq!(
+        &text[27..],
+        " info session.end session.id=10000000000002a listener=mx \
+         client.addr=[2001:db8::7]:4242 via.addr=192.0.2.1:99 pool=pool backend=mx3 \
+         backend.addr=10.0.0.13:25 outcome=completed ended_by=client phase=relay attempts=3 \
+         failures=mx1/connect/refused/0.301,mx2/greeting/temporary/421/12.000 hedged=true \
+         queue_ms=2.000 connect_ms=0.400 greeting_ms=15.001 session_ms=1234.567 \
+         octets.to_backend=10240 octets.to_client=512 \
+         reply=\"421 4.3.2 mx.example \\\"busy\\\"\"\n"
+    );
+}
+
+#[test]
+fn a_session_line_says_everything_in_json() {
+    let (telemetry, kept) = kept(log(LogFormat::Json));
+    let failures = attempts();
+    let mut worker = telemetry.worker_log();
+    worker.session(&record(&failures, SessionOutcome::NoBackend));
+    drop(worker);
+    telemetry.flush(LIMIT);
+    let line: serde_json::Value = serde_json::from_str(&kept.text()).expect("one JSON object");
+    assert_eq!(line["event"], "session.end");
+    assert_eq!(line["session.id"], "10000000000002a");
+    assert_eq!(line["outcome"], "no-backend");
+    assert_eq!(line["failures"][0]["backend"], "mx1");
+    assert_eq!(line["failures"][0]["code"], serde_json::Value::Null);
+    assert_eq!(line["failures"][1]["code"], 421);
+    assert_eq!(line["failures"][1]["ms"], 12.0);
+    assert_eq!(line["session_ms"], 1234.567);
+    assert_eq!(line["hedged"], true);
+    assert_eq!(line["reply"], "421 4.3.2 mx.example \"busy\"");
+}
+
+#[test]
+fn a_json_session_id_is_a_string_even_if_it_looks_like_a_number() {
+    let (telemetry, kept) = kept(log(LogFormat::Json));
+    let mut worker = telemetry.worker_log();
+    let mut record = record(&[], SessionOutcome::Completed);
+    record.id = SessionId(0x10);
+    worker.session(&record);
+    drop(worker);
+    telemetry.flush(LIMIT);
+    assert!(kept.text().contains("\"session.id\":\"10\""));
+}
+
+#[test]
+fn a_reload_changes_format_level_and_sessions() {
+    let (telemetry, kept) = kept(log(LogFormat::Text));
+    let mut worker = telemetry.worker_log();
+    assert!(worker.wants_sessions());
+    telemetry.apply(log(LogFormat::Json));
+    worker.session(&record(&[], SessionOutcome::Completed));
+    telemetry.apply(Log {
+        sessions: false,
+        ..log(LogFormat::Json)
+    });
+    assert!(!worker.wants_sessions());
+    worker.session(&record(&[], SessionOutcome::Completed));
+    telemetry.apply(Log {
+        level: LogLevel::Warn,
+        ..log(LogFormat::Json)
+    });
+    assert!(!worker.wants_sessions());
+    drop(worker);
+    telemetry.flush(LIMIT);
+    assert_eq!(kept.text().lines().count(), 1);
+    assert!(kept.text().starts_with('{'));
+}
+
+#[test]
+fn a_stuck_pipe_stops_nobody_and_what_is_lost_is_counted() {
+    let (let_go, stuck) = mpsc::channel();
+    let kept = Kept::default();
+    let telemetry = to_sink(log(LogFormat::Text), Box::new(Stuck(stuck, kept.clone())));
+    let mut worker = telemetry.worker_log();
+    let mut said = 0;
+    // Far more than the queue holds: none of these calls may wait.
+    while telemetry.drops() == 0 {
+        worker.session(&record(&[], SessionOutcome::Completed));
+        said += 1;
+        assert!(said < 1_000_000, "the queue has no bound");
+    }
+    let most = (writer::BATCHES_WAITING_MAX + 2) * BATCH_OCTETS_MAX;
+    assert!(said * 200 < most, "{said} lines are more than the bound");
+    assert_eq!(worker.drops(), telemetry.drops());
+    drop(worker);
+    let lost = telemetry.drops();
+    drop(let_go);
+    telemetry.flush(LIMIT);
+    telemetry.flush(LIMIT);
+    let text = kept.text();
+    let written = text.lines().filter(|l| l.contains("session.end")).count() as u64;
+    assert_eq!(written + lost, said as u64);
+    assert!(
+        text.contains(" warn log.dropped lines="),
+        "the loss is said"
+    );
+}
+
+#[test]
+fn a_storm_of_one_outcome_is_counted_instead_of_written() {
+    let (telemetry, kept) = kept(log(LogFormat::Text));
+    let mut worker = telemetry.worker_log();
+    for _ in 0..500 {
+        worker.session(&record(&[], SessionOutcome::Denied));
+    }
+    worker.session(&record(&[], SessionOutcome::Completed));
+    let suppressed = worker.suppressed();
+    drop(worker);
+    telemetry.flush(LIMIT);
+    let text = kept.text();
+    let written = text
+        .lines()
+        .filter(|l| l.contains("outcome=denied"))
+        .count() as u64;
+    assert_eq!(written + suppressed, 500);
+    // The test may cross a second's border, not more.
+    assert!((50..=100).contains(&written), "{written}");
+    assert_eq!(text.matches("outcome=completed").count(), 1);
+    let said: u64 = text
+        .lines()
+        .filter_map(|line| {
+            line.split_once("log.suppressed lines=")?
+                .1
+                .split(' ')
+                .next()
+        })
+        .map(|count| count.parse::<u64>().expect("a count"))
+        .sum();
+    assert_eq!(said, suppressed);
+    assert!(text.contains(&format!("denied={suppressed}")) || said == suppressed);
+}
+
+fn change(to: HealthState, text: &str) -> StateChange {
+    StateChange {
+        pool: Arc::from("mx"),
+        backend: Arc::from("mx1"),
+        address: address("10.0.0.11:25"),
+        from: (AdminState::Ready, HealthState::Up),
+        to: (AdminState::Ready, to),
+        cause: Cause {
+            origin: "probe",
+            stage: Some(Stage::Greeting),
+            kind: Some(FailureKind::Temporary),
+            code: Some(421),
+            text: Some(Arc::from(text)),
+            duration: Some(Duration::from_micros(1500)),
+            who: None,
+        },
+    }
+}
+
+#[test]
+fn a_state_change_says_its_cause() {
+    let (telemetry, kept) = kept(log(LogFormat::Text));
+    telemetry.state_change(&change(HealthState::Down, "too busy\u{1b}[2J"));
+    telemetry.pool_event(&PoolEvent::TierOpened {
+        pool: Arc::from("mx"),
+        tier: 2,
+        usable_weight: 0,
+        configured_weight: 3,
+    });
+    telemetry.flush(LIMIT);
+    let text = kept.text();
+    let mut lines = text.lines().map(|line| &line[27..]);
+    assert_eq!(
+        lines.next(),
+        Some(
+            " warn backend.state pool=mx backend=mx1 backend.addr=10.0.0.11:25 from=up to=down \
+             cause.origin=probe cause.stage=greeting cause.kind=temporary cause.code=421 \
+             cause.text=\"too busy\\u{1b}[2J\" cause.ms=1.500"
+        )
+    );
+    assert_eq!(
+        lines.next(),
+        Some(" warn pool.tier_opened pool=mx tier=2 weight.usable=0 weight.configured=3")
+    );
+}
+
+#[test]
+fn tracing_events_come_with_their_fields() {
+    let (telemetry, kept) = kept(log(LogFormat::Text));
+    let subscriber = tracing_subscriber::registry().with(events::EventLayer {
+        core: Arc::clone(telemetry.core()),
+    });
+    tracing::subscriber::with_default(subscriber, || {
+        tracing::info!(name: "control.reload", generation = 2_u64, ok = true, file = "a b");
+        tracing::warn!(client.addr = %"192.0.2.1:9", "accept.failed");
+        tracing::debug!("not.wanted");
+        tracing::warn!(target: "hyper::proto", "a library's");
+        tracing::error!(target: "hyper::proto", "broken");
+    });
+    telemetry.flush(LIMIT);
+    let text = kept.text();
+    let lines: Vec<_> = text.lines().map(|line| &line[27..]).collect();
+    assert_eq!(
+        lines,
+        [
+            " info control.reload generation=2 ok=true file=\"a b\"",
+            " warn accept.failed client.addr=192.0.2.1:9",
+            " error broken",
+        ]
+    );
+}
+
+#[test]
+fn a_storm_of_events_is_limited_by_name() {
+    let (telemetry, kept) = kept(log(LogFormat::Text));
+    for _ in 0..1000 {
+        telemetry.state_change(&change(HealthState::Up, "ok"));
+    }
+    telemetry.flush(LIMIT);
+    let written = kept.text().matches("backend.state").count() as u64;
+    assert!(written >= 200 && telemetry.suppressed() > 0);
+    assert!(written + telemetry.suppressed() + telemetry.drops() >= 1000);
+}
+
+#[test]
+fn the_silent_one_says_nothing_and_never_waits() {
+    let telemetry = silent();
+    let mut worker = telemetry.worker_log();
+    assert!(!worker.wants_sessions());
+    worker.session(&record(&[], SessionOutcome::Completed));
+    worker.flush();
+    telemetry.state_change(&change(HealthState::Down, "x"));
+    telemetry.flush(LIMIT);
+    assert_eq!(telemetry.drops(), 0);
+}

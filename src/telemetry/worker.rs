@@ -1,0 +1,157 @@
+//! A data thread's log: a buffer of its own and the storm limit.
+//!
+//! No lock, no channel and no allocation per line: a batch is handed over when it is full, or when
+//! the thread flushes and the last one is a little while ago.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::clock::{Clock, Stamp};
+use super::line::{self, Head};
+use super::record::SessionRecord;
+use super::storm::{SessionStorm, Verdict};
+use super::{BATCH_OCTETS_MAX, Core};
+use crate::config::model::LogLevel;
+use crate::metrics::SessionOutcome;
+
+/// Flushes closer than this gather into one batch. Together with a flush every 100 ms and the
+/// writer's nap no line is older than 150 ms when it is written.
+const HAND_OVER_AFTER: Duration = Duration::from_millis(20);
+/// When this much is gathered, the next flush hands it over whenever it comes.
+const HAND_OVER_OCTETS: usize = 16 * 1024;
+/// Room that is kept for one more line.
+const LINE_OCTETS_USUAL: usize = 2048;
+
+/// A data thread's log: formats into its own buffer and hands over whole batches.
+#[derive(Debug)]
+pub struct WorkerLog {
+    core: Arc<Core>,
+    clock: Clock,
+    storm: SessionStorm,
+    buffer: Vec<u8>,
+    lines: u32,
+    handed_over: Option<Instant>,
+    drops: u64,
+    suppressed: u64,
+}
+
+impl WorkerLog {
+    pub(super) fn new(core: Arc<Core>) -> Self {
+        Self {
+            core,
+            clock: Clock::default(),
+            storm: SessionStorm::default(),
+            buffer: Vec::new(),
+            lines: 0,
+            handed_over: None,
+            drops: 0,
+            suppressed: 0,
+        }
+    }
+
+    /// Whether session lines are wanted: skip the work if not.
+    pub fn wants_sessions(&self) -> bool {
+        self.core.settings.wants_sessions()
+    }
+
+    /// One session's line. Never blocks; drops and counts when the writer is behind.
+    pub fn session(&mut self, record: &SessionRecord<'_>) {
+        if !self.wants_sessions() {
+            return;
+        }
+        let (time, second) = self.clock.now();
+        self.say_left_out(time, second);
+        if self.storm.admit(record.outcome) == Verdict::LeaveOut {
+            self.suppressed += 1;
+            return;
+        }
+        let head = Head {
+            time,
+            level: LogLevel::Info,
+            event: SessionRecord::EVENT,
+        };
+        line::line(&mut self.buffer, self.core.form(), head, |fields| {
+            record.write(fields);
+        });
+        self.count_line();
+    }
+
+    /// Hands over what is buffered; called when the loop goes idle and every 100 ms.
+    ///
+    /// Calls that follow each other closely leave the lines where they are, so that an idle moment
+    /// after each session does not wake the writer each time: the 100 ms call is what counts.
+    pub fn flush(&mut self) {
+        if self.storm.has_news() {
+            let (time, second) = self.clock.now();
+            self.say_left_out(time, second);
+        }
+        if self.lines == 0 {
+            return;
+        }
+        let now = Instant::now();
+        let due = self
+            .handed_over
+            .is_none_or(|at| now.saturating_duration_since(at) >= HAND_OVER_AFTER);
+        if due || self.buffer.len() >= HAND_OVER_OCTETS {
+            self.handed_over = Some(now);
+            self.hand_over();
+        }
+    }
+
+    /// Lines of this thread dropped so far because the writer was behind.
+    pub fn drops(&self) -> u64 {
+        self.drops
+    }
+
+    /// Session lines of this thread left out so far by the storm limit.
+    pub fn suppressed(&self) -> u64 {
+        self.suppressed
+    }
+
+    /// One `log.suppressed` line when a second with left-out lines is over.
+    fn say_left_out(&mut self, time: Stamp, second: u64) {
+        let Some(left_out) = self.storm.roll(second) else {
+            return;
+        };
+        let head = Head {
+            time,
+            level: LogLevel::Warn,
+            event: "log.suppressed",
+        };
+        line::line(&mut self.buffer, self.core.form(), head, |fields| {
+            fields.number("lines", left_out.iter().sum::<u64>());
+            for outcome in SessionOutcome::ALL {
+                let count = left_out[outcome.index()];
+                if count > 0 {
+                    fields.number(outcome.name(), count);
+                }
+            }
+        });
+        self.count_line();
+    }
+
+    fn count_line(&mut self) {
+        self.lines += 1;
+        if self.buffer.len() + LINE_OCTETS_USUAL > BATCH_OCTETS_MAX {
+            self.hand_over();
+        }
+    }
+
+    fn hand_over(&mut self) {
+        let batch = std::mem::replace(&mut self.buffer, self.core.ledger.buffer());
+        let lines = std::mem::take(&mut self.lines);
+        self.drops += u64::from(self.core.hand_over(batch, lines));
+    }
+}
+
+impl Drop for WorkerLog {
+    fn drop(&mut self) {
+        if let Some(left_out) = self.storm.has_news().then(|| self.clock.now()) {
+            // The window has not ended, but nobody will ask again.
+            self.say_left_out(left_out.0, left_out.1.wrapping_add(1));
+        }
+        if self.lines > 0 {
+            self.hand_over();
+        }
+    }
+}

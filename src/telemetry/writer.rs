@@ -1,0 +1,182 @@
+//! The writer: an OS thread that alone writes log lines, fed with whole batches.
+//!
+//! The queue is bounded and nobody waits for a place in it: a stuck pipe stops only this thread,
+//! and what finds no place is dropped and counted. After each write it naps a little so that under
+//! load batches gather instead of each waking it.
+
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::clock::Clock;
+use super::journal::Journal;
+use super::line::{self, Form, Head};
+use crate::config::model::LogLevel;
+
+/// Batches that may wait for the writer; with [`super::BATCH_OCTETS_MAX`] the bound of its memory.
+pub(super) const BATCHES_WAITING_MAX: usize = 64;
+/// Written buffers that are kept for the next batch.
+const BUFFERS_KEPT_MAX: usize = 16;
+/// A buffer larger than this is not kept.
+const BUFFER_KEPT_OCTETS_MAX: usize = 128 * 1024;
+/// How long the writer lets batches gather.
+const NAP: Duration = Duration::from_millis(10);
+/// How long a descriptor that another program made non-blocking is left alone when it is full.
+const FULL_WAIT: Duration = Duration::from_millis(5);
+
+/// What is handed to the writer.
+pub(super) enum Handed {
+    /// Whole lines, and how many.
+    Batch { octets: Vec<u8>, lines: u32 },
+    /// Say so when everything before is written.
+    Flush(SyncSender<()>),
+}
+
+/// Where lines go.
+pub(super) enum Output {
+    Stream(Box<dyn Write + Send>),
+    Journal(Journal),
+}
+
+/// What both sides of the queue know.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    /// Lines that were dropped.
+    pub(super) drops: AtomicU64,
+    buffers: Mutex<Vec<Vec<u8>>>,
+}
+
+impl Ledger {
+    /// An empty buffer, a used one if there is one at once.
+    pub(super) fn buffer(&self) -> Vec<u8> {
+        self.buffers
+            .try_lock()
+            .ok()
+            .and_then(|mut buffers| buffers.pop())
+            .unwrap_or_default()
+    }
+
+    fn keep(&self, mut buffer: Vec<u8>) {
+        buffer.clear();
+        if let Ok(mut buffers) = self.buffers.lock()
+            && buffers.len() < BUFFERS_KEPT_MAX
+            && buffer.capacity() <= BUFFER_KEPT_OCTETS_MAX
+        {
+            buffers.push(buffer);
+        }
+    }
+}
+
+/// Starts the thread; it ends when the last sender is gone and everything is written.
+///
+/// # Errors
+/// The thread could not be made.
+pub(super) fn start(
+    output: Output,
+    form: impl Fn() -> Form + Send + 'static,
+    ledger: Arc<Ledger>,
+) -> io::Result<SyncSender<Handed>> {
+    let (sender, receiver) = sync_channel(BATCHES_WAITING_MAX);
+    let writer = Writer {
+        output,
+        form: Box::new(form),
+        ledger,
+        clock: Clock::default(),
+        drops_said: 0,
+    };
+    std::thread::Builder::new()
+        .name("posthouse-log".to_owned())
+        .spawn(move || writer.run(&receiver))?;
+    Ok(sender)
+}
+
+struct Writer {
+    output: Output,
+    form: Box<dyn Fn() -> Form + Send>,
+    ledger: Arc<Ledger>,
+    clock: Clock,
+    drops_said: u64,
+}
+
+impl Writer {
+    fn run(mut self, queue: &Receiver<Handed>) {
+        while let Ok(first) = queue.recv() {
+            self.take(first);
+            loop {
+                std::thread::sleep(NAP);
+                let mut gathered = false;
+                while let Ok(next) = queue.try_recv() {
+                    gathered = true;
+                    self.take(next);
+                }
+                self.say_drops();
+                if !gathered {
+                    break;
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, handed: Handed) {
+        match handed {
+            Handed::Batch { octets, lines } => {
+                if self.write(&octets).is_err() {
+                    self.ledger
+                        .drops
+                        .fetch_add(u64::from(lines), Ordering::Relaxed);
+                }
+                self.ledger.keep(octets);
+            }
+            // The asker may have given up: then nobody needs the answer.
+            Handed::Flush(done) => drop(done.try_send(())),
+        }
+    }
+
+    /// One line whenever lines were dropped since the last one.
+    fn say_drops(&mut self) {
+        let drops = self.ledger.drops.load(Ordering::Relaxed);
+        let new = drops.saturating_sub(self.drops_said);
+        if new == 0 {
+            return;
+        }
+        let (time, _) = self.clock.now();
+        let mut octets = Vec::new();
+        let head = Head {
+            time,
+            level: LogLevel::Warn,
+            event: "log.dropped",
+        };
+        line::line(&mut octets, (self.form)(), head, |fields| {
+            fields.number("lines", new);
+            fields.number("lines.total", drops);
+        });
+        if self.write(&octets).is_ok() {
+            self.drops_said = drops;
+        }
+    }
+
+    fn write(&mut self, octets: &[u8]) -> io::Result<()> {
+        match &mut self.output {
+            Output::Stream(stream) => write_whole(stream, octets),
+            Output::Journal(journal) => journal.write(octets),
+        }
+    }
+}
+
+/// `write_all` that also waits for a full non-blocking descriptor.
+fn write_whole(stream: &mut dyn Write, mut octets: &[u8]) -> io::Result<()> {
+    while !octets.is_empty() {
+        match stream.write(octets) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => octets = &octets[written..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                std::thread::sleep(FULL_WAIT);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    stream.flush()
+}
