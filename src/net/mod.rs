@@ -12,3 +12,6 @@ mod pump;
 pub mod relay;
 pub mod stream;
 pub mod timer;
+
+#[cfg(test)]
+mod tests;

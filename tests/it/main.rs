@@ -1,1 +1,2 @@
 //! One integration binary: a real balancer in process.
+mod architecture;

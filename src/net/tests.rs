@@ -1,0 +1,309 @@
+//! Relays over real loopback sockets: order is asserted, never duration.
+
+use std::future::poll_fn;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::task::Poll;
+use std::thread;
+use std::time::Duration;
+
+use super::linger::Linger;
+use super::pipe::PipePool;
+use super::relay::{Lent, Relay, RelayEnd, Seen, Side};
+use super::stream::{Stream, Watched};
+
+const SCRATCH: usize = 64 * 1024;
+/// A test that hangs fails instead.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A blocking peer, and our end of the connection on the reactor.
+fn pair() -> (TcpStream, Stream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (ours, _) = listener.accept().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    ours.set_nodelay(true).unwrap();
+    peer.set_read_timeout(Some(PATIENCE)).unwrap();
+    (peer, Stream::new(ours).unwrap())
+}
+
+fn run<F: Future>(test: F) -> F::Output {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async { tokio::time::timeout(PATIENCE, test).await.expect("it ends") })
+}
+
+/// Octets that no two offsets share by chance.
+fn noise(length: usize, seed: u64) -> Vec<u8> {
+    let mut rng = crate::types::Rng::seeded(seed);
+    (0..length / 8)
+        .flat_map(|_| rng.next().to_le_bytes())
+        .collect()
+}
+
+async fn relay_to_end(
+    relay: &mut Relay,
+    client: &Stream,
+    backend: &Stream,
+    pipes: &PipePool,
+    spliced: &mut u32,
+) -> RelayEnd {
+    let mut scratch = vec![0; SCRATCH];
+    poll_fn(|cx| {
+        let mut seen = Seen::default();
+        let mut lent = Lent {
+            scratch: &mut scratch,
+            pipes,
+        };
+        let end = relay.poll(cx, client, backend, &mut lent, &mut seen);
+        *spliced += u32::from(seen.began_splicing);
+        assert!(
+            relay.spilled() <= 2 * SCRATCH,
+            "a direction holds one scratch at most"
+        );
+        end
+    })
+    .await
+}
+
+fn send_all(mut peer: TcpStream, octets: Vec<u8>) -> thread::JoinHandle<TcpStream> {
+    thread::spawn(move || {
+        peer.write_all(&octets).unwrap();
+        peer.shutdown(Shutdown::Write).unwrap();
+        peer
+    })
+}
+
+fn read_all(mut peer: TcpStream) -> thread::JoinHandle<Vec<u8>> {
+    thread::spawn(move || {
+        let mut read = Vec::new();
+        peer.read_to_end(&mut read).unwrap();
+        read
+    })
+}
+
+fn bulk_both_ways(pipes: &PipePool) -> u32 {
+    run(async {
+        let (client_peer, client) = pair();
+        let (backend_peer, backend) = pair();
+        let (up, down) = (noise(24 << 20, 1), noise(16 << 20, 2));
+        let readers = [
+            read_all(client_peer.try_clone().unwrap()),
+            read_all(backend_peer.try_clone().unwrap()),
+        ];
+        let writers = [
+            send_all(client_peer, up.clone()),
+            send_all(backend_peer, down.clone()),
+        ];
+        let mut spliced = 0;
+        let mut relay = Relay::new(0, &[]);
+        let end = relay_to_end(&mut relay, &client, &backend, pipes, &mut spliced).await;
+        assert!(matches!(end, RelayEnd::Ended { .. }), "{end:?}");
+        assert_eq!(relay.octets_to_backend(), up.len() as u64);
+        assert_eq!(relay.octets_to_client(), down.len() as u64);
+        relay.abandon(pipes);
+        drop((client, backend));
+        let [at_client, at_backend] = readers.map(|reader| reader.join().unwrap());
+        assert!(at_backend == up, "the backend got what the client sent");
+        assert!(at_client == down, "the client got what the backend sent");
+        writers
+            .into_iter()
+            .for_each(|writer| drop(writer.join().unwrap()));
+        spliced
+    })
+}
+
+#[test]
+fn bulk_arrives_unchanged_through_pipes() {
+    let pipes = PipePool::new(4);
+    assert!(bulk_both_ways(&pipes) >= 2, "both directions spliced");
+    let free: Vec<_> = std::iter::from_fn(|| pipes.take()).collect();
+    assert_eq!(free.len(), 4, "every pipe came back");
+    assert!(free.iter().all(|pipe| pipe.held() == 0), "and empty");
+}
+
+#[test]
+fn bulk_arrives_unchanged_when_pipes_run_out() {
+    bulk_both_ways(&PipePool::new(1));
+}
+
+#[test]
+fn bulk_arrives_unchanged_without_pipes() {
+    assert_eq!(bulk_both_ways(&PipePool::new(0)), 0, "nothing spliced");
+}
+
+#[test]
+fn a_receiver_that_does_not_read_stops_the_sender() {
+    run(async {
+        let (mut client_peer, client) = pair();
+        let (backend_peer, backend) = pair();
+        client_peer.set_nonblocking(true).unwrap();
+        let chunk = noise(8 * 1024, 3);
+        let (pipes, mut scratch) = (PipePool::new(0), vec![0; SCRATCH]);
+        let mut relay = Relay::new(0, &[]);
+        let (mut sent, mut idle_rounds) = (Vec::new(), 0);
+        // The client writes whatever its socket takes until nothing moves anywhere.
+        while idle_rounds < 50 {
+            let moved = poll_fn(|cx| {
+                let mut seen = Seen::default();
+                let mut lent = Lent {
+                    scratch: &mut scratch,
+                    pipes: &pipes,
+                };
+                assert!(
+                    relay
+                        .poll(cx, &client, &backend, &mut lent, &mut seen)
+                        .is_pending()
+                );
+                Poll::Ready(seen.moved)
+            })
+            .await;
+            match client_peer.write(&chunk) {
+                Ok(n) => sent.extend_from_slice(&chunk[..n]),
+                Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            idle_rounds = if moved { 0 } else { idle_rounds + 1 };
+            assert!(
+                relay.spilled() <= SCRATCH,
+                "one scratch is all that is held"
+            );
+        }
+        assert!(relay.spilled() > 0, "the rest of one read is held");
+        client_peer.set_nonblocking(false).unwrap();
+        client_peer.shutdown(Shutdown::Write).unwrap();
+        backend_peer.shutdown(Shutdown::Write).unwrap();
+        let reader = read_all(backend_peer);
+        let end = relay_to_end(&mut relay, &client, &backend, &pipes, &mut 0).await;
+        assert!(matches!(end, RelayEnd::Ended { .. }));
+        assert_eq!(relay.spilled(), 0, "the buffer is freed when it is drained");
+        assert!(
+            reader.join().unwrap() == sent,
+            "nothing lost, nothing twice, in order"
+        );
+    });
+}
+
+#[test]
+fn a_half_closed_client_still_gets_its_reply_k3() {
+    run(async {
+        let (mut client_peer, client) = pair();
+        let (mut backend_peer, backend) = pair();
+        let backend_side = thread::spawn(move || {
+            let mut got = Vec::new();
+            backend_peer.read_to_end(&mut got).unwrap();
+            assert_eq!(got, b"\r\n.\r\n", "the end came in order, after the octets");
+            backend_peer.write_all(b"250 2.0.0 Ok: queued\r\n").unwrap();
+        });
+        client_peer.write_all(b"\r\n.\r\n").unwrap();
+        client_peer.shutdown(Shutdown::Write).unwrap();
+        let mut relay = Relay::new(0, &[]);
+        let end = relay_to_end(&mut relay, &client, &backend, &PipePool::new(0), &mut 0).await;
+        assert_eq!(
+            end,
+            RelayEnd::Ended {
+                first: Side::Client
+            }
+        );
+        drop((client, backend));
+        let mut reply = String::new();
+        client_peer.read_to_string(&mut reply).unwrap();
+        assert_eq!(reply, "250 2.0.0 Ok: queued\r\n");
+        backend_side.join().unwrap();
+    });
+}
+
+#[test]
+fn a_reset_of_the_client_is_told_apart_and_can_be_passed_on_k4() {
+    run(async {
+        let (client_peer, client) = pair();
+        let (mut backend_peer, backend) = pair();
+        socket2::SockRef::from(&client_peer)
+            .set_linger(Some(Duration::ZERO))
+            .unwrap();
+        drop(client_peer);
+        let mut relay = Relay::new(0, &[]);
+        let end = relay_to_end(&mut relay, &client, &backend, &PipePool::new(0), &mut 0).await;
+        assert_eq!(end, RelayEnd::Reset { by: Side::Client });
+        backend.reset_on_close();
+        drop(backend);
+        let error = backend_peer.read(&mut [0; 8]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset, "not a clean end");
+    });
+}
+
+#[test]
+fn octets_held_at_the_commit_go_first() {
+    run(async {
+        let (client_peer, client) = pair();
+        let (mut backend_peer, backend) = pair();
+        backend_peer.write_all(b"250 hello\r\n").unwrap();
+        backend_peer.shutdown(Shutdown::Write).unwrap();
+        client_peer.shutdown(Shutdown::Write).unwrap();
+        let reader = read_all(client_peer);
+        let mut relay = Relay::new(3, b" mx.example ESMTP\r\n");
+        relay_to_end(&mut relay, &client, &backend, &PipePool::new(0), &mut 0).await;
+        assert_eq!(relay.octets_to_client(), 3 + 19 + 11);
+        assert_eq!(
+            reader.join().unwrap(),
+            b" mx.example ESMTP\r\n250 hello\r\n"
+        );
+    });
+}
+
+#[test]
+fn a_client_that_keeps_pipelining_still_reads_the_421_k5() {
+    run(async {
+        let (mut client_peer, client) = pair();
+        // It talks without end until it is stopped by our close.
+        let mut flood = client_peer.try_clone().unwrap();
+        let flooding = thread::spawn(move || while flood.write_all(&[b'N'; 4096]).is_ok() {});
+        let mut scratch = vec![0; SCRATCH];
+        let reply = b"421 4.3.2 lb.example shutting down\r\n";
+        poll_fn(|cx| client.poll_send(cx, reply)).await.unwrap();
+        let mut linger = Linger::begin(&client);
+        poll_fn(|cx| linger.poll(cx, &client, &mut scratch)).await;
+        let mut read = vec![0; reply.len()];
+        client_peer.read_exact(&mut read).unwrap();
+        assert_eq!(read, reply);
+        drop(client);
+        flooding.join().unwrap();
+    });
+}
+
+#[test]
+fn a_watched_client_keeps_its_octets_and_its_end_is_seen() {
+    run(async {
+        let (mut client_peer, client) = pair();
+        client_peer.write_all(b"EHLO early\r\n").unwrap();
+        assert_eq!(
+            poll_fn(|cx| client.poll_watch(cx)).await.unwrap(),
+            Watched::Talking
+        );
+        let mut scratch = vec![0; SCRATCH];
+        let n = poll_fn(|cx| client.poll_recv(cx, &mut scratch))
+            .await
+            .unwrap();
+        assert_eq!(&scratch[..n], b"EHLO early\r\n", "watching takes nothing");
+        drop(client_peer);
+        assert_eq!(
+            poll_fn(|cx| client.poll_watch(cx)).await.unwrap(),
+            Watched::Closed
+        );
+    });
+}
+
+#[test]
+fn a_refused_connect_says_so() {
+    run(async {
+        let closed = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        let stream = super::dial::dial(closed, super::dial::Origin::default()).unwrap();
+        let error = poll_fn(|cx| stream.poll_connected(cx)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+    });
+}
