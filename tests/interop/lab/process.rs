@@ -1,0 +1,134 @@
+//! A server process with its children: started with its output in a file, stopped with its guard.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// How long a server may take to end after SIGTERM before it is killed.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A running server; dropping it ends the server and everything it started.
+#[derive(Debug)]
+pub(crate) struct Process {
+    name: &'static str,
+    child: Child,
+    output: PathBuf,
+}
+
+impl Process {
+    /// Starts `command` with its output in `output`.
+    pub(crate) fn start(name: &'static str, mut command: Command, output: &Path) -> Self {
+        let file = File::create(output).expect("the server's folder can be written");
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(file.try_clone().expect("a descriptor can be doubled"))
+            .stderr(file)
+            .spawn()
+            .unwrap_or_else(|error| {
+                super::fail(&format!(
+                    "{name} does not start: {error}; run tests/install.sh"
+                ))
+            });
+        Self {
+            name,
+            child,
+            output: output.to_owned(),
+        }
+    }
+
+    /// What it wrote so far.
+    pub(crate) fn output(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.output).unwrap_or_default()).into_owned()
+    }
+
+    /// Fails with its output if it has ended.
+    pub(crate) fn assert_running(&mut self) {
+        if let Ok(Some(status)) = self.child.try_wait() {
+            super::fail(&format!(
+                "{} ended with {status}:\n{}",
+                self.name,
+                self.output()
+            ));
+        }
+    }
+
+    /// `kill -9` of the process and everything it started.
+    pub(crate) fn kill(&mut self) {
+        let family = descendants(self.child.id());
+        let _ = self.child.kill();
+        for process in family {
+            send(process, Signal::KILL);
+        }
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(Some(_))) {
+            return;
+        }
+        // Daemons that supervise (Postfix's master) end their children on SIGTERM; a shell in
+        // between does not pass it on, so the whole family is told, oldest first.
+        let family = descendants(self.child.id());
+        send(self.child.id(), Signal::TERM);
+        for process in &family {
+            send(*process, Signal::TERM);
+        }
+        let start = Instant::now();
+        while start.elapsed() < STOP_PATIENCE {
+            if matches!(self.child.try_wait(), Ok(Some(_))) {
+                break;
+            }
+            std::thread::sleep(super::LOOK_AGAIN);
+        }
+        self.kill();
+        for process in family {
+            send(process, Signal::KILL);
+        }
+    }
+}
+
+fn send(process: u32, signal: Signal) {
+    if let Some(pid) = i32::try_from(process).ok().and_then(Pid::from_raw) {
+        // It may have ended by itself meanwhile, which is what we want.
+        let _ = kill_process(pid, signal);
+    }
+}
+
+/// Everything that `ancestor` started, directly or not, oldest generation first.
+pub(crate) fn descendants(ancestor: u32) -> Vec<u32> {
+    let parents: Vec<(u32, u32)> = std::fs::read_dir("/proc")
+        .expect("/proc is mounted")
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter_map(|pid: u32| Some((pid, parent_of(pid)?)))
+        .collect();
+    let mut family = vec![ancestor];
+    let mut looked_at = 0;
+    while looked_at < family.len() {
+        let parent = family[looked_at];
+        family.extend(
+            parents
+                .iter()
+                .filter(|(_, of)| *of == parent)
+                .map(|(pid, _)| *pid),
+        );
+        looked_at += 1;
+    }
+    family.split_off(1)
+}
+
+/// The fourth field of `/proc/PID/stat`, behind the name in parentheses.
+fn parent_of(pid: u32) -> Option<u32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?
+        .1
+        .split_whitespace()
+        .nth(1)?
+        .parse()
+        .ok()
+}

@@ -1,0 +1,10 @@
+//! Posthouse between real clients and real servers; see `lab` for how they are run.
+
+mod check_live;
+mod lab;
+mod load;
+mod probes;
+mod servers;
+mod through_others;
+mod through_postfix;
+mod two_hosts;
