@@ -17,7 +17,7 @@ use crate::net::clock;
 use crate::net::linger::{LINGER_TIME, Linger};
 use crate::net::stream::Stream;
 use crate::net::timer::{Due, Timer};
-use crate::smtp::{ClosingDialogue, Next};
+use crate::smtp::{ClosingDialogue, Next, Readiness};
 
 /// How long a dialogue of ours with a client that is not served may take.
 const DIALOGUE_TIME: Duration = Duration::from_secs(5);
@@ -56,16 +56,22 @@ pub(super) async fn refuse(
         Refusal::Denied => {
             let text = Arc::clone(&session.listener.view.settings.replies.denied);
             session.reply = Some(Arc::clone(&text));
-            converse(session, client, timer, ClosingDialogue::denied(&text)).await;
+            let hostname = Arc::clone(&session.cx.shared.current.load().config.hostname);
+            let dialogue = ClosingDialogue::denied(&hostname).with_greeting(&text);
+            converse(session, client, timer, dialogue).await;
         }
         Refusal::Monitor => {
             let hostname = Arc::clone(&session.cx.shared.current.load().config.hostname);
-            let ready = is_ready(session);
+            let readiness = if is_ready(session) {
+                Readiness::Ready
+            } else {
+                Readiness::NotReady
+            };
             converse(
                 session,
                 client,
                 timer,
-                ClosingDialogue::monitor(&hostname, ready),
+                ClosingDialogue::monitor(&hostname, readiness),
             )
             .await;
         }
@@ -187,7 +193,7 @@ async fn converse(
     let deadline = clock::now() + DIALOGUE_TIME;
     let mut out = dialogue.greeting().to_vec();
     let mut sent = 0;
-    let mut next = Next::Continue;
+    let mut next = dialogue.next();
     let context = std::rc::Rc::clone(&session.cx);
     let ended = poll_fn(|cx| {
         loop {
