@@ -1,0 +1,194 @@
+//! Checks across tables: names that must exist, addresses that must differ, loops.
+//!
+//! They run only when every file could be read as TOML, and point to the second of two places.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::model::{AdminBind, AdminState, BackendAddress, Depth, GreetingMode};
+use super::near;
+use super::read::Everything;
+use super::read_listener::ListenerRead;
+use super::read_pool::PoolRead;
+use super::section::Report;
+use super::value::Wrong;
+
+pub(super) fn across_tables(all: &Everything, report: &Report) {
+    if all.listeners.is_empty() {
+        let help = "add a table [listeners.mx] with `bind` and `pool`";
+        report.error(&all.top, Wrong::new("there is no listener", help));
+    }
+    pools_exist(all, report);
+    pools_are_used(all, report);
+    let binds = binds(all, report);
+    loops(all, &binds, report);
+    for (name, pool) in &all.pools {
+        backends_differ(pool, report);
+        some_backend_serves(pool, report);
+        probes_fit(name, pool, all, report);
+    }
+}
+
+fn pools_exist(all: &Everything, report: &Report) {
+    for read in all.listeners.values() {
+        let pool = &*read.listener.pool;
+        if pool.is_empty() || all.pools.contains_key(pool) {
+            continue;
+        }
+        let known: Vec<&str> = all.pools.keys().map(|name| &**name).collect();
+        let help = near::nearest(pool, known.iter().copied()).map_or_else(
+            || format!("add a table [pools.{pool}.backends]"),
+            |near| format!("did you mean `{near}`?"),
+        );
+        let message = format!("there is no pool {pool:?}");
+        report.error(&read.pool, Wrong::new(message, help));
+    }
+}
+
+fn pools_are_used(all: &Everything, report: &Report) {
+    let used: BTreeSet<&str> = all
+        .listeners
+        .values()
+        .map(|read| &*read.listener.pool)
+        .collect();
+    for (name, pool) in &all.pools {
+        if !used.contains(&**name) {
+            let wrong = Wrong::new(
+                format!("no listener leads to the pool {name:?}"),
+                format!("add `pool = \"{name}\"` to a listener, or remove the pool"),
+            );
+            report.warn(&pool.place, wrong);
+        }
+    }
+}
+
+/// All addresses we listen on; two that meet are a mistake.
+fn binds<'a>(all: &'a Everything, report: &Report) -> Vec<(SocketAddr, &'a str)> {
+    let mut taken: Vec<(SocketAddr, &str)> = Vec::new();
+    let listeners = all.listeners.iter().flat_map(|(name, read)| {
+        read.binds
+            .iter()
+            .map(move |(address, place)| (*address, &**name, place))
+    });
+    let admin = all.config.admin.as_ref().zip(all.admin_bind.as_ref());
+    let admin = admin.and_then(|(admin, place)| match &admin.bind {
+        AdminBind::Tcp(address) => Some((*address, "the status endpoint", place)),
+        AdminBind::Unix { .. } => None,
+    });
+    for (address, owner, place) in listeners.chain(admin) {
+        if let Some((first, first_owner)) = taken.iter().find(|(first, _)| meet(*first, address)) {
+            let message = if *first == address {
+                format!("{address} is already bound by {first_owner}")
+            } else {
+                format!("{address} and {first} of {first_owner} meet: one covers the other")
+            };
+            let help = "give each address and port to one listener only";
+            report.error(place, Wrong::new(message, help));
+        }
+        taken.push((address, owner));
+    }
+    taken
+}
+
+/// Whether two listening addresses would get the same connections.
+fn meet(one: SocketAddr, other: SocketAddr) -> bool {
+    let (a, b) = (one.ip(), other.ip());
+    let same_family = a.is_ipv4() == b.is_ipv4();
+    one.port() != 0
+        && one.port() == other.port()
+        && same_family
+        && (a == b || a.is_unspecified() || b.is_unspecified())
+}
+
+/// Rule M5a: a backend that is one of our own listeners would go round for ever.
+fn loops(all: &Everything, binds: &[(SocketAddr, &str)], report: &Report) {
+    for pool in all.pools.values() {
+        for (name, place) in &pool.backends {
+            let Some(backend) = pool.pool.backends.get(name) else {
+                continue;
+            };
+            let Some((bind, owner)) = binds
+                .iter()
+                .find(|(bind, _)| leads_to(&backend.address, *bind))
+            else {
+                continue;
+            };
+            let wrong = Wrong::new(
+                format!("this backend is {bind} of {owner}: sessions would go round for ever"),
+                "give the address and port of the mail server itself",
+            );
+            report.error(place, wrong);
+        }
+    }
+}
+
+/// Whether a dial of `address` surely arrives at our own `bind`.
+fn leads_to(address: &BackendAddress, bind: SocketAddr) -> bool {
+    match address {
+        BackendAddress::Literal(address) => {
+            let same_family = address.is_ipv4() == bind.is_ipv4();
+            address.port() == bind.port()
+                && same_family
+                && (address.ip() == bind.ip()
+                    || (bind.ip().is_unspecified() && address.ip().is_loopback()))
+        }
+        BackendAddress::Name { host, port } => {
+            let local = bind.ip().is_unspecified() || bind.ip().is_loopback();
+            *port == bind.port() && local && host.eq_ignore_ascii_case("localhost")
+        }
+    }
+}
+
+fn backends_differ(pool: &PoolRead, report: &Report) {
+    let mut seen: BTreeMap<&BackendAddress, &Arc<str>> = BTreeMap::new();
+    for (name, backend) in &pool.pool.backends {
+        if let Some(first) = seen.insert(&backend.address, name) {
+            let wrong = Wrong::new(
+                format!("{name} has the same address as {first}"),
+                "one backend with the sum of both weights does the same; `max_connections` and \
+                 health count for each alone",
+            );
+            report.warn(&pool.backends[name], wrong);
+        }
+    }
+}
+
+fn some_backend_serves(pool: &PoolRead, report: &Report) {
+    let mut backends = pool.pool.backends.values();
+    if !pool.pool.backends.is_empty() && backends.all(|b| b.state != AdminState::Ready) {
+        let wrong = Wrong::new(
+            "no backend of this pool is ready",
+            "set `state = \"ready\"` for one; until then its clients are told to try later",
+        );
+        report.warn(&pool.place, wrong);
+    }
+}
+
+/// Behind `greeting = "none"` the backend waits for TLS: a probe that awaits a greeting fails.
+fn probes_fit(name: &str, pool: &PoolRead, all: &Everything, report: &Report) {
+    let mode = |mode| {
+        move |read: &&ListenerRead| &*read.listener.pool == name && read.listener.greeting == mode
+    };
+    let Some(silent) = all.listeners.values().find(mode(GreetingMode::None)) else {
+        return;
+    };
+    if all
+        .listeners
+        .values()
+        .any(|read| mode(GreetingMode::Smtp)(&read))
+    {
+        let wrong = Wrong::new(
+            format!("the pool {name:?} is used with `greeting = \"smtp\"` by another listener"),
+            "make two pools: a port of a backend either greets or waits for the client",
+        );
+        report.error(&silent.greeting, wrong);
+    }
+    if pool.pool.health.probe && pool.pool.health.depth > Depth::Connect {
+        let wrong = Wrong::new(
+            "probes of this pool await a greeting, but its listener says there is none",
+            format!("set `depth = \"connect\"` in [pools.{name}.health]"),
+        );
+        report.error(&pool.depth, wrong);
+    }
+}

@@ -1,0 +1,209 @@
+//! The whole file: syntax, the top of it, `[log]`, `[admin]`, and what the others read.
+//!
+//! Syntax mistakes do not end the reading: the parser recovers and the rest is read too, but then
+//! nothing is said to be missing, because it may stand in the part that could not be read.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use toml::de::DeTable;
+
+use super::mistake::{ConfigErrors, Source};
+use super::model::{Admin, AdminBind, Config, Log};
+use super::read_listener::{self, ListenerRead};
+use super::read_pool::{self, PoolRead};
+use super::section::{Place, Report, Section};
+use super::value::{self, Wrong};
+use super::{Loaded, check, words};
+
+/// The permission bits of the status endpoint's Unix socket, if none are given.
+const ADMIN_MODE: u32 = 0o660;
+/// Stands for our name while the real one is unknown; such a configuration is never used.
+const NO_NAME: &str = "localhost";
+
+/// Everything that was read, with the places that checks across tables point to.
+pub(super) struct Everything {
+    pub(super) config: Config,
+    pub(super) admin_bind: Option<Place>,
+    pub(super) listeners: BTreeMap<Arc<str>, ListenerRead>,
+    pub(super) pools: BTreeMap<Arc<str>, PoolRead>,
+    pub(super) top: Place,
+}
+
+/// The files beside the main one.
+pub(super) struct Files<'f> {
+    pub(super) folder: &'f Path,
+    pub(super) read: &'f dyn Fn(&Path) -> io::Result<String>,
+}
+
+impl Files<'_> {
+    /// A path as the file writes it: relative to the folder of the main file.
+    pub(super) fn path(&self, written: &str) -> Result<PathBuf, Wrong> {
+        if written.is_empty() || written.contains('\0') {
+            return Err(Wrong::new("this is not a path", "write the path of a file"));
+        }
+        Ok(self.folder.join(written))
+    }
+}
+
+pub(super) fn configuration(
+    text: &str,
+    origin: &Path,
+    machine: &str,
+    read: &dyn Fn(&Path) -> io::Result<String>,
+) -> Result<Loaded, ConfigErrors> {
+    let source = Arc::new(Source {
+        file: origin.to_owned(),
+        text: text.to_owned(),
+    });
+    let report = Report::default();
+    let folder = origin.parent().unwrap_or(Path::new(""));
+    let files = Files { folder, read };
+    let everything = with_table(&source, &report, |table| {
+        document(table, &source, machine, &files, &report)
+    });
+    if report.is_whole() {
+        check::across_tables(&everything, &report);
+    }
+    let Everything {
+        mut config,
+        listeners,
+        pools,
+        ..
+    } = everything;
+    config.listeners = listeners
+        .into_iter()
+        .map(|(name, read)| (name, read.listener))
+        .collect();
+    config.pools = pools
+        .into_iter()
+        .map(|(name, read)| (name, read.pool))
+        .collect();
+    let backends_files = config
+        .pools
+        .values()
+        .filter_map(|pool| pool.backends_file.clone());
+    config.files = std::iter::once(origin.to_owned())
+        .chain(backends_files)
+        .collect();
+    report.into_result(origin, config)
+}
+
+/// Parses a file; syntax mistakes go to the report, and what could be read goes on.
+pub(super) fn with_table<T>(
+    source: &Arc<Source>,
+    report: &Report,
+    read: impl FnOnce(&DeTable<'_>) -> T,
+) -> T {
+    let (table, errors) = DeTable::parse_recoverable(&source.text);
+    for error in errors {
+        let place = Place {
+            source: Arc::clone(source),
+            span: error.span().unwrap_or(0..0),
+            path: String::new(),
+        };
+        report.syntax(&place, error.message());
+    }
+    read(table.get_ref())
+}
+
+fn document(
+    table: &DeTable<'_>,
+    source: &Arc<Source>,
+    machine: &str,
+    files: &Files<'_>,
+    report: &Report,
+) -> Everything {
+    let place = Place {
+        source: Arc::clone(source),
+        span: 0..0,
+        path: String::new(),
+    };
+    let top = Section::new(Some(table), place.clone(), "", report);
+    let hostname = hostname(&top, machine, report);
+    let mut config = Config::for_host(&hostname);
+    top.count_opt("workers", &mut config.workers);
+    top.count_opt("max_sessions", &mut config.max_sessions);
+    top.duration("shutdown_timeout", &mut config.shutdown_timeout);
+    top.duration("drain_timeout", &mut config.drain_timeout);
+    top.flag("watch", &mut config.watch);
+    top.flag("splice", &mut config.splice);
+    config.log = log(&top.child("log"));
+    let admin = admin(&top.child("admin"), files);
+    let admin_bind = admin.as_ref().map(|(_, place)| place.clone());
+    config.admin = admin.map(|(admin, _)| admin);
+    let listeners = read_listener::all(&top, &hostname);
+    let pools = read_pool::all(&top, &hostname, files);
+    top.finish();
+    Everything {
+        config,
+        admin_bind,
+        listeners,
+        pools,
+        top: place,
+    }
+}
+
+fn hostname(top: &Section<'_>, machine: &str, report: &Report) -> Arc<str> {
+    if let Some(name) = top.text("hostname", value::own_name) {
+        return name;
+    }
+    if !top.has("hostname") {
+        match value::own_name(machine) {
+            Ok(name) => return name,
+            Err(_) => report.error(
+                &top.place,
+                Wrong::new(
+                    format!(
+                        "the name of this machine, {:?}, is not a host name",
+                        value::shown(machine)
+                    ),
+                    "add a line `hostname = \"mx.example.org\"` at the top",
+                ),
+            ),
+        }
+    }
+    Arc::from(NO_NAME)
+}
+
+fn log(section: &Section<'_>) -> Log {
+    let mut log = Log::default();
+    section.word("level", words::LEVELS, &mut log.level);
+    section.word("format", words::FORMATS, &mut log.format);
+    section.word("output", words::OUTPUTS, &mut log.output);
+    section.flag("sessions", &mut log.sessions);
+    section.finish();
+    log
+}
+
+fn admin(section: &Section<'_>, files: &Files<'_>) -> Option<(Admin, Place)> {
+    section.require(
+        "bind",
+        "add `bind = \"127.0.0.1:8025\"`, or remove the table [admin]",
+    );
+    let bind = section.text("bind", |text| match text.strip_prefix("unix:") {
+        Some(path) => value::socket_path(path).map(|path| AdminBind::Unix {
+            path,
+            mode: ADMIN_MODE,
+        }),
+        None => value::bind(text).map(AdminBind::Tcp),
+    });
+    let mode = section.text("mode", value::permissions);
+    let token_file = section.text("token_file", |path| files.path(path));
+    section.finish();
+    let mut bind = bind?;
+    match (&mut bind, mode) {
+        (AdminBind::Unix { mode, .. }, Some(given)) => *mode = given,
+        (AdminBind::Tcp(_), Some(_)) => section.report.error(
+            &section.place_of("mode"),
+            Wrong::new(
+                "permission bits have no meaning for a TCP address",
+                "remove `mode`, or bind to \"unix:/run/posthouse/admin.sock\"",
+            ),
+        ),
+        (_, None) => {}
+    }
+    Some((Admin { bind, token_file }, section.place_of("bind")))
+}

@@ -1,0 +1,645 @@
+//! One table of the file, read key by key.
+//!
+//! A [`Section`] knows from the table of [`keys`](super::keys) which keys there are and in which
+//! range; what is wrong goes to the [`Report`] and the field keeps its default, so that one pass
+//! finds every mistake. A key that is read but not in the table of keys, or the reverse, is a bug
+//! that any test finds: `key` and `finish` assert it.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::Loaded;
+use super::keys::{self, Key, Kind};
+use super::mistake::{ConfigErrors, MISTAKES_MAX, Mistake, Severity, Source};
+use super::model::Config;
+use super::near;
+use super::value::{self, Wrong};
+use crate::types::Percent;
+
+/// Entries of one array; more is surely not meant.
+const LIST_MAX: usize = 10_000;
+
+/// What was found wrong so far.
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    mistakes: RefCell<Vec<Mistake>>,
+    left_out: Cell<usize>,
+    /// Lines that are no TOML: what was made of them is not worth a second mistake.
+    broken: RefCell<BTreeSet<(PathBuf, usize)>>,
+}
+
+/// A place in a file that can be pointed at.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) source: Arc<Source>,
+    pub(super) span: Range<usize>,
+    pub(super) path: String,
+}
+
+impl Report {
+    pub(super) fn error(&self, place: &Place, wrong: Wrong) {
+        self.add(place, wrong, Severity::Error);
+    }
+
+    pub(super) fn warn(&self, place: &Place, wrong: Wrong) {
+        self.add(place, wrong, Severity::Warning);
+    }
+
+    /// An error that holds only if everything could be read.
+    pub(super) fn missing(&self, place: &Place, wrong: Wrong) {
+        if self.is_whole() {
+            self.error(place, wrong);
+        }
+    }
+
+    /// A mistake of syntax.
+    pub(super) fn syntax(&self, place: &Place, message: &str) {
+        let mut mistake = Mistake::at(&place.source, place.span.clone(), "");
+        let line = (mistake.file.clone(), mistake.line);
+        if !self.broken.borrow_mut().insert(line) {
+            return;
+        }
+        message.clone_into(&mut mistake.message);
+        self.push(mistake);
+    }
+
+    /// Whether no file had a mistake of syntax.
+    pub(super) fn is_whole(&self) -> bool {
+        self.broken.borrow().is_empty()
+    }
+
+    /// The configuration with its warnings, or all mistakes.
+    pub(super) fn into_result(self, main: &Path, config: Config) -> Result<Loaded, ConfigErrors> {
+        let mistakes = self.mistakes.into_inner();
+        let failed = mistakes.iter().any(|m| m.severity == Severity::Error);
+        let warnings = ConfigErrors::new(mistakes, self.left_out.get(), main);
+        if failed {
+            return Err(warnings);
+        }
+        Ok(Loaded { config, warnings })
+    }
+
+    fn add(&self, place: &Place, wrong: Wrong, severity: Severity) {
+        if self.mistakes.borrow().len() >= MISTAKES_MAX && severity == Severity::Warning {
+            self.left_out.set(self.left_out.get() + 1);
+            return;
+        }
+        let mut mistake = Mistake::at(&place.source, place.span.clone(), &place.path);
+        let line = (mistake.file.clone(), mistake.line);
+        if !self.is_whole() && self.broken.borrow().contains(&line) {
+            return;
+        }
+        mistake.message = wrong.message;
+        mistake.help = wrong.help;
+        mistake.severity = severity;
+        self.push(mistake);
+    }
+
+    fn push(&self, mistake: Mistake) {
+        let mut mistakes = self.mistakes.borrow_mut();
+        if mistakes.len() < MISTAKES_MAX {
+            mistakes.push(mistake);
+            return;
+        }
+        self.left_out.set(self.left_out.get() + 1);
+        // An error must not be lost behind warnings: it decides whether the file is used.
+        if mistake.severity == Severity::Error
+            && let Some(at) = mistakes
+                .iter()
+                .rposition(|m| m.severity == Severity::Warning)
+        {
+            mistakes[at] = mistake;
+        }
+    }
+}
+
+/// A value that stands in the file, with its place.
+pub(super) struct Found<'a> {
+    pub(super) value: &'a DeValue<'a>,
+    pub(super) place: Place,
+}
+
+/// One table, or its absence (then every key has its default).
+pub(super) struct Section<'a> {
+    table: Option<&'a DeTable<'a>>,
+    /// Where the table is; where to point when a key is missing.
+    pub(super) place: Place,
+    pub(super) report: &'a Report,
+    keys: &'static keys::Section,
+    asked: RefCell<Vec<&'static str>>,
+}
+
+impl<'a> Section<'a> {
+    pub(super) fn new(
+        table: Option<&'a DeTable<'a>>,
+        place: Place,
+        pattern: &str,
+        report: &'a Report,
+    ) -> Self {
+        Self {
+            table,
+            place,
+            report,
+            keys: keys::section(pattern),
+            asked: RefCell::default(),
+        }
+    }
+
+    /// A table inside this one that may be absent.
+    pub(super) fn child(&self, name: &'static str) -> Section<'a> {
+        assert!(
+            self.keys.tables.contains(&name),
+            "{name} is not in the table of keys"
+        );
+        let found = self.table_of(name);
+        let pattern = join(self.keys.path, name);
+        let place = found
+            .as_ref()
+            .map_or_else(|| self.place.clone(), |(_, place)| place.clone());
+        Section::new(found.map(|(table, _)| table), place, &pattern, self.report)
+    }
+
+    /// The table of this name, if it is there and a table.
+    pub(super) fn table_of(&self, name: &str) -> Option<(&'a DeTable<'a>, Place)> {
+        let (key, value) = self.table?.get_key_value(name)?;
+        let mut place = self.at(name, value.span());
+        if place.span.is_empty() {
+            place.span = key.span();
+        }
+        match value.get_ref() {
+            DeValue::Table(table) => Some((table, place)),
+            other => {
+                self.wrong_type(
+                    &Found {
+                        value: other,
+                        place,
+                    },
+                    "a table",
+                    None,
+                );
+                None
+            }
+        }
+    }
+
+    /// The places of the entries of a table of tables: names are checked, other types refused.
+    pub(super) fn named(
+        &self,
+        name: &'static str,
+        help: &str,
+    ) -> Vec<(Arc<str>, &'a DeTable<'a>, Place)> {
+        assert!(
+            self.keys.tables.contains(&name),
+            "{name} is not in the table of keys"
+        );
+        self.table_of(name)
+            .map(|(table, place)| entries(table, &place, help, self.report))
+            .unwrap_or_default()
+    }
+
+    pub(super) fn is_present(&self) -> bool {
+        self.table.is_some()
+    }
+
+    /// The value of `name`, if it is there.
+    pub(super) fn found(&self, name: &'static str) -> Option<(Found<'a>, &'static Key)> {
+        let key = self.key(name);
+        let value = self.table?.get(name)?;
+        let place = self.at(name, value.span());
+        let value = value.get_ref();
+        Some((Found { value, place }, key))
+    }
+
+    /// The place of `name`, or of the table where it is not written.
+    pub(super) fn place_of(&self, name: &str) -> Place {
+        match self.table.and_then(|table| table.get(name)) {
+            Some(value) => self.at(name, value.span()),
+            None => self.place.clone(),
+        }
+    }
+
+    /// Whether `name` is written in the file.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.table.is_some_and(|table| table.contains_key(name))
+    }
+
+    pub(super) fn flag(&self, name: &'static str, into: &mut bool) {
+        let Some((found, key)) = self.found(name) else {
+            return;
+        };
+        assert!(
+            matches!(key.kind, Kind::Flag),
+            "{name} is not a flag in the table of keys"
+        );
+        match found.value {
+            DeValue::Boolean(value) => *into = *value,
+            _ => self.wrong_type(&found, "true or false", None),
+        }
+    }
+
+    /// A whole number within the range of the table of keys.
+    pub(super) fn count<T: TryFrom<u64>>(&self, name: &'static str, into: &mut T) {
+        let Some((found, key)) = self.found(name) else {
+            return;
+        };
+        let Kind::Count { min, max, unit } = key.kind else {
+            unreachable!("{name} is not a count in the table of keys");
+        };
+        let DeValue::Integer(integer) = found.value else {
+            let help = found
+                .value
+                .as_str()
+                .filter(|text| text.parse::<u64>().is_ok());
+            let help = help.map(|text| format!("write {text} without quotes"));
+            return self.wrong_type(&found, "a whole number", help);
+        };
+        let parsed = u64::from_str_radix(integer.as_str(), integer.radix()).ok();
+        let fitting = parsed.filter(|number| (min..=max).contains(number));
+        match fitting.and_then(|number| T::try_from(number).ok()) {
+            Some(value) => *into = value,
+            None => self.report.error(
+                &found.place,
+                Wrong {
+                    message: format!("{integer} is outside {min} to {max}{}", spaced(unit)),
+                    help: Some(key.at_limit.to_owned()).filter(|text| !text.is_empty()),
+                },
+            ),
+        }
+    }
+
+    /// The same for a key whose absence means something of its own.
+    pub(super) fn count_opt<T: TryFrom<u64> + Default>(
+        &self,
+        name: &'static str,
+        into: &mut Option<T>,
+    ) {
+        let mut value = T::default();
+        self.count(name, &mut value);
+        if self.has(name) {
+            *into = Some(value);
+        }
+    }
+
+    pub(super) fn duration(&self, name: &'static str, into: &mut Duration) {
+        if let Some(duration) = self.duration_opt(name) {
+            *into = duration;
+        }
+    }
+
+    pub(super) fn duration_opt(&self, name: &'static str) -> Option<Duration> {
+        let (found, key) = self.found(name)?;
+        let Kind::Duration { min, max } = key.kind else {
+            unreachable!("{name} is not a duration in the table of keys");
+        };
+        if let DeValue::Integer(number) = found.value {
+            let help =
+                format!("write \"{number}s\" for seconds or \"{number}ms\" for milliseconds");
+            self.report.error(
+                &found.place,
+                Wrong::new(format!("{number} has no unit"), help),
+            );
+            return None;
+        }
+        let duration = self.read(&found, "a duration such as \"5s\"", value::duration)?;
+        if (min..=max).contains(&duration) {
+            return Some(duration);
+        }
+        let [low, high] = [min, max].map(value::duration_text);
+        self.report.error(
+            &found.place,
+            Wrong {
+                message: format!(
+                    "{} is outside {low} to {high}",
+                    value::duration_text(duration)
+                ),
+                help: Some(key.at_limit.to_owned()).filter(|text| !text.is_empty()),
+            },
+        );
+        None
+    }
+
+    pub(super) fn percent(&self, name: &'static str, into: &mut Percent) {
+        let Some((found, key)) = self.found(name) else {
+            return;
+        };
+        let Kind::Percent { min } = key.kind else {
+            unreachable!("{name} is not a percentage in the table of keys");
+        };
+        if let DeValue::Integer(number) = found.value {
+            let help = format!("write \"{number}%\"");
+            return self.wrong_type(&found, "a percentage in quotes", Some(help));
+        }
+        match self.read(&found, "a percentage such as \"50%\"", value::percent) {
+            Some(value) if value.value() >= min => *into = value,
+            Some(_) => {
+                let message = format!("the least here is {min}%");
+                let help = Some(key.at_limit.to_owned());
+                self.report.error(&found.place, Wrong { message, help });
+            }
+            None => {}
+        }
+    }
+
+    /// One of a few words; the words of the table of keys must be exactly these.
+    pub(super) fn word<T: Copy>(&self, name: &'static str, words: &[(&str, T)], into: &mut T) {
+        self.word_except(name, words, into, |_| None);
+    }
+
+    /// The same, where some words are known but refused for a reason of their own.
+    pub(super) fn word_except<T: Copy>(
+        &self,
+        name: &'static str,
+        words: &[(&str, T)],
+        into: &mut T,
+        refused: impl Fn(&str) -> Option<Wrong>,
+    ) {
+        let key = self.key(name);
+        let Kind::Word(known) = key.kind else {
+            unreachable!("{name} is not a word in the table of keys");
+        };
+        assert!(
+            known.iter().eq(words.iter().map(|(word, _)| word)),
+            "the words of {name} are not those of the table of keys"
+        );
+        let Some((found, _)) = self.found(name) else {
+            return;
+        };
+        let read = |text: &str| match words.iter().find(|(word, _)| *word == text) {
+            Some((_, value)) => Ok(*value),
+            None => Err(refused(text).unwrap_or_else(|| Wrong {
+                message: format!("{:?} is not known here", value::shown(text)),
+                help: near::help(text, known),
+            })),
+        };
+        if let Some(value) = self.read(&found, "a string", read) {
+            *into = value;
+        }
+    }
+
+    /// A string that `read` understands.
+    pub(super) fn text<T>(
+        &self,
+        name: &'static str,
+        read: impl Fn(&str) -> Result<T, Wrong>,
+    ) -> Option<T> {
+        let (found, key) = self.found(name)?;
+        let Kind::Text(form) = key.kind else {
+            unreachable!("{name} is not a text in the table of keys");
+        };
+        self.read(&found, form, read)
+    }
+
+    /// A string or an array of strings that `read` understands, each with its place.
+    pub(super) fn list<T>(
+        &self,
+        name: &'static str,
+        read: impl Fn(&str) -> Result<T, Wrong>,
+    ) -> Vec<(T, Place)> {
+        let Some((found, key)) = self.found(name) else {
+            return Vec::new();
+        };
+        let Kind::List { form, max } = key.kind else {
+            unreachable!("{name} is not a list in the table of keys");
+        };
+        let DeValue::Array(array) = found.value else {
+            return self
+                .read(&found, form, read)
+                .map(|value| (value, found.place))
+                .into_iter()
+                .collect();
+        };
+        let max = max.min(LIST_MAX);
+        if array.len() > max {
+            let message = format!("{} entries are more than {max}", array.len());
+            self.report.error(
+                &found.place,
+                Wrong {
+                    message,
+                    help: None,
+                },
+            );
+        }
+        array
+            .iter()
+            .take(max)
+            .filter_map(|entry| {
+                let place = self.at(name, entry.span());
+                let value = entry.get_ref();
+                let entry = Found { value, place };
+                Some((self.read(&entry, form, &read)?, entry.place))
+            })
+            .collect()
+    }
+
+    fn read<T>(
+        &self,
+        found: &Found<'_>,
+        form: &str,
+        read: impl Fn(&str) -> Result<T, Wrong>,
+    ) -> Option<T> {
+        let Some(text) = found.value.as_str() else {
+            self.wrong_type(found, form, None);
+            return None;
+        };
+        read(text)
+            .map_err(|wrong| self.report.error(&found.place, wrong))
+            .ok()
+    }
+
+    /// A key that must be there.
+    pub(super) fn require(&self, name: &'static str, help: &str) {
+        let there = self.has(name);
+        if !there && self.is_present() {
+            let wrong = Wrong::new(format!("`{name}` is missing"), help);
+            self.report.missing(&self.place, wrong);
+        }
+    }
+
+    /// Whether a list is not written, or written as `[]`.
+    pub(super) fn is_unset_or_empty(&self, name: &str) -> bool {
+        let value = self.table.and_then(|table| table.get(name));
+        value.is_none_or(|value| {
+            value
+                .get_ref()
+                .as_array()
+                .is_some_and(|array| array.is_empty())
+        })
+    }
+
+    /// A mistake of this key.
+    pub(super) fn error(&self, name: &str, message: impl Into<String>, help: &str) {
+        self.report
+            .error(&self.place_of(name), Wrong::new(message, help));
+    }
+
+    /// A warning about this key.
+    pub(super) fn warn(&self, name: &str, message: impl Into<String>, help: &str) {
+        self.report
+            .warn(&self.place_of(name), Wrong::new(message, help));
+    }
+
+    /// Reports the keys that are not known; asserts that every known one was read.
+    pub(super) fn finish(&self) {
+        for key in self.keys.keys {
+            assert!(
+                self.asked.borrow().contains(&key.name),
+                "{}.{} is in the table of keys but is not read",
+                self.keys.path,
+                key.name
+            );
+        }
+        let Some(table) = self.table else {
+            return;
+        };
+        let names = || self.keys.keys.iter().map(|key| key.name);
+        let known: Vec<&str> = names().chain(self.keys.tables.iter().copied()).collect();
+        for (key, _) in table {
+            let name: &str = key.get_ref();
+            if known.contains(&name) {
+                continue;
+            }
+            let wrong = Wrong {
+                message: format!("there is no key `{}` here", value::shown(name)),
+                help: self.unknown_help(name, &known),
+            };
+            self.report.error(&self.at(name, key.span()), wrong);
+        }
+    }
+
+    fn unknown_help(&self, name: &str, known: &[&str]) -> Option<String> {
+        if let Some(near) = near::nearest(name, known.iter().copied()) {
+            return Some(format!("did you mean `{near}`?"));
+        }
+        let elsewhere: Vec<&str> = keys::SECTIONS
+            .iter()
+            .filter(|section| section.path != self.keys.path)
+            .filter(|section| section.keys.iter().any(|key| key.name == name))
+            .map(|section| section.path)
+            .collect();
+        match elsewhere.as_slice() {
+            [] => Some(format!("known here: {}", known.join(", "))),
+            [""] => Some(format!(
+                "`{name}` belongs at the top of the file, above every [table]"
+            )),
+            places => Some(format!("`{name}` belongs into [{}]", places.join("] or ["))),
+        }
+    }
+
+    fn key(&self, name: &'static str) -> &'static Key {
+        self.asked.borrow_mut().push(name);
+        self.keys
+            .keys
+            .iter()
+            .find(|key| key.name == name)
+            .expect("every key that is read is in the table of keys, as any load proves")
+    }
+
+    fn at(&self, name: &str, span: Range<usize>) -> Place {
+        Place {
+            source: Arc::clone(&self.place.source),
+            span,
+            path: join(&self.place.path, name),
+        }
+    }
+
+    fn wrong_type(&self, found: &Found<'_>, expected: &str, help: Option<String>) {
+        wrong_type(self.report, found, expected, help);
+    }
+}
+
+/// The entries of a table of tables.
+pub(super) fn entries<'a>(
+    table: &'a DeTable<'a>,
+    place: &Place,
+    help: &str,
+    report: &Report,
+) -> Vec<(Arc<str>, &'a DeTable<'a>, Place)> {
+    let mut entries = Vec::with_capacity(table.len());
+    for (key, entry) in table {
+        let here = entry_place(place, key, entry);
+        let name = value::name(key.get_ref()).map_err(|wrong| {
+            let span = key.span();
+            report.error(
+                &Place {
+                    span,
+                    ..here.clone()
+                },
+                wrong,
+            );
+        });
+        let DeValue::Table(inner) = entry.get_ref() else {
+            let found = Found {
+                value: entry.get_ref(),
+                place: here,
+            };
+            wrong_type(report, &found, "a table", Some(help.to_owned()));
+            continue;
+        };
+        if let Ok(name) = name {
+            entries.push((name, inner, here));
+        }
+    }
+    entries
+}
+
+fn entry_place(
+    place: &Place,
+    key: &Spanned<toml::de::DeString<'_>>,
+    entry: &Spanned<DeValue<'_>>,
+) -> Place {
+    let span = if entry.span().is_empty() {
+        key.span()
+    } else {
+        entry.span()
+    };
+    Place {
+        source: Arc::clone(&place.source),
+        span,
+        path: join(&place.path, key.get_ref()),
+    }
+}
+
+fn wrong_type(report: &Report, found: &Found<'_>, expected: &str, help: Option<String>) {
+    let article = match found.value.type_str() {
+        "integer" | "array" => "an",
+        _ => "a",
+    };
+    let message = format!(
+        "expected {expected}, found {article} {}",
+        found.value.type_str()
+    );
+    report.error(&found.place, Wrong { message, help });
+}
+
+/// A key path; names with a dot are quoted as the file needs it.
+fn join(path: &str, name: &str) -> String {
+    let bare = !name.is_empty()
+        && name
+            .bytes()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_'));
+    let name = if bare {
+        name.to_owned()
+    } else {
+        format!("{:?}", value::shown(name))
+    };
+    if path.is_empty() {
+        name
+    } else {
+        format!("{path}.{name}")
+    }
+}
+
+fn spaced(unit: &str) -> String {
+    if unit.is_empty() {
+        String::new()
+    } else {
+        format!(" {unit}")
+    }
+}

@@ -1,0 +1,547 @@
+//! What may stand in quotes: durations, rates, percentages, addresses, networks, names, replies.
+//!
+//! Each reader takes the text of one string and returns the value or what is [`Wrong`] with it,
+//! always with a remedy where there is one. They know neither files nor spans.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::model::BackendAddress;
+use super::near;
+use crate::types::{Percent, Rate};
+
+/// The longest name of a listener, pool or backend, in octets.
+const NAME_LENGTH_MAX: usize = 64;
+/// The longest host name, in octets (RFC 1035 §2.3.4, without the root's dot).
+const HOST_LENGTH_MAX: usize = 253;
+/// The longest label of a host name, in octets (RFC 1035 §2.3.4).
+const LABEL_LENGTH_MAX: usize = 63;
+/// The longest name of a network interface, in octets (IFNAMSIZ − 1).
+const INTERFACE_LENGTH_MAX: usize = 15;
+/// The longest reply, in octets without CRLF (RFC 5321 §4.5.3.1.5).
+const REPLY_LENGTH_MAX: usize = 510;
+/// The longest path of a Unix socket, in octets (sun_path − 1).
+const SOCKET_PATH_MAX: usize = 107;
+/// The longest path of a mailbox, in octets (RFC 5321 §4.5.3.1.3).
+const MAILBOX_LENGTH_MAX: usize = 254;
+/// The largest count in a rate.
+const RATE_COUNT_MAX: u32 = 1_000_000;
+/// The longest period of a rate.
+const RATE_PERIOD_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// What is wrong with a text, and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Wrong {
+    pub(super) message: String,
+    pub(super) help: Option<String>,
+}
+
+impl Wrong {
+    pub(super) fn new(message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            help: Some(help.into()),
+        }
+    }
+}
+
+/// `250ms`, `5s`, `10m`, `1h`, `1d`: one whole number, one unit.
+pub(super) fn duration(text: &str) -> Result<Duration, Wrong> {
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let shape = || {
+        Wrong::new(
+            format!("{text:?} is not a duration"),
+            "write one whole number and one unit: \"250ms\", \"5s\", \"10m\", \"1h\" or \"1d\"",
+        )
+    };
+    if number.is_empty() {
+        return Err(shape());
+    }
+    let milliseconds: u64 = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        "" => {
+            return Err(Wrong::new(
+                format!("{text:?} has no unit"),
+                format!("write \"{number}s\" for seconds or \"{number}ms\" for milliseconds"),
+            ));
+        }
+        _ => return Err(shape()),
+    };
+    number
+        .parse::<u64>()
+        .ok()
+        .and_then(|number| number.checked_mul(milliseconds))
+        .map(Duration::from_millis)
+        .ok_or_else(|| Wrong::new(format!("{text:?} is too long"), "the longest is \"365d\""))
+}
+
+/// A duration as this file format writes it, in the largest unit that is exact.
+pub(super) fn duration_text(duration: Duration) -> String {
+    let millis = duration.as_millis();
+    match millis {
+        0 => "0s".to_owned(),
+        m if m % 3_600_000 == 0 => format!("{}h", m / 3_600_000),
+        m if m % 60_000 == 0 => format!("{}m", m / 60_000),
+        m if m % 1_000 == 0 => format!("{}s", m / 1_000),
+        m => format!("{m}ms"),
+    }
+}
+
+/// `100/60s`, `10/s`: events per period.
+pub(super) fn rate(text: &str) -> Result<Rate, Wrong> {
+    let shape = || {
+        Wrong::new(
+            format!("{text:?} is not a rate"),
+            "write events per time: \"10/s\", \"100/60s\" or \"5000/h\"",
+        )
+    };
+    let (count, period) = text.split_once('/').ok_or_else(shape)?;
+    let count: u32 = count.trim().parse().map_err(|_| shape())?;
+    let period = period.trim();
+    let period = if matches!(period, "ms" | "s" | "m" | "h" | "d") {
+        duration(&format!("1{period}"))?
+    } else {
+        duration(period).map_err(|_| shape())?
+    };
+    if !(1..=RATE_COUNT_MAX).contains(&count) {
+        return Err(Wrong::new(
+            format!("{count} is outside 1 to {RATE_COUNT_MAX} events"),
+            "leave the key out for no limit",
+        ));
+    }
+    if period.is_zero() || period > RATE_PERIOD_MAX {
+        return Err(Wrong::new(
+            format!("the period {} is outside 1ms to 24h", duration_text(period)),
+            "give a period such as \"60s\"",
+        ));
+    }
+    Ok(Rate { count, period })
+}
+
+/// `1%`.
+pub(super) fn percent(text: &str) -> Result<Percent, Wrong> {
+    text.strip_suffix('%')
+        .and_then(|number| number.trim_end().parse::<u8>().ok())
+        .and_then(Percent::new)
+        .ok_or_else(|| {
+            Wrong::new(
+                format!("{text:?} is not a percentage"),
+                "write a whole number from \"0%\" to \"100%\"",
+            )
+        })
+}
+
+/// The name of a listener, pool or backend: 1 to 64 of letters, digits, `.`, `_`, `-`.
+pub(super) fn name(text: &str) -> Result<Arc<str>, Wrong> {
+    let allowed = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-');
+    if (1..=NAME_LENGTH_MAX).contains(&text.len()) && text.bytes().all(allowed) {
+        return Ok(Arc::from(text));
+    }
+    Err(Wrong::new(
+        format!("{:?} is not a name", shown(text)),
+        format!("names are 1 to {NAME_LENGTH_MAX} of the letters A-Z a-z, digits, `.`, `_`, `-`"),
+    ))
+}
+
+/// An address to listen on: `0.0.0.0:25`, `[::]:25`.
+pub(super) fn bind(text: &str) -> Result<SocketAddr, Wrong> {
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return check_bind(address);
+    }
+    Err(Wrong::new(
+        format!("{:?} is not an address and port", shown(text)),
+        bind_help(text),
+    ))
+}
+
+fn check_bind(address: SocketAddr) -> Result<SocketAddr, Wrong> {
+    let ip = address.ip();
+    if ip.is_multicast() || ip == IpAddr::from([255, 255, 255, 255]) {
+        return Err(Wrong::new(
+            format!("{ip} is not an address of a host"),
+            "give an address of this host, or 0.0.0.0 or [::] for all",
+        ));
+    }
+    if let IpAddr::V6(v6) = ip
+        && let Some(v4) = v6.to_ipv4_mapped()
+    {
+        return Err(Wrong::new(
+            format!("{ip} is an IPv4 address in IPv6 form"),
+            format!("write \"{v4}:{}\"", address.port()),
+        ));
+    }
+    Ok(address)
+}
+
+fn bind_help(text: &str) -> String {
+    if let Ok(ip) = text.trim_matches(['[', ']']).parse::<IpAddr>() {
+        return format!("add the port: \"{}\"", SocketAddr::new(ip, 25));
+    }
+    if let Some(port) = text.strip_prefix(':').or_else(|| text.strip_prefix("*:"))
+        && port.parse::<u16>().is_ok()
+    {
+        return format!("write [\"0.0.0.0:{port}\", \"[::]:{port}\"] for all addresses");
+    }
+    if text.parse::<u16>().is_ok() {
+        return format!("write [\"0.0.0.0:{text}\", \"[::]:{text}\"] for all addresses");
+    }
+    "write an IP address and a port: \"192.0.2.1:25\", \"[2001:db8::1]:25\", or \"0.0.0.0:25\" \
+     and \"[::]:25\" for all"
+        .to_owned()
+}
+
+/// Where a backend is: `10.0.0.11:25`, `[2001:db8::1]:25`, `mx.example:25`.
+pub(super) fn backend_address(text: &str) -> Result<BackendAddress, Wrong> {
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return literal(address);
+    }
+    if let Ok(ip) = text.trim_matches(['[', ']']).parse::<IpAddr>() {
+        return Err(Wrong::new(
+            format!("{text:?} has no port"),
+            format!("write \"{}\"", SocketAddr::new(ip, 25)),
+        ));
+    }
+    let Some((host, port)) = text.rsplit_once(':') else {
+        let help = if host_name(text).is_ok() {
+            format!("write \"{text}:25\"")
+        } else {
+            "write \"10.0.0.11:25\", \"[2001:db8::1]:25\" or \"mx.example:25\"".to_owned()
+        };
+        return Err(Wrong::new(format!("{:?} has no port", shown(text)), help));
+    };
+    let port = port
+        .parse::<u16>()
+        .ok()
+        .filter(|port| *port != 0)
+        .ok_or_else(|| {
+            Wrong::new(
+                format!("{:?} is not a port", shown(port)),
+                "ports are 1 to 65535",
+            )
+        })?;
+    let host = host_name(host)?;
+    Ok(BackendAddress::Name { host, port })
+}
+
+fn literal(address: SocketAddr) -> Result<BackendAddress, Wrong> {
+    let ip = address.ip();
+    if address.port() == 0 {
+        return Err(Wrong::new("0 is not a port", "ports are 1 to 65535"));
+    }
+    if ip.is_unspecified() || ip.is_multicast() || ip == IpAddr::from([255, 255, 255, 255]) {
+        return Err(Wrong::new(
+            format!("{ip} is not an address of a host"),
+            "give the address of the mail server",
+        ));
+    }
+    // A mapped address would be dialled over an IPv6 socket and never be equal to its IPv4 self.
+    Ok(BackendAddress::Literal(SocketAddr::new(
+        ip.to_canonical(),
+        address.port(),
+    )))
+}
+
+/// A host name to be looked up; underscores are tolerated as Postfix tolerates them.
+pub(super) fn host_name(text: &str) -> Result<Arc<str>, Wrong> {
+    let host = text.strip_suffix('.').unwrap_or(text);
+    let label = |label: &str| {
+        (1..=LABEL_LENGTH_MAX).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label
+                .bytes()
+                .all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_'))
+    };
+    let digits_last = host
+        .rsplit('.')
+        .next()
+        .is_some_and(|last| !last.is_empty() && last.bytes().all(|c| c.is_ascii_digit()));
+    if digits_last {
+        return Err(Wrong::new(
+            format!("{:?} is neither a host name nor an IP address", shown(text)),
+            "the numbers of an IPv4 address are 0 to 255, four of them",
+        ));
+    }
+    if host.len() > HOST_LENGTH_MAX || !host.split('.').all(label) {
+        return Err(Wrong::new(
+            format!("{:?} is not a host name", shown(text)),
+            "host names are labels of letters, digits and hyphens, joined by dots; IPv6 addresses \
+             stand in brackets: \"[2001:db8::1]:25\"",
+        ));
+    }
+    Ok(Arc::from(host))
+}
+
+/// Our own name: a host name or an address literal (RFC 5321 §4.1.2, §4.1.3).
+pub(super) fn own_name(text: &str) -> Result<Arc<str>, Wrong> {
+    if let Some(inner) = text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'))
+    {
+        let valid = match inner.strip_prefix("IPv6:") {
+            Some(v6) => v6.parse::<std::net::Ipv6Addr>().is_ok(),
+            None => inner.parse::<std::net::Ipv4Addr>().is_ok(),
+        };
+        return if valid {
+            Ok(Arc::from(text))
+        } else {
+            Err(Wrong::new(
+                format!("{:?} is not an address literal", shown(text)),
+                "write \"[192.0.2.1]\" or \"[IPv6:2001:db8::1]\" (RFC 5321 §4.1.3)",
+            ))
+        };
+    }
+    host_name(text).map_err(|_| {
+        Wrong::new(
+            format!("{:?} is not a host name", shown(text)),
+            "give the name that other mail servers know this host by, such as \"mx.example.org\"",
+        )
+    })
+}
+
+/// A network, `10.0.0.0/8`, or one address.
+pub(super) fn network(text: &str) -> Result<IpNet, Wrong> {
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Ok(IpNet::from(address));
+    }
+    let network = text.parse::<IpNet>().map_err(|_| {
+        Wrong::new(
+            format!("{:?} is not a network", shown(text)),
+            "write \"10.0.0.0/8\", \"2001:db8::/32\" or one address",
+        )
+    })?;
+    if network.trunc() != network {
+        return Err(Wrong::new(
+            format!("{text} names a host inside a network"),
+            format!(
+                "write \"{}\" for the network or \"{}\" for the host",
+                network.trunc(),
+                network.addr()
+            ),
+        ));
+    }
+    Ok(network)
+}
+
+/// An address to send from.
+pub(super) fn source(text: &str) -> Result<IpAddr, Wrong> {
+    let ip: IpAddr = text.parse().map_err(|_| {
+        Wrong::new(
+            format!("{:?} is not an IP address", shown(text)),
+            "write an address of this host without a port: \"192.0.2.10\"",
+        )
+    })?;
+    if ip.is_unspecified() || ip.is_multicast() {
+        return Err(Wrong::new(
+            format!("{ip} is not an address to send from"),
+            "leave the key out to let the kernel choose",
+        ));
+    }
+    Ok(ip.to_canonical())
+}
+
+/// The name of a network interface.
+pub(super) fn interface(text: &str) -> Result<Arc<str>, Wrong> {
+    let allowed = |c: u8| c.is_ascii_graphic() && !matches!(c, b'/' | b':');
+    if (1..=INTERFACE_LENGTH_MAX).contains(&text.len()) && text.bytes().all(allowed) {
+        return Ok(Arc::from(text));
+    }
+    Err(Wrong::new(
+        format!("{:?} is not the name of a network interface", shown(text)),
+        format!("1 to {INTERFACE_LENGTH_MAX} printable characters, as `ip link` shows them"),
+    ))
+}
+
+/// The path of a Unix socket, after `unix:`.
+pub(super) fn socket_path(text: &str) -> Result<std::path::PathBuf, Wrong> {
+    if !text.starts_with('/') || text.contains('\0') {
+        return Err(Wrong::new(
+            format!("{:?} is not an absolute path", shown(text)),
+            "write \"unix:/run/posthouse/admin.sock\"",
+        ));
+    }
+    if text.len() > SOCKET_PATH_MAX {
+        return Err(Wrong::new(
+            format!(
+                "the path has {} octets, more than {SOCKET_PATH_MAX}",
+                text.len()
+            ),
+            "the kernel takes no longer path for a Unix socket",
+        ));
+    }
+    Ok(text.into())
+}
+
+/// Permission bits: `0660`.
+pub(super) fn permissions(text: &str) -> Result<u32, Wrong> {
+    let digits = text.strip_prefix("0o").unwrap_or(text);
+    let octal =
+        (3..=4).contains(&digits.len()) && digits.bytes().all(|c| (b'0'..=b'7').contains(&c));
+    u32::from_str_radix(digits, 8)
+        .ok()
+        .filter(|mode| octal && *mode <= 0o777)
+        .ok_or_else(|| {
+            Wrong::new(
+                format!("{:?} is not a set of permission bits", shown(text)),
+                "write them in octal as for chmod: \"0660\"",
+            )
+        })
+}
+
+/// A mailbox without angle brackets, for probes (RFC 5321 §4.1.2).
+pub(super) fn mailbox(text: &str) -> Result<Arc<str>, Wrong> {
+    let graphic = text
+        .bytes()
+        .all(|c| c.is_ascii_graphic() && !matches!(c, b'<' | b'>'));
+    let parts = text.rsplit_once('@');
+    let valid = parts.is_some_and(|(local, domain)| {
+        !local.is_empty() && local.len() <= 64 && own_name(domain).is_ok()
+    });
+    if graphic && valid && text.len() <= MAILBOX_LENGTH_MAX {
+        return Ok(Arc::from(text));
+    }
+    Err(Wrong::new(
+        format!("{:?} is not a mailbox", shown(text)),
+        "write it without angle brackets: \"postmaster@example.org\"",
+    ))
+}
+
+/// The first digit that a reply must have: what it tells the client to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Class {
+    /// 4yz: try again later.
+    Temporary,
+    /// 5yz: do not try again.
+    Permanent,
+}
+
+impl Class {
+    fn digit(self) -> char {
+        match self {
+            Self::Temporary => '4',
+            Self::Permanent => '5',
+        }
+    }
+
+    fn meaning(self) -> &'static str {
+        match self {
+            Self::Temporary => "the client must try again later",
+            Self::Permanent => "the client must not try again",
+        }
+    }
+}
+
+/// One of our own replies: code, enhanced code, text (RFC 5321 §4.2, RFC 3463); `{hostname}` is
+/// put in.
+pub(super) fn reply(text: &str, class: Class, hostname: &str) -> Result<Arc<str>, Wrong> {
+    if text.bytes().any(|c| matches!(c, b'\r' | b'\n')) {
+        return Err(Wrong::new(
+            "a reply is one line: CR and LF cannot be part of it",
+            "remove the line breaks; Posthouse adds the one at the end",
+        ));
+    }
+    if let Some(c) = text.chars().find(|c| !matches!(c, '\t' | ' '..='~')) {
+        return Err(Wrong::new(
+            format!("{c:?} cannot be part of a reply"),
+            "use printable ASCII only (RFC 5321 §4.2)",
+        ));
+    }
+    check_codes(text, class)?;
+    check_placeholders(text)?;
+    let reply = text.replace("{hostname}", hostname);
+    if reply.len() > REPLY_LENGTH_MAX {
+        return Err(Wrong::new(
+            format!(
+                "the reply has {} octets, more than {REPLY_LENGTH_MAX}",
+                reply.len()
+            ),
+            "shorten it: a line has at most 512 octets with CRLF (RFC 5321 §4.5.3.1.5)",
+        ));
+    }
+    Ok(Arc::from(reply))
+}
+
+fn check_codes(text: &str, class: Class) -> Result<(), Wrong> {
+    let digit = class.digit();
+    let example = match class {
+        Class::Temporary => "421 4.3.2 {hostname} try again later",
+        Class::Permanent => "554 5.7.1 {hostname} access denied",
+    };
+    let mut words = text.splitn(3, ' ');
+    let (code, enhanced) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
+    let is_code = matches!(code.as_bytes(), [b'2'..=b'5', b'0'..=b'5', b'0'..=b'9']);
+    if !is_code {
+        return Err(Wrong::new(
+            "a reply begins with a code of three digits and a space",
+            format!("for example \"{example}\""),
+        ));
+    }
+    if !code.starts_with(digit) {
+        return Err(Wrong::new(
+            format!("{code} has the wrong class here: it must begin with {digit}"),
+            format!("{digit}yz says that {}", class.meaning()),
+        ));
+    }
+    if !is_enhanced(enhanced) {
+        return Err(Wrong::new(
+            "an enhanced code must follow the code",
+            format!("for example \"{example}\" (RFC 3463)"),
+        ));
+    }
+    if !enhanced.starts_with(digit) {
+        return Err(Wrong::new(
+            format!("the enhanced code {enhanced} does not agree with {code}"),
+            format!("write \"{digit}{}\"", &enhanced[1..]),
+        ));
+    }
+    Ok(())
+}
+
+/// `class "." subject "." detail` (RFC 3463 §2).
+fn is_enhanced(text: &str) -> bool {
+    let mut parts = text.split('.');
+    let class = parts
+        .next()
+        .is_some_and(|class| matches!(class, "2" | "4" | "5"));
+    let mut number = || {
+        parts
+            .next()
+            .is_some_and(|n| (1..=3).contains(&n.len()) && n.bytes().all(|c| c.is_ascii_digit()))
+    };
+    class && number() && number() && parts.next().is_none()
+}
+
+fn check_placeholders(text: &str) -> Result<(), Wrong> {
+    let mut rest = text;
+    while let Some((_, after)) = rest.split_once('{') {
+        let Some((word, next)) = after.split_once('}') else {
+            return Ok(());
+        };
+        let is_word = !word.is_empty() && word.bytes().all(|c| c.is_ascii_lowercase() || c == b'_');
+        if is_word && word != "hostname" {
+            return Err(Wrong {
+                message: format!("{{{word}}} stands for nothing"),
+                help: near::help(word, &["hostname"]),
+            });
+        }
+        rest = next;
+    }
+    Ok(())
+}
+
+/// The beginning of a text of any length, for a message.
+pub(super) fn shown(text: &str) -> String {
+    const SHOWN_MAX: usize = 80;
+    if text.chars().nth(SHOWN_MAX).is_none() {
+        return text.to_owned();
+    }
+    text.chars().take(SHOWN_MAX).chain("…".chars()).collect()
+}
