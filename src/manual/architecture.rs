@@ -1,0 +1,77 @@
+//! How the house is built.
+//!
+//! # In one paragraph
+//!
+//! Posthouse is a listener, a chooser and a pipe. A client connects; a backend is chosen and dialled
+//! before the client hears anything; when the backend has greeted with `220`, that greeting is the
+//! first thing the client sees, and from then on octets pass both ways unchanged. Everything else
+//! (health, limits, reloads, the status page) exists so that this is always possible and always
+//! visible.
+//!
+//! # Layers
+//!
+//! A folder may use only the rows above it; `tests/it/architecture.rs` reads the sources and fails
+//! otherwise.
+//!
+//! | row | folder | duty | does not contain |
+//! |---|---|---|---|
+//! | words | [`types`](crate::types) | ids, amounts, counters, seeded chance | runtime, clock, sockets, logs |
+//! | cores | [`smtp`](crate::smtp) | replies, greetings, the probe's conversation | the same, and `async` |
+//! | cores | [`identity`](crate::identity) | PROXY protocol in and out | the same |
+//! | cores | [`balance`](crate::balance) | choosing, health, ejection, tiers, queue, limits | the same; SMTP |
+//! | plain | [`config`](crate::config), [`metrics`](crate::metrics), [`telemetry`](crate::telemetry) | text to model, counters, log lines | runtime, sockets |
+//! | view | [`snapshot`](crate::snapshot) | the immutable runtime view and what outlives it | files, sockets, clock |
+//! | shells | [`net`](crate::net) | octets: accept, dial, copy, splice, linger | SMTP, configuration, balancing |
+//! | session | [`session`](crate::session) | one accepted connection from accept to close | files, HTTP |
+//! | worker | [`worker`](crate::worker) | one data thread | HTTP |
+//! | control | [`control`](crate::control) | start, reload, probes, discovery, drain | HTTP |
+//! | doors | [`admin`](crate::admin), [`lab`](crate::lab) | HTTP status; the test MTA | |
+//! | top | [`cli`](crate::cli), [`app`](crate::app) | arguments, composition, exit codes | logic |
+//!
+//! The second mode, `smtp` (the client's SMTP ends here and transactions are placed on kept-alive
+//! backend connections), has its name in the configuration and its place in the rows: its protocol
+//! core in `smtp`, its driver beside `session::relay`, its leases in `worker`. It is not in this
+//! version; `mode = "smtp"` is refused with a sentence that says so.
+//!
+//! # Threads
+//!
+//! `workers` data threads, each with its own single-threaded runtime, `SO_REUSEPORT` listeners,
+//! scratch buffer, pipes and counters. A session lives and dies on one thread. One control thread
+//! probes, reloads, resolves and serves HTTP. One writer thread takes log batches. Blocking work
+//! (files, name look-ups, building tables) is done on helper threads of the control runtime.
+//!
+//! **Invariant**: a session that does not wait in a queue takes no lock, no channel and no wake-up
+//! of another thread. What it shares with others are two counts per backend and one reference count.
+//! (Choosing by least connections among more than 64 backends takes one short lock.)
+//!
+//! # State
+//!
+//! One immutable [`Snapshot`](crate::snapshot::Snapshot) behind one pointer. **One pointer is
+//! swapped, never two.** What must survive a swap (health, counts, operator's states, queues) is in
+//! the [`Registry`](crate::snapshot::Registry) and is found again by name. A session keeps its
+//! listener's policy; every pick reads the current snapshot; guards hold a backend's state and never
+//! a snapshot, so no old generation is kept alive by a long session.
+//!
+//! # The life of a session
+//!
+//! 1. `worker::accept` takes the connection from the kernel; it inherits its options from the
+//!    listener. Limits of the process and the listener are checked.
+//! 2. `session::header` receives the PROXY header where one is required.
+//! 3. `session::admission` asks networks and client limits on the true address.
+//! 4. `session::connect` picks, dials, hears the greeting; a failure is a strike and the next pick;
+//!    slowness is a hedge. The client's socket is watched, not read.
+//! 5. At the first complete `220` line the session is committed: the greeting goes out in the same
+//!    poll that read it. A retry after that cannot be written, because the attempt has been consumed.
+//! 6. `session::relay` moves octets until both sides have ended, one has reset, or nothing moved for
+//!    too long.
+//! 7. `session::record` accounts for the end in `Drop`: whatever ends a session (a step, a cut, a
+//!    panic) leaves one outcome, one log line and balanced counts.
+//!
+//! # What is deliberately absent
+//!
+//! - No buffer per session. A direction that flows uses its thread's scratch; only what a receiver
+//!   does not take is kept, at most 64 KiB, and while it is kept the sender is not read.
+//! - No timer per wait. A session has one, armed for the earliest of its deadlines.
+//! - No `unsafe`.
+//! - No second reading of the configuration file's meaning: defaults live in the model, and
+//!   `config/reference.toml` is generated from the same table the reader uses.

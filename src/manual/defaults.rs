@@ -1,0 +1,22 @@
+//! Every bound that is not a configuration key, its number and its reason.
+//!
+//! Keys, their defaults, ranges and behaviour at the limit are in `config/reference.toml`.
+//!
+//! | bound | number | where | why, and what happens at the limit |
+//! |---|---|---|---|
+//! | scratch of a thread | 64 KiB | `session::context` | larger than any burst of a dialogue, so that one read ends a turn |
+//! | held for a slow receiver | 64 KiB per direction | `net::pump` | one scratch; the sender is not read until it has gone out |
+//! | one direction's turn | 1 MiB or 64 reads | `net::pump` | then other sessions of the thread run |
+//! | bulk before splicing | 4 reads of ≥ 16 KiB, ≥ 128 KiB together | `net::pump` | splice pays only for streams; below it a copy is cheaper |
+//! | pipes | 64 per worker, 200 in all, 256 KiB each | `worker`, `net::pipe` | the kernel allows 256 such pipes to one user; none free: copy, counted |
+//! | lingering closes | 1,024 per worker, 2 s, 64 KiB each | `net::linger` | beyond: a plain close |
+//! | denied and monitor dialogues | 5 s, 5 commands | `session::closing`, `smtp` | then closed |
+//! | attempts when no backend is healthy | 8 | `session::connect` | connect 1 s, greeting 3 s each, within `failover_timeout` |
+//! | concurrent attempts of a session | 2 | `session::connect` | the second is a hedge |
+//! | PROXY header received | 4,096 octets | `identity` | closed |
+//! | PROXY header sent | 232 octets (`proxy_header_max`, ≤ 536) | `identity` | TLVs are dropped in a fixed order |
+//! | reply of a backend | 4,096 octets a line, 128 lines, 64 KiB | `smtp::reply` | garbage: a strike, the next backend |
+//! | accepted in a row | 16 | `worker::accept` | then other tasks run |
+//! | pause after accept fails | 100 ms | `worker::accept` | counted; a warning once in about ten seconds |
+//! | worker heartbeat | 50 ms; later than 20 ms is a stall | `worker::heartbeat` | counted |
+//! | keepalive on a backend leg | set after 10 s; 60 s, then 6 × 10 s; user timeout 120 s | `session::relay` | a short session is spared five system calls |
