@@ -191,11 +191,11 @@ impl Stream {
     pub fn keep_alive(&self) {
         let socket = SockRef::from(self.io.get_ref());
         let keepalive = TcpKeepalive::new()
-            .with_time(Duration::from_secs(60))
+            .with_time(Duration::from_mins(1))
             .with_interval(Duration::from_secs(10))
             .with_retries(6);
         let _ = socket.set_tcp_keepalive(&keepalive);
-        let _ = socket.set_tcp_user_timeout(Some(Duration::from_secs(120)));
+        let _ = socket.set_tcp_user_timeout(Some(Duration::from_mins(2)));
     }
 
     /// Our end's address.

@@ -108,9 +108,9 @@ fn bulk_both_ways(pipes: &PipePool) -> u32 {
         let [at_client, at_backend] = readers.map(|reader| reader.join().unwrap());
         assert!(at_backend == up, "the backend got what the client sent");
         assert!(at_client == down, "the client got what the backend sent");
-        writers
-            .into_iter()
-            .for_each(|writer| drop(writer.join().unwrap()));
+        for writer in writers {
+            writer.join().unwrap();
+        }
         spliced
     })
 }

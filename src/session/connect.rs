@@ -43,10 +43,6 @@ pub(super) struct Live {
 
 /// How connecting ended, if not by a refusal.
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "made once per session and moved once"
-)]
 pub(super) enum ConnectEnd {
     Live(Live),
     /// The client left.
@@ -227,7 +223,7 @@ impl Connecting {
                         let winner = self.attempts[index].take()?;
                         self.drop_losers(session, now);
                         return Some(commit(
-                            cx, session, client, winner, octets, refused, scratch, now,
+                            cx, session, client, winner, &octets, refused, scratch, now,
                         ));
                     }
                 }
@@ -541,12 +537,12 @@ fn commit(
     session: &mut Session,
     client: &Stream,
     winner: Attempt,
-    octets: Octets,
+    octets: &Octets,
     refused: bool,
     scratch: &mut RefMut<'_, Box<[u8]>>,
     now: Instant,
 ) -> Live {
-    let first = match &octets {
+    let first = match octets {
         Octets::InScratch(n) => &scratch[..*n],
         Octets::Kept(octets) => octets,
     };

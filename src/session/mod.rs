@@ -37,7 +37,7 @@ pub async fn run(cx: Rc<Context>, listener: Rc<LocalListener>, accepted: Accepte
         return;
     };
     // Any deadline of the session comes before this; the first to be armed moves it.
-    let far = tokio::time::Instant::from_std(now) + Duration::from_secs(24 * 3600);
+    let far = tokio::time::Instant::from_std(now) + Duration::from_hours(24);
     let sleep = pin!(tokio::time::sleep_until(far));
     let mut timer = Timer::new(sleep);
     if let Err(refusal) = serve(&mut session, &client, &mut timer).await {

@@ -64,7 +64,7 @@ impl Session {
         cx: Rc<Context>,
         listener: Rc<LocalListener>,
         peer: SocketAddr,
-        ticket: Ticket,
+        Ticket(key): Ticket,
         now: Instant,
     ) -> Self {
         let id = cx.next_id();
@@ -96,7 +96,7 @@ impl Session {
             reply: None,
             may_speak,
             end: None,
-            key: ticket.0,
+            key,
         }
     }
 

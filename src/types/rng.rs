@@ -16,6 +16,10 @@ impl Rng {
     }
 
     /// Any 64-bit number.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "an endless iterator would invite loops without a bound"
+    )]
     pub fn next(&mut self) -> u64 {
         self.0.u64(..)
     }

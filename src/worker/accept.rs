@@ -114,7 +114,7 @@ async fn accept(cx: Rc<Context>, listener: usize, acceptor: Acceptor, stop: Rc<S
 
 fn note_failure(cx: &Context, failures: &mut u64, error: &io::Error) {
     cx.counters().accept_failures.inc();
-    if *failures % WARN_EVERY == 0 {
+    if failures.is_multiple_of(WARN_EVERY) {
         tracing::warn!(worker = cx.worker.0,
             %error,
             failures = *failures + 1, remedy = "cannot accept; raise the descriptor limit (LimitNOFILE) or lower max_sessions", "listener.accept-failed");
