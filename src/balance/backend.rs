@@ -1,149 +1,618 @@
-//! STUB: the state of one backend that outlives snapshots.
-#![expect(missing_docs, clippy::todo, unused_variables, reason = "stub")]
+//! The state of one backend that outlives snapshots.
+//!
+//! What every pick reads are atomics: `open` and `in_flight` (one padded line, the only one the hot
+//! path writes), and the standing (eligible or not, and the weight as balancing sees it now).
+//! Everything else is behind a short lock that only changes of state take. Lock order: the pool's
+//! roster, then the record here; see `shared.rs`.
 
-use std::sync::Arc;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
-use super::{AdminState, FailureKind, Observation, ProbeReport, Stage};
+use crossbeam_utils::CachePadded;
+
+use super::health::{Machine, Rules, Spare, Strike};
+use super::shared::{PoolShared, lock};
+use super::slow_start::{Fullness, Ramp, UNIT, effective};
+use super::{
+    AdminState, Cause, FailureKind, HealthState, Observation, PoolSettings, ProbeReport, Stage,
+};
 use crate::types::{Counter, Histogram, Shards, Weight};
+
+/// How far `last_greeted` must move before it is stored again.
+const STAMP_STEP_MICROS: u64 = 10_000;
+
+/// The greeting average takes in one part in so many of each new value.
+const USUAL_PART: u64 = 8;
+
+const READY: u64 = 1 << 32;
+const HEALTHY: u64 = 1 << 33;
+const WANTS_SUCCESSES: u64 = 1 << 34;
+const WEIGHT: u64 = (1 << 32) - 1;
 
 /// State of a backend, keyed by (pool, name, address) in the registry; shared by all threads.
 #[derive(Debug)]
 pub struct BackendState {
     /// Counts by thread; index `workers` is the control thread's.
     pub totals: Shards<BackendTotals>,
+    pool: Arc<str>,
+    name: Arc<str>,
+    address: SocketAddr,
+    born: Instant,
+    hot: CachePadded<Hot>,
+    /// [`Standing`] in one word, written under the record's lock.
+    standing: AtomicU64,
+    /// [`Place`] in one word, written under the roster's lock.
+    place: AtomicU64,
+    /// Microseconds after `born`, plus 1; 0 is never.
+    last_greeted: AtomicU64,
+    /// Microseconds; 0 is unknown.
+    usual_micros: AtomicU64,
+    record: Mutex<Record>,
+    home: Mutex<Weak<PoolShared>>,
+}
+
+/// What picks and releases write.
+#[derive(Debug, Default)]
+struct Hot {
+    open: AtomicU32,
+    in_flight: AtomicU32,
+    /// Round robin's virtual time of this backend's next turn.
+    turn: AtomicU64,
 }
 
 /// Counts of one backend on one thread. All are monotonic.
 #[derive(Debug, Default)]
 pub struct BackendTotals {
+    /// Dials, hedges included.
     pub attempts: Counter,
+    /// Sessions that were committed to it.
     pub sessions: Counter,
+    /// Dials that were hedges.
     pub hedges: Counter,
+    /// Octets from clients.
     pub octets_to_backend: Counter,
+    /// Octets to clients.
     pub octets_to_client: Counter,
+    /// Failed attempts by [`Stage::index`] and [`FailureKind::index`].
     pub strikes: [[Counter; 12]; 7],
+    /// Times from dial to greeting.
     pub greeting: Histogram,
 }
 
 /// The sums of [`BackendTotals`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
+    /// Dials, hedges included.
     pub attempts: u64,
+    /// Sessions that were committed to it.
     pub sessions: u64,
+    /// Dials that were hedges.
     pub hedges: u64,
+    /// Octets from clients.
     pub octets_to_backend: u64,
+    /// Octets to clients.
     pub octets_to_client: u64,
-}
-
-/// What we found of a backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum HealthState {
-    /// Not known yet: treated as up until the first probe says otherwise.
-    Unknown,
-    Up,
-    /// Up, but says it is full or partly broken.
-    Degraded,
-    Down,
-    Ejected,
-}
-
-/// Why a state changed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cause {
-    /// probe | session | operator | timer | reload
-    pub origin: &'static str,
-    pub stage: Option<Stage>,
-    pub kind: Option<FailureKind>,
-    pub code: Option<u16>,
-    pub text: Option<Arc<str>>,
-    pub duration: Option<Duration>,
-    /// Who, for the operator's changes.
-    pub who: Option<Arc<str>>,
 }
 
 /// A change of state, to be logged and counted by the caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StateChange {
+    /// The pool.
     pub pool: Arc<str>,
+    /// The backend's name.
     pub backend: Arc<str>,
-    pub address: std::net::SocketAddr,
+    /// Its address.
+    pub address: SocketAddr,
+    /// The state it left.
     pub from: (AdminState, HealthState),
+    /// The state it is in now.
     pub to: (AdminState, HealthState),
+    /// Why.
     pub cause: Cause,
 }
 
 /// A copy of the state for the status page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackendView {
+    /// What the operator wants.
     pub admin: AdminState,
+    /// What we found.
     pub health: HealthState,
+    /// Why it is in this state.
     pub cause: Cause,
     /// When this state began.
     pub since: Instant,
+    /// When the ejection ends at the latest.
     pub ejected_until: Option<Instant>,
+    /// Ejections that count towards the length of the next one.
     pub ejections: u32,
+    /// Strikes since the last greeting.
     pub consecutive_strikes: u32,
+    /// Sockets, idle ones included; bounded by `max_connections`.
     pub open: u32,
+    /// Sessions: what balancing sees.
     pub in_flight: u32,
     /// Weight as balancing sees it now, in 1/256 of a unit (slow start).
     pub effective_weight_256: u32,
     /// The operator's weight, if set at run time.
     pub weight_override: Option<Weight>,
+    /// The last probe and when it ended.
     pub last_probe: Option<(Instant, ProbeReport)>,
+    /// The average time from dial to greeting.
     pub usual_greeting: Option<Duration>,
 }
 
+/// What a choice reads of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Standing(u64);
+
+impl Standing {
+    /// The operator lets it serve.
+    pub(super) fn is_ready(self) -> bool {
+        self.0 & READY != 0
+    }
+
+    /// Ready, and neither down nor ejected.
+    pub(super) fn is_usable(self) -> bool {
+        self.0 & (READY | HEALTHY) == READY | HEALTHY
+    }
+
+    /// In 1/256 of a unit; 0 before the first install.
+    pub(super) fn weight_256(self) -> u32 {
+        (self.0 & WEIGHT) as u32
+    }
+}
+
+/// Where a backend is in the installed generation of its pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    /// The generation's serial; 0 is none.
+    pub(super) serial: u32,
+    pub(super) index: u32,
+}
+
+/// What changes seldom.
+#[derive(Debug)]
+pub(super) struct Record {
+    pub(super) admin: AdminState,
+    pub(super) machine: Machine,
+    cause: Cause,
+    since: Instant,
+    configured: Weight,
+    weight_override: Option<Weight>,
+    weight_by: Option<Arc<str>>,
+    ramp_from: Option<Instant>,
+    slow_start: Duration,
+    last_probe: Option<(Instant, ProbeReport)>,
+}
+
+/// What the pool must know after a record changed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Refreshed {
+    pub(super) usable: bool,
+    /// The configured weight, or the operator's.
+    pub(super) weight: Weight,
+    pub(super) before: u32,
+    pub(super) effective_256: u32,
+    /// An ejection or a ramp is going on: `tick` must look at it.
+    pub(super) timed: bool,
+}
+
+impl Record {
+    fn state(&self) -> (AdminState, HealthState) {
+        (self.admin, self.machine.state())
+    }
+
+    /// The weight without slow start.
+    pub(super) fn weight(&self) -> Weight {
+        self.weight_override.unwrap_or(self.configured)
+    }
+
+    pub(super) fn configure(&mut self, weight: Weight, slow_start: Duration) {
+        self.configured = weight;
+        self.slow_start = slow_start;
+    }
+}
+
 impl BackendState {
-    /// `shards` is workers + 1.
+    /// A backend nobody has met yet. `shards` is workers + 1.
     pub fn new(
         pool: Arc<str>,
         name: Arc<str>,
-        address: std::net::SocketAddr,
+        address: SocketAddr,
         admin: AdminState,
         shards: usize,
         now: Instant,
     ) -> Arc<Self> {
-        todo!()
+        let record = Record {
+            admin,
+            machine: Machine::new(),
+            cause: Cause::of("start"),
+            since: now,
+            configured: Weight::ONE,
+            weight_override: None,
+            weight_by: None,
+            ramp_from: None,
+            slow_start: Duration::ZERO,
+            last_probe: None,
+        };
+        let ready = if admin == AdminState::Ready { READY } else { 0 };
+        Arc::new(Self {
+            totals: Shards::new(shards),
+            pool,
+            name,
+            address,
+            born: now,
+            hot: CachePadded::new(Hot::default()),
+            standing: AtomicU64::new(ready | HEALTHY | WANTS_SUCCESSES),
+            place: AtomicU64::new(0),
+            last_greeted: AtomicU64::new(0),
+            usual_micros: AtomicU64::new(0),
+            record: Mutex::new(record),
+            home: Mutex::new(Weak::new()),
+        })
     }
+
+    /// The name of its pool.
+    pub fn pool(&self) -> &Arc<str> {
+        &self.pool
+    }
+
+    /// Its name within the pool.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// Its address.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Sockets now, those being dialled included.
     pub fn open(&self) -> u32 {
-        todo!()
+        self.hot.open.load(Ordering::SeqCst)
     }
+
+    /// Sessions now: what balancing sees.
     pub fn in_flight(&self) -> u32 {
-        todo!()
+        self.hot.in_flight.load(Ordering::SeqCst)
     }
-    /// A session's observation. Cheap for `Greeted` on a healthy backend (no lock).
+
+    /// What one attempt of a session showed. Cheap for `Greeted` on a healthy backend (no lock).
     pub fn observe(&self, observation: Observation, now: Instant) -> Option<StateChange> {
-        todo!()
+        if let Observation::Greeted { after } = observation {
+            self.stamp_greeting(after, now);
+            if self.standing.load(Ordering::Acquire) & WANTS_SUCCESSES == 0 {
+                return None;
+            }
+        }
+        self.change(now, |record, rules, spare| {
+            let machine = &mut record.machine;
+            match observation {
+                Observation::Greeted { .. } => machine.greeted(rules, spare, now),
+                Observation::Strike {
+                    stage,
+                    kind,
+                    code,
+                    text,
+                    after,
+                } => {
+                    let strike = Strike {
+                        stage,
+                        kind,
+                        code,
+                        text,
+                        after: Some(after),
+                    };
+                    machine.struck(&strike, rules, spare, now)
+                }
+                Observation::RefusedClient { client, code, text } => {
+                    let strike = Strike {
+                        stage: Stage::Greeting,
+                        kind: FailureKind::Permanent,
+                        code: Some(code),
+                        text,
+                        after: None,
+                    };
+                    machine.refused(client, &strike, rules, spare, now)
+                }
+            }
+        })
     }
+
+    /// What one probe showed.
     pub fn probed(&self, report: ProbeReport, now: Instant) -> Option<StateChange> {
-        todo!()
+        self.change(now, |record, rules, _| {
+            let cause = record.machine.probed(&report, rules, now);
+            record.last_probe = Some((now, report));
+            cause
+        })
     }
+
+    /// The operator's word; survives reloads. `None` if it was so already.
     pub fn set_admin(&self, state: AdminState, who: Arc<str>, now: Instant) -> Option<StateChange> {
-        todo!()
+        self.change(now, |record, _, _| {
+            if record.admin == state {
+                return None;
+            }
+            record.admin = state;
+            Some(Cause {
+                who: Some(who),
+                ..Cause::of("operator")
+            })
+        })
     }
-    /// `None` returns to the configured weight.
+
+    /// Sets the weight at run time; `None` returns to the configured one. Survives reloads.
+    /// `source-hash` follows a weight above the configured one at the next reload.
     pub fn set_weight(&self, weight: Option<Weight>, who: Arc<str>, now: Instant) {
-        todo!()
+        self.change(now, |record, _, _| {
+            record.weight_override = weight;
+            record.weight_by = Some(who);
+            None
+        });
     }
+
+    /// The operator's weight, if set at run time.
+    pub fn weight_override(&self) -> Option<Weight> {
+        lock(&self.record).weight_override
+    }
+
+    /// Whether sessions' failures keep it out for now, and probes did not find it down.
+    pub(super) fn is_ejected(&self) -> bool {
+        lock(&self.record).machine.state() == HealthState::Ejected
+    }
+
+    /// Who set the weight last, if anybody did.
+    pub fn weight_by(&self) -> Option<Arc<str>> {
+        lock(&self.record).weight_by.clone()
+    }
+
     /// The usual time to greet (an average that decays), for the hedge rule; `None` before the
     /// first greeting.
     pub fn usual_greeting(&self) -> Option<Duration> {
-        todo!()
+        match self.usual_micros.load(Ordering::Relaxed) {
+            0 => None,
+            micros => Some(Duration::from_micros(micros)),
+        }
     }
+
     /// Whether any session was greeted at or after `since` (coarse: 10 ms).
     pub fn greeted_since(&self, since: Instant) -> bool {
-        todo!()
+        self.last_greeted.load(Ordering::Relaxed) > self.micros(since)
     }
+
     /// Whether the next probe should come after the fast interval.
     pub fn is_changing(&self) -> bool {
-        todo!()
+        lock(&self.record).machine.is_changing()
     }
+
     /// When a clean live session was last greeted: it postpones the next probe.
     pub fn last_greeted(&self) -> Option<Instant> {
-        todo!()
+        let stamp = self.last_greeted.load(Ordering::Relaxed);
+        Some(self.born + Duration::from_micros(stamp.checked_sub(1)?))
     }
+
+    /// The sums over all threads.
+    pub fn sums(&self) -> Totals {
+        Totals {
+            attempts: self.totals.sum(|shard| shard.attempts.value()),
+            sessions: self.totals.sum(|shard| shard.sessions.value()),
+            hedges: self.totals.sum(|shard| shard.hedges.value()),
+            octets_to_backend: self.totals.sum(|shard| shard.octets_to_backend.value()),
+            octets_to_client: self.totals.sum(|shard| shard.octets_to_client.value()),
+        }
+    }
+
+    /// A copy of the state.
     pub fn view(&self, now: Instant) -> BackendView {
-        todo!()
+        let eject = self
+            .shared()
+            .map_or_else(PoolSettings::default, |shared| shared.settings())
+            .eject;
+        let record = lock(&self.record);
+        BackendView {
+            admin: record.admin,
+            health: record.machine.state(),
+            cause: record.cause.clone(),
+            since: record.since,
+            ejected_until: record.machine.ejected_until(),
+            ejections: record.machine.ejections(&eject, now),
+            consecutive_strikes: record.machine.consecutive_strikes(),
+            open: self.open(),
+            in_flight: self.in_flight(),
+            effective_weight_256: match self.standing().weight_256() {
+                0 => u32::from(record.weight().value()) * UNIT,
+                weight => weight,
+            },
+            weight_override: record.weight_override,
+            last_probe: record.last_probe.clone(),
+            usual_greeting: self.usual_greeting(),
+        }
     }
+
+    fn stamp_greeting(&self, after: Duration, now: Instant) {
+        let stamp = self.micros(now) + 1;
+        let last = self.last_greeted.load(Ordering::Relaxed);
+        if last != 0 && stamp < last + STAMP_STEP_MICROS {
+            return;
+        }
+        self.last_greeted.store(stamp, Ordering::Relaxed);
+        let after = u64::try_from(after.as_micros()).unwrap_or(u64::MAX).max(1);
+        let usual = match self.usual_micros.load(Ordering::Relaxed) {
+            0 => after,
+            usual => usual - usual / USUAL_PART + after / USUAL_PART,
+        };
+        self.usual_micros.store(usual.max(1), Ordering::Relaxed);
+    }
+
+    fn micros(&self, now: Instant) -> u64 {
+        u64::try_from(now.saturating_duration_since(self.born).as_micros())
+            .expect("584,000 years fit")
+    }
+
+    fn shared(&self) -> Option<Arc<PoolShared>> {
+        lock(&self.home).upgrade()
+    }
+
+    /// Changes the record, under the locks of the pool it lives in, if it lives in one.
+    fn change(
+        &self,
+        now: Instant,
+        turn: impl FnOnce(&mut Record, &Rules, Spare) -> Option<Cause>,
+    ) -> Option<StateChange> {
+        if let Some(shared) = self.shared() {
+            return shared.change(self, now, turn);
+        }
+        // No generation was installed yet: nothing is known of other backends, so none is spare.
+        let rules = Rules::of(&PoolSettings::default());
+        self.change_record(&rules, Spare::None, now, turn).0
+    }
+
+    /// Changes the record and publishes the standing. The caller holds the roster, if there is one.
+    pub(super) fn change_record(
+        &self,
+        rules: &Rules,
+        spare: Spare,
+        now: Instant,
+        turn: impl FnOnce(&mut Record, &Rules, Spare) -> Option<Cause>,
+    ) -> (Option<StateChange>, Refreshed) {
+        let mut record = lock(&self.record);
+        let from = record.state();
+        let cause = turn(&mut record, rules, spare);
+        let to = record.state();
+        let change = cause.filter(|_| from != to).map(|cause| {
+            record.cause = cause.clone();
+            record.since = now;
+            StateChange {
+                pool: Arc::clone(&self.pool),
+                backend: Arc::clone(&self.name),
+                address: self.address,
+                from,
+                to,
+                cause,
+            }
+        });
+        if is_return(from, to) {
+            record.ramp_from = Some(now);
+        }
+        #[cfg(debug_assertions)]
+        record.machine.check_invariants();
+        let refreshed = self.publish(&mut record, now);
+        (change, refreshed)
+    }
+
+    fn publish(&self, record: &mut Record, now: Instant) -> Refreshed {
+        let health = record.machine.state();
+        let fullness = match health {
+            HealthState::Degraded => Fullness::Degraded,
+            HealthState::Unknown | HealthState::Up | HealthState::Down | HealthState::Ejected => {
+                Fullness::Well
+            }
+        };
+        let (weight, ramp) = effective(
+            record.weight(),
+            fullness,
+            record.ramp_from,
+            record.slow_start,
+            now,
+        );
+        if ramp == Ramp::Done {
+            record.ramp_from = None;
+        }
+        let ready = record.admin == AdminState::Ready;
+        let mut word = u64::from(weight);
+        if ready {
+            word |= READY;
+        }
+        if health.is_usable() {
+            word |= HEALTHY;
+        }
+        if record.machine.wants_successes() {
+            word |= WANTS_SUCCESSES;
+        }
+        let before = Standing(self.standing.swap(word, Ordering::SeqCst));
+        Refreshed {
+            usable: Standing(word).is_usable(),
+            weight: record.weight(),
+            before: before.weight_256(),
+            effective_256: weight,
+            timed: ramp == Ramp::Going || health == HealthState::Ejected,
+        }
+    }
+
+    pub(super) fn standing(&self) -> Standing {
+        Standing(self.standing.load(Ordering::Acquire))
+    }
+
+    pub(super) fn place(&self) -> Place {
+        let word = self.place.load(Ordering::Acquire);
+        Place {
+            serial: (word >> 32) as u32,
+            index: word as u32,
+        }
+    }
+
+    pub(super) fn settle_at(&self, home: &Arc<PoolShared>, place: Place) {
+        *lock(&self.home) = Arc::downgrade(home);
+        let word = u64::from(place.serial) << 32 | u64::from(place.index);
+        self.place.store(word, Ordering::Release);
+    }
+
+    /// Takes a place if fewer than `max` are taken; 0 is no limit.
+    pub(super) fn reserve(&self, max: u32) -> bool {
+        if max == 0 {
+            self.hot.open.fetch_add(1, Ordering::SeqCst);
+        } else {
+            let taken = self
+                .hot
+                .open
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |open| {
+                    (open < max).then_some(open + 1)
+                });
+            if taken.is_err() {
+                return false;
+            }
+        }
+        self.hot.in_flight.fetch_add(1, Ordering::SeqCst);
+        true
+    }
+
+    /// Gives a place back.
+    pub(super) fn release(&self) {
+        let in_flight = self.hot.in_flight.fetch_sub(1, Ordering::SeqCst);
+        let open = self.hot.open.fetch_sub(1, Ordering::SeqCst);
+        debug_assert!(in_flight > 0 && open > 0, "a place is given back once");
+    }
+
+    /// Round robin's virtual time of the next turn.
+    pub(super) fn turn(&self) -> u64 {
+        self.hot.turn.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_turn(&self, turn: u64) {
+        self.hot.turn.store(turn, Ordering::Relaxed);
+    }
+
+    /// Moves the turn on from where a choice saw it; another thread may have moved it meanwhile.
+    pub(super) fn move_turn(&self, seen: u64, start: u64, step: u64) {
+        let next = seen.max(start) + step;
+        let moved =
+            self.hot
+                .turn
+                .compare_exchange(seen, next, Ordering::Relaxed, Ordering::Relaxed);
+        if moved.is_err() {
+            self.hot.turn.fetch_add(step, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Whether a change is a return to service, which starts slowly. The first verdict is none.
+fn is_return(from: (AdminState, HealthState), to: (AdminState, HealthState)) -> bool {
+    let serves = |(admin, health): (AdminState, HealthState)| {
+        admin == AdminState::Ready && health.is_usable()
+    };
+    !serves(from) && serves(to)
 }

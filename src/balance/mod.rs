@@ -6,17 +6,32 @@
 
 mod admit;
 mod backend;
+mod choose;
+mod health;
+mod heap;
+mod hedge;
+mod member;
 mod observation;
+mod policy;
 mod pool;
+mod queue;
+mod roll;
 mod settings;
+mod shared;
+mod slot;
+mod slow_start;
+mod tiers;
+mod weights;
 
 pub use admit::{AcceptRate, ClientLimits, ClientPermit, ClientRefusal, ClientRules};
-pub use backend::{
-    BackendState, BackendTotals, BackendView, Cause, HealthState, StateChange, Totals,
-};
+pub use backend::{BackendState, BackendTotals, BackendView, StateChange, Totals};
+pub use choose::{NoBackend, PickMode};
+pub use health::{Cause, HealthState};
+pub use hedge::HedgeVerdict;
+pub use member::{Member, MemberSettings, Tried};
 pub use observation::{FailureKind, Observation, ProbeReport, Stage};
-pub use pool::{
-    HedgeVerdict, Member, MemberSettings, NoBackend, PickMode, Pool, PoolEvent, PoolShared,
-    PoolView, Queued, Slot, Tried, Waiter,
-};
+pub use pool::{Pool, PoolEvent, PoolView};
+pub use queue::{Queued, Waiter};
 pub use settings::{AdminState, Balance, Eject, Failback, Hedge, PoolSettings, WhenAllDown};
+pub use shared::PoolShared;
+pub use slot::Slot;

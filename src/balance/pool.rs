@@ -1,140 +1,48 @@
-//! STUB: a pool, as one generation sees it, and what survives generations.
-#![expect(missing_docs, clippy::todo, unused_variables, reason = "stub")]
+//! A pool, as one generation sees it: the door to choosing, the queue and the timers.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::{AdminState, BackendState, PoolSettings, StateChange};
-use crate::types::{ClientKey, Rng, Tier, Weight};
-
-/// What a generation's configuration says of a member.
-#[derive(Clone, Debug)]
-pub struct MemberSettings {
-    pub name: Arc<str>,
-    pub address: SocketAddr,
-    pub weight: Weight,
-    pub tier: Tier,
-    /// 0 is no limit.
-    pub max_connections: u32,
-    pub state: Arc<BackendState>,
-}
-
-/// One backend as one generation names it. Cheap to keep: holds the backend's state, no snapshot.
-#[derive(Debug)]
-pub struct Member {
-    /// Its place in its pool's list in its generation.
-    pub index: u32,
-    pub pool: Arc<str>,
-    pub settings: MemberSettings,
-}
-
-/// What survives generations: the heap, the queue, tier state, hedge budget. One per pool name.
-#[derive(Debug)]
-pub struct PoolShared {}
-
-impl PoolShared {
-    pub fn new(name: Arc<str>) -> Arc<Self> {
-        todo!()
-    }
-}
+use super::choose::{NoBackend, Purpose};
+use super::hedge::HedgeVerdict;
+use super::member::{Member, MemberSettings, Tried};
+use super::queue::Queued;
+use super::roll::Roll;
+use super::shared::PoolShared;
+use super::slot::Slot;
+use super::tiers::Occasion;
+use super::{PoolSettings, StateChange};
+use crate::types::{ClientKey, Rng};
 
 /// A pool in one generation. Immutable; `Sync`.
 #[derive(Debug)]
-pub struct Pool {}
-
-/// How a pick should be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PickMode {
-    Normal,
-    /// No backend is healthy (`when_all_down = "try"`): connect 1 s, greeting 3 s, one attempt per
-    /// backend.
-    LastResort,
-}
-
-/// Why there is no backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum NoBackend {
-    /// The pool has no backends (or no name of it could be looked up).
-    Empty,
-    AllDown,
-    AllDrained,
-    AllFull,
-    /// Every eligible one was tried by this session.
-    AllTried,
-}
-
-/// The backends a session has tried (by address), at most 8 remembered.
-#[derive(Clone, Debug, Default)]
-pub struct Tried {}
-
-impl Tried {
-    pub fn add(&mut self, member: &Member) {
-        todo!()
-    }
-    pub fn len(&self) -> usize {
-        todo!()
-    }
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
-
-/// A reserved place at a backend: counts in `open` and `in_flight` until dropped; a drop hands the
-/// place to the first waiter instead, if there is one.
-#[derive(Debug)]
-pub struct Slot {}
-
-impl Slot {
-    pub fn member(&self) -> &Arc<Member> {
-        todo!()
-    }
-    pub fn mode(&self) -> PickMode {
-        todo!()
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HedgeVerdict {
-    Allowed,
-    OverBudget,
-    Off,
-}
-
-/// The answer of [`Pool::enqueue`].
-#[derive(Debug)]
-pub enum Queued {
-    /// A place came free meanwhile.
-    Slot(Slot),
-    Waiting(Waiter),
-    /// The queue is full or off.
-    Full,
-}
-
-/// A client in the queue; dropping it leaves the queue (and gives back a place it was handed).
-#[derive(Debug)]
-pub struct Waiter {}
-
-impl Waiter {
-    /// `Ok(slot)`, or `Err(())` when a reload made this pool stale: resolve the pool anew.
-    pub fn poll_slot(&mut self, cx: &mut Context<'_>) -> Poll<Result<Slot, ()>> {
-        todo!()
-    }
+pub struct Pool {
+    name: Arc<str>,
+    roll: Arc<Roll>,
+    shared: Arc<PoolShared>,
 }
 
 /// Something to log or count that [`Pool::tick`] or a change found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PoolEvent {
+    /// A backend's state changed by time or by a reload.
     Changed(StateChange),
+    /// A standby tier opened.
     TierOpened {
+        /// The pool.
         pool: Arc<str>,
+        /// The tier.
         tier: u8,
+        /// What is left of the tiers before it.
         usable_weight: u32,
+        /// What they have when all are well.
         configured_weight: u32,
     },
+    /// A standby tier closed.
     TierClosed {
+        /// The pool.
         pool: Arc<str>,
+        /// The tier.
         tier: u8,
     },
 }
@@ -142,81 +50,140 @@ pub enum PoolEvent {
 /// A copy of the pool's state for the status page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolView {
+    /// The tiers that share the sessions now.
     pub open_tiers: Vec<u8>,
+    /// Clients in the queue.
     pub waiting: u32,
+    /// No backend is usable: last resort or refusals.
     pub all_down: bool,
+    /// Backends that are ready and neither down nor ejected, of all tiers.
     pub usable: u32,
+    /// A standby tier is open although the tiers before it are well again.
     pub failback_pending: bool,
 }
 
 impl Pool {
-    /// Pure build: nothing shared changes before [`Pool::install`].
+    /// Pure build: nothing shared changes before [`Pool::install`]. Members are sorted by tier; one
+    /// that is listed twice counts once.
     pub fn new(
         name: Arc<str>,
         settings: PoolSettings,
         members: Vec<MemberSettings>,
         shared: Arc<PoolShared>,
     ) -> Self {
-        todo!()
+        let roll = Arc::new(Roll::new(&name, settings, members, &shared));
+        Self { name, roll, shared }
     }
+
     /// Makes this generation the current one of its `PoolShared`: rebuilds the heap, recomputes
     /// tiers, wakes waiters as stale. Called once, right after the snapshot pointer was swapped.
     pub fn install(&self, now: Instant) {
-        todo!()
+        self.shared.install(&self.roll, now);
     }
+
+    /// Its name.
     pub fn name(&self) -> &Arc<str> {
-        todo!()
+        &self.name
     }
+
+    /// What the operator set.
     pub fn settings(&self) -> &PoolSettings {
-        todo!()
+        &self.roll.settings
     }
+
+    /// The backends, in the order of their tiers.
     pub fn members(&self) -> &[Arc<Member>] {
-        todo!()
+        &self.roll.members
     }
+
     /// choose + reserve. Counts one session towards the hedge budget when `tried` is empty.
+    /// Nothing in a choice depends on `_now` (timers are [`Pool::tick`]'s), but a policy may.
+    ///
+    /// # Errors
+    /// Why there is no backend for this session.
     pub fn pick(
         &self,
         client: ClientKey,
         tried: &Tried,
-        now: Instant,
+        _now: Instant,
         rng: &mut Rng,
     ) -> Result<Slot, NoBackend> {
-        todo!()
+        if tried.is_empty() {
+            self.shared.hedges.earn(&self.roll.settings.hedge);
+        }
+        self.shared
+            .pick(&self.roll, client, tried, Purpose::Session, rng)
     }
-    /// The same for a hedge: never in last resort, never opens a tier, never queues; takes from the
-    /// hedge budget only if a slot was got.
+
+    /// The same for a hedge: never in last resort, never opens a tier, never queues nor overtakes
+    /// those who do; takes from the hedge budget only if a slot was got.
+    ///
+    /// # Errors
+    /// Why not; [`HedgeVerdict::Allowed`] is: it was allowed, but no backend can take it.
     pub fn pick_hedge(
         &self,
         client: ClientKey,
         tried: &Tried,
-        now: Instant,
+        _now: Instant,
         rng: &mut Rng,
     ) -> Result<Slot, HedgeVerdict> {
-        todo!()
+        let hedge = &self.roll.settings.hedge;
+        match self.shared.hedges.verdict(hedge) {
+            HedgeVerdict::Allowed => {}
+            refusal @ (HedgeVerdict::OverBudget | HedgeVerdict::Off) => return Err(refusal),
+        }
+        if self.shared.waiting() > 0 {
+            return Err(HedgeVerdict::Allowed);
+        }
+        let slot = self
+            .shared
+            .pick(&self.roll, client, tried, Purpose::Hedge, rng)
+            .map_err(|_| HedgeVerdict::Allowed)?;
+        match self.shared.hedges.take(hedge) {
+            HedgeVerdict::Allowed => Ok(slot),
+            refusal @ (HedgeVerdict::OverBudget | HedgeVerdict::Off) => Err(refusal),
+        }
     }
-    /// After `pick` said AllFull (or while `waiting() > 0`): enqueue, then pick once more.
-    pub fn enqueue(&self, client: ClientKey, tried: &Tried, now: Instant, rng: &mut Rng) -> Queued {
-        todo!()
+
+    /// After `pick` said AllFull (or while `waiting() > 0`): enqueue, then pick once more, for all
+    /// who wait in their order.
+    pub fn enqueue(
+        &self,
+        client: ClientKey,
+        tried: &Tried,
+        _now: Instant,
+        rng: &mut Rng,
+    ) -> Queued {
+        let queued = self.shared.enqueue(&self.roll, client, tried, rng);
+        self.shared.check_invariants();
+        queued
     }
+
+    /// Clients in the queue.
     pub fn waiting(&self) -> u32 {
-        todo!()
+        self.shared.waiting()
     }
+
     /// Timers: ends ejections, grows slow starts, opens and closes tiers. Call every 100 ms.
+    /// Returns at most 256 events, those of changes since the last call included.
     pub fn tick(&self, now: Instant) -> Vec<PoolEvent> {
-        todo!()
+        self.shared.tick(self.roll.serial, Occasion::Change, now)
     }
-    /// `failback = "manual"`: the operator says the first tier may take over again.
+
+    /// `failback = "manual"`: the operator says the first tier may take over again. Does nothing
+    /// while the tiers before are still too weak.
     pub fn fail_back(&self, now: Instant) -> Vec<PoolEvent> {
-        todo!()
+        self.shared.tick(self.roll.serial, Occasion::Operator, now)
     }
-    /// Whether some backend can take a session now (readiness; no last resort).
+
+    /// Whether some backend is believed to serve (readiness; no last resort). Full ones count: their
+    /// clients wait.
     pub fn is_usable(&self) -> bool {
-        todo!()
+        self.shared.is_usable(&self.roll)
     }
+
+    /// A copy of the state of the installed generation.
     pub fn view(&self) -> PoolView {
-        todo!()
+        self.shared.view()
     }
 }
-
-#[expect(dead_code, reason = "stub")]
-fn keep(_: AdminState, _: Duration) {}
