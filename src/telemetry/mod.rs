@@ -25,9 +25,9 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::config::model::{Log, LogFormat, LogLevel, LogOutput};
@@ -35,7 +35,7 @@ use clock::Clock;
 use events::Name;
 use journal::Journal;
 use line::{Fields, Form, Head};
-use storm::{EventStorm, Verdict};
+use storm::Verdict;
 use writer::{Handed, Ledger, Output};
 
 /// The largest batch a data thread gathers before it hands it over.
@@ -80,7 +80,6 @@ pub fn silent() -> Telemetry {
         )),
         ledger: Arc::new(Ledger::default()),
         suppressed: AtomicU64::new(0),
-        storm: Mutex::default(),
         queue: None,
     }))
 }
@@ -99,7 +98,6 @@ impl Telemetry {
             settings,
             ledger,
             suppressed: AtomicU64::new(0),
-            storm: Mutex::default(),
             queue,
         }))
     }
@@ -154,7 +152,6 @@ struct Core {
     ledger: Arc<Ledger>,
     /// Events left out by the storm limit.
     suppressed: AtomicU64,
-    storm: Mutex<EventStorm>,
     /// `None`: silent, or the writer thread could not be made.
     queue: Option<SyncSender<Handed>>,
 }
@@ -182,44 +179,26 @@ impl Core {
         if !self.wants(level) {
             return;
         }
+        let Some(queue) = &self.queue else { return };
         let (time, second) = CLOCK.with_borrow_mut(Clock::now);
-        let (left_out, verdict) = {
-            // The storm's counts are whole after a panic too.
-            let mut storm = self.storm.lock().unwrap_or_else(PoisonError::into_inner);
-            (storm.roll(second), storm.admit(name.counted))
+        let head = Head {
+            time,
+            level,
+            event: name.shown,
         };
-        let mut octets = self.ledger.buffer();
-        let mut lines = 0;
-        if !left_out.is_empty() {
-            lines += 1;
-            let head = Head {
-                time,
-                level: LogLevel::Warn,
-                event: "log.suppressed",
-            };
-            line::line(&mut octets, self.form(), head, |fields| {
-                fields.number("lines", left_out.iter().map(|(_, n)| n).sum::<u64>());
-                for (name, count) in &left_out {
-                    fields.number(name, count);
-                }
-            });
-        }
-        match verdict {
-            Verdict::Write => {
-                lines += 1;
-                let head = Head {
-                    time,
-                    level,
-                    event: name.shown,
-                };
-                line::line(&mut octets, self.form(), head, fields);
+        let mut events = self.ledger.events();
+        if events.admit(second, name.counted) == Verdict::LeaveOut {
+            self.suppressed.fetch_add(1, Ordering::Relaxed);
+        } else if events.has_room() {
+            let wake = events.is_empty();
+            events.add(|octets| line::line(octets, self.form(), head, fields));
+            drop(events);
+            if wake {
+                // A full queue needs no wake: the writer looks at the events after each batch.
+                let _ = queue.try_send(Handed::Wake);
             }
-            Verdict::LeaveOut => {
-                self.suppressed.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-        if lines > 0 {
-            self.hand_over(octets, lines);
+        } else {
+            self.ledger.drops.fetch_add(1, Ordering::Relaxed);
         }
     }
 

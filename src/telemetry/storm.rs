@@ -75,6 +75,11 @@ pub(super) struct EventStorm {
 }
 
 impl EventStorm {
+    /// Whether something was left out and not said yet.
+    pub(super) fn has_news(&self) -> bool {
+        self.by_name.values().any(|(_, left_out)| *left_out > 0)
+    }
+
     /// Names and counts left out in a window that has ended.
     pub(super) fn roll(&mut self, second: u64) -> Vec<(&'static str, u64)> {
         if second == self.second {
