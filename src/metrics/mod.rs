@@ -3,6 +3,8 @@
 //! Written by one thread each, summed when scraped. Labels are enums and configured names only.
 
 mod counters;
+pub mod exposition;
+pub mod sample;
 
 pub use counters::{
     ControlCounters, EndedBy, ListenerCounters, ListenerTotals, SessionOutcome, SessionPhase,

@@ -197,7 +197,7 @@ impl Writer {
                 self.write_events();
                 self.say_drops();
                 // The asker may have given up: then nobody needs the answer.
-                drop(done.try_send(()));
+                let _ = done.try_send(());
             }
         }
     }

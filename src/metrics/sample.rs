@@ -1,0 +1,197 @@
+//! What a scrape shows, as plain values: filled by whoever can see the running process.
+//!
+//! Everything is already summed over threads. Names are configured names; nothing here is taken
+//! from what a peer said.
+
+use super::SessionOutcome;
+use crate::balance::{FailureKind, Stage};
+use crate::types::HistogramTotals;
+
+/// One scrape.
+#[derive(Clone, Debug, Default)]
+pub struct Scrape {
+    /// Of the whole process.
+    pub process: ProcessSample,
+    /// One per listener that ever was.
+    pub listeners: Vec<ListenerSample>,
+    /// One per pool of this generation.
+    pub pools: Vec<PoolSample>,
+    /// One per address of each backend.
+    pub backends: Vec<BackendSample>,
+    /// One per data thread.
+    pub workers: Vec<WorkerSample>,
+}
+
+/// The process, its configuration and its log.
+#[derive(Clone, Debug, Default)]
+pub struct ProcessSample {
+    /// Whether it may be sent mail.
+    pub ready: bool,
+    /// Whether it is shutting down.
+    pub draining: bool,
+    /// Sessions now.
+    pub sessions: u64,
+    /// The most there may be.
+    pub session_limit: u64,
+    /// Open descriptors, if they could be counted.
+    pub descriptors: Option<u64>,
+    /// The descriptor limit.
+    pub descriptor_limit: u64,
+    /// Memory in octets, if known.
+    pub resident_octets: Option<u64>,
+    /// When it started, in seconds since 1970.
+    pub started_at: f64,
+    /// The generation in force.
+    pub generation: u64,
+    /// When the last reload was tried, in seconds since 1970, and whether it took effect.
+    pub last_reload: Option<(u64, bool)>,
+    /// Reloads that took effect, and those refused.
+    pub reloads: (u64, u64),
+    /// Good probes and bad ones.
+    pub probes: (u64, u64),
+    /// State changes of backends.
+    pub state_changes: u64,
+    /// Log lines dropped because the writer was behind.
+    pub log_drops: u64,
+    /// Events left out by the storm limit.
+    pub log_suppressed: u64,
+}
+
+/// One listener.
+#[derive(Clone, Debug, Default)]
+pub struct ListenerSample {
+    /// The name.
+    pub name: String,
+    /// Accepted connections.
+    pub accepted: u64,
+    /// Sessions now.
+    pub active: u64,
+    /// Ended sessions, by [`SessionOutcome::index`].
+    pub outcomes: [u64; SessionOutcome::ALL.len()],
+    /// Octets from clients to backends, and back.
+    pub octets: Directions,
+    /// Clients that talked before the greeting.
+    pub early_talkers: u64,
+    /// From accept to the first octet to the client.
+    pub greeting: HistogramTotals,
+    /// From dial to connected.
+    pub connect: HistogramTotals,
+    /// From accept to the end.
+    pub session: HistogramTotals,
+    /// Time in the queue, of those that waited.
+    pub queue: HistogramTotals,
+}
+
+/// Octets each way.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Directions {
+    /// From clients.
+    pub to_backend: u64,
+    /// From backends.
+    pub to_client: u64,
+}
+
+/// One pool.
+#[derive(Clone, Debug, Default)]
+pub struct PoolSample {
+    /// The name.
+    pub name: String,
+    /// Clients in the queue.
+    pub waiting: u64,
+    /// Clients the queue holds.
+    pub queue_max: u64,
+    /// Backends that can take a session now.
+    pub usable: u64,
+    /// Backends in this generation, by address.
+    pub backends: u64,
+    /// Configured names without an address.
+    pub unresolved: u64,
+    /// Whether no backend is healthy.
+    pub all_down: bool,
+    /// Whether a tier waits for the operator to let it close.
+    pub failback_pending: bool,
+    /// The last tier that is open.
+    pub open_tier: u64,
+}
+
+/// One address of a backend.
+#[derive(Clone, Debug, Default)]
+pub struct BackendSample {
+    /// The pool's name.
+    pub pool: String,
+    /// The backend's name.
+    pub backend: String,
+    /// The address.
+    pub address: String,
+    /// The one word for its state, one of [`STATES`].
+    pub state: &'static str,
+    /// The weight as balancing sees it now.
+    pub weight: f64,
+    /// Dials.
+    pub attempts: u64,
+    /// Sessions it greeted.
+    pub sessions: u64,
+    /// Hedges dialled here.
+    pub hedges: u64,
+    /// Failed attempts that were its fault; only those that happened.
+    pub strikes: Vec<(Stage, FailureKind, u64)>,
+    /// Open connections.
+    pub open: u64,
+    /// Sessions in flight.
+    pub in_flight: u64,
+    /// Octets each way.
+    pub octets: Directions,
+    /// Greetings: how many, and their time in seconds.
+    pub greetings: (u64, f64),
+    /// The last probe.
+    pub probe: Option<ProbeSample>,
+}
+
+/// The last probe of a backend.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ProbeSample {
+    /// Whether it was good.
+    pub good: bool,
+    /// How long it took, in seconds.
+    pub seconds: f64,
+    /// Days until the certificate ends, where TLS was reached.
+    pub certificate_days: Option<i64>,
+}
+
+/// One data thread.
+#[derive(Clone, Debug, Default)]
+pub struct WorkerSample {
+    /// The index, as text.
+    pub name: String,
+    /// Sessions now.
+    pub sessions: u64,
+    /// Seconds since it last said that it is alive.
+    pub heartbeat_age: f64,
+    /// Loop turns over 20 ms.
+    pub loop_stalls: u64,
+    /// Log lines dropped because the writer was behind.
+    pub log_drops: u64,
+    /// Session lines left out by the storm limit.
+    pub log_suppressed: u64,
+    /// accept(2) failures for want of descriptors or memory.
+    pub accept_failures: u64,
+    /// Sessions ended by a panic.
+    pub panics: u64,
+    /// Directions moved to splice.
+    pub spliced: u64,
+    /// Splice wanted and no pipe to be had.
+    pub pipes_exhausted: u64,
+    /// Sessions in lingering close now.
+    pub lingering: u64,
+    /// Octets in spill buffers now.
+    pub spilled_octets: u64,
+    /// Sessions that waited in a queue.
+    pub queued: u64,
+    /// Attempts beyond the first one of a session.
+    pub failovers: u64,
+}
+
+/// Every word for a backend's state, as `telemetry::state_name` gives them.
+pub const STATES: [&str; 7] = [
+    "unknown", "up", "degraded", "down", "ejected", "drain", "maint",
+];
