@@ -1,3 +1,7 @@
 //! The binary: arguments to exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    posthouse::cli::main(std::env::args_os()).into()
+}

@@ -183,6 +183,10 @@ impl Tally {
         self.lock().messages.iter().cloned().collect()
     }
 
+    pub(super) fn take_messages(&self) -> Vec<MessageRecord> {
+        self.lock().messages.drain(..).collect()
+    }
+
     pub(super) fn headers(&self) -> Vec<ProxyRecord> {
         self.lock().headers.iter().cloned().collect()
     }

@@ -38,12 +38,10 @@ impl DataReader {
                     self.0 = State::Dot;
                     at += 1;
                 }
-                State::LineStart => self.0 = State::Within,
                 State::Dot if rest[0] == b'\r' => {
                     self.0 = State::DotCr;
                     at += 1;
                 }
-                State::Dot => self.0 = State::Within,
                 State::DotCr if rest[0] == b'\n' => {
                     self.0 = State::LineStart;
                     return Progress::Ended(at + 1);
@@ -65,7 +63,7 @@ impl DataReader {
                     self.0 = State::LineStart;
                     at += 1;
                 }
-                State::Cr => self.0 = State::Within,
+                State::LineStart | State::Dot | State::Cr => self.0 = State::Within,
             }
         }
         Progress::More
@@ -102,8 +100,8 @@ mod tests {
             (b"a\n.\n", b"a\n.\n", None),
             (b"a\n.\r\n", b"a\n.\r\n", None),
             (b"a\r\n.\n", b"a\r\n\n", None),
-            (b"a\r.\r\r\n.\r\n", b"a\r.\r\r\n", Some(10)),
-            (b"a\r\n.\r\r\n.\r\n", b"a\r\n\r\r\n", Some(11)),
+            (b"a\r.\r\r\n.\r\n", b"a\r.\r\r\n", Some(9)),
+            (b"a\r\n.\r\r\n.\r\n", b"a\r\n\r\r\n", Some(10)),
         ];
         for (octets, content, end) in table {
             assert_eq!(read(&[octets]), (content.to_vec(), *end), "{octets:?}");

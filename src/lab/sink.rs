@@ -18,7 +18,8 @@ use tokio::time::sleep;
 
 use super::counts::{MessageRecord, ProxyRecord, SinkCounts, Tally, WaitedInVain};
 use super::script::{At, Script, WhenFull};
-use super::session::{Common, Gate, Session};
+use super::session::{Common, Session};
+use super::wire::{Gate, set_reset_on_drop};
 
 /// The length of the accept queue.
 const BACKLOG: i32 = 4096;
@@ -153,6 +154,11 @@ impl SinkHandle {
     /// The recorded messages, oldest first.
     pub fn messages(&self) -> Vec<MessageRecord> {
         self.tally.messages()
+    }
+
+    /// Takes the recorded messages out, oldest first.
+    pub fn take_messages(&self) -> Vec<MessageRecord> {
+        self.tally.take_messages()
     }
 
     /// The recorded PROXY headers, oldest first.
@@ -357,6 +363,8 @@ impl SinkTask {
     }
 
     fn admit(&mut self, stream: TcpStream, peer: SocketAddr, sessions: &mut JoinSet<()>) {
+        // Whatever ends a connection before its session does (a stop) resets it, as a crash does.
+        set_reset_on_drop(&stream, true);
         // Batched replies are whole writes: nothing is gained by waiting for more.
         let _ = stream.set_nodelay(true);
         let mut script = Arc::clone(
