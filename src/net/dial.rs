@@ -28,6 +28,14 @@ pub struct Origin<'a> {
 /// Our own failures (no descriptor, no port, no permission) and immediate ones (no route). What the
 /// network says later comes from [`Stream::poll_connected`] or the first read.
 pub fn dial(address: SocketAddr, origin: Origin<'_>) -> io::Result<Stream> {
+    Stream::new(begin(address, origin)?)
+}
+
+/// The same for who drives the socket by other means; it is non-blocking and not registered.
+///
+/// # Errors
+/// As [`dial`].
+pub fn begin(address: SocketAddr, origin: Origin<'_>) -> io::Result<TcpStream> {
     let kind = Type::STREAM.nonblocking();
     let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
     socket.set_tcp_nodelay(true)?;
@@ -41,7 +49,7 @@ pub fn dial(address: SocketAddr, origin: Origin<'_>) -> io::Result<Stream> {
         Err(error) if error.raw_os_error() != Some(nix::libc::EINPROGRESS) => return Err(error),
         _ => {}
     }
-    Stream::new(TcpStream::from(socket))
+    Ok(TcpStream::from(socket))
 }
 
 fn bind_source(socket: &Socket, source: IpAddr, freebind: bool) -> io::Result<()> {

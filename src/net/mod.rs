@@ -7,11 +7,13 @@ pub mod accept;
 pub mod clock;
 pub mod dial;
 pub mod linger;
+pub mod listen;
 pub mod pipe;
 mod pump;
 pub mod relay;
 pub mod stream;
 pub mod timer;
+pub mod tls;
 
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,365 @@
+//! Backends given by host name: all their addresses, looked up again when their TTL has passed.
+//!
+//! Names are resolved by the system's configuration (`/etc/hosts`, `/etc/resolv.conf`), both
+//! families, off the data path. A failed look-up keeps the last good answer, for as long as it
+//! takes; only an answer changes a pool, by the path of a reload.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::{LookupIpStrategy, ResolverConfig};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinSet;
+use tokio::time::{sleep_until, timeout};
+
+use super::handle::{ReloadFrom, ReloadRequest};
+use crate::config::Config;
+use crate::config::model::BackendAddress;
+use crate::snapshot::Resolved;
+
+/// The shortest time until a name is looked up again.
+const TTL_MIN: Duration = Duration::from_secs(1);
+/// The longest.
+const TTL_MAX: Duration = Duration::from_secs(300);
+/// After a failed look-up.
+const RETRY: Duration = Duration::from_secs(5);
+/// How long one look-up may take.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
+/// Look-ups at once; more wait.
+const LOOKUPS_MAX: usize = 32;
+/// Addresses of one name that are used; the rest is left out, in the order of addresses.
+const ADDRESSES_MAX: usize = 64;
+/// While no name is configured.
+const IDLE: Duration = Duration::from_secs(3600);
+
+/// The answer to a look-up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Answer {
+    addresses: Vec<IpAddr>,
+    ttl: Duration,
+}
+
+/// What is known of a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Known {
+    addresses: Vec<IpAddr>,
+    due: Instant,
+    failing: bool,
+}
+
+/// The names of the configuration and their addresses.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    known: RefCell<BTreeMap<Arc<str>, Known>>,
+    resolver: RefCell<Option<(Sources, TokioResolver)>>,
+    changed: Notify,
+}
+
+/// The state of the files the resolver was made from.
+type Sources = [Option<(u64, i64, i64)>; 2];
+
+impl Names {
+    /// Looks up the names of `config` that are not known yet. Takes [`LOOKUP_TIMEOUT`] at most for
+    /// every [`LOOKUPS_MAX`] names; what fails is tried again later.
+    pub(super) async fn learn(self: &Rc<Self>, config: &Config) {
+        let missing: Vec<_> = names(config)
+            .filter(|name| !self.known.borrow().contains_key(name))
+            .collect();
+        self.look_up(missing).await;
+        self.changed.notify_one();
+    }
+
+    /// Forgets names that `config` does not have.
+    pub(super) fn retain(&self, config: &Config) {
+        let wanted: Vec<_> = names(config).collect();
+        self.known
+            .borrow_mut()
+            .retain(|name, _| wanted.contains(name));
+        self.changed.notify_one();
+    }
+
+    /// Every name with its addresses.
+    pub(super) fn resolved(&self) -> Resolved {
+        let known = self.known.borrow();
+        Resolved(
+            known
+                .iter()
+                .map(|(name, known)| (Arc::clone(name), known.addresses.clone()))
+                .collect(),
+        )
+    }
+
+    /// Looks names up when they are due and asks for a reload when addresses have changed, until
+    /// the process ends.
+    pub(super) async fn run(self: Rc<Self>, reloads: mpsc::Sender<ReloadRequest>) {
+        loop {
+            let now = Instant::now();
+            let next = self.known.borrow().values().map(|known| known.due).min();
+            let next = next.unwrap_or(now + IDLE);
+            tokio::select! {
+                () = sleep_until(next.into()) => {}
+                () = self.changed.notified() => continue,
+            }
+            let now = Instant::now();
+            let is_due =
+                |(name, known): (&Arc<str>, &Known)| (known.due <= now).then(|| Arc::clone(name));
+            let due = self.known.borrow().iter().filter_map(is_due).collect();
+            let changes = self.look_up(due).await;
+            if changes.is_empty() {
+                continue;
+            }
+            let request = ReloadRequest {
+                trigger: "discovery",
+                from: ReloadFrom::Names(changes),
+                reply: None,
+            };
+            if reloads.send(request).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Looks all these up; one sentence for each that changed.
+    async fn look_up(self: &Rc<Self>, names: Vec<Arc<str>>) -> Vec<String> {
+        if names.is_empty() {
+            return Vec::new();
+        }
+        let resolver = self.resolver().await;
+        let mut changes = Vec::new();
+        let mut names = names.into_iter();
+        let mut running = JoinSet::new();
+        loop {
+            while running.len() < LOOKUPS_MAX
+                && let Some(name) = names.next()
+            {
+                let resolver = resolver.clone();
+                running.spawn_local(async move {
+                    let answer = ask(&resolver, &name).await;
+                    (name, answer)
+                });
+            }
+            match running.join_next().await {
+                None => return changes,
+                // A panic within the resolver: the name stays as it was and is due again at once.
+                Some(Err(error)) => {
+                    tracing::error!(%error, "discovery.failed");
+                }
+                Some(Ok((name, answer))) => {
+                    changes.extend(self.learned(&name, answer, Instant::now()));
+                }
+            }
+        }
+    }
+
+    fn learned(
+        &self,
+        name: &Arc<str>,
+        answer: Result<Answer, String>,
+        now: Instant,
+    ) -> Option<String> {
+        let mut all = self.known.borrow_mut();
+        let known = all.entry(Arc::clone(name)).or_insert_with(|| Known {
+            addresses: Vec::new(),
+            due: now,
+            failing: false,
+        });
+        known.update(name, answer, now)
+    }
+
+    /// The resolver of the system's configuration; made anew when that changes.
+    async fn resolver(&self) -> TokioResolver {
+        let sources = tokio::task::spawn_blocking(sources)
+            .await
+            .unwrap_or_default();
+        if let Some((made_from, resolver)) = &*self.resolver.borrow()
+            && *made_from == sources
+        {
+            return resolver.clone();
+        }
+        let resolver = system_resolver();
+        *self.resolver.borrow_mut() = Some((sources, resolver.clone()));
+        resolver
+    }
+}
+
+impl Known {
+    fn update(
+        &mut self,
+        name: &str,
+        answer: Result<Answer, String>,
+        now: Instant,
+    ) -> Option<String> {
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(error) => {
+                if !self.failing {
+                    let kept = self.addresses.len();
+                    tracing::warn!(host = name, error, kept, "discovery.failed");
+                }
+                self.failing = true;
+                self.due = now + RETRY;
+                return None;
+            }
+        };
+        if self.failing {
+            tracing::info!(host = name, "discovery.recovered");
+        }
+        self.failing = false;
+        self.due = now + answer.ttl.clamp(TTL_MIN, TTL_MAX);
+        if self.addresses == answer.addresses {
+            return None;
+        }
+        let before = listed(&self.addresses);
+        self.addresses = answer.addresses;
+        Some(format!(
+            "{name} has the addresses {} (before: {before})",
+            listed(&self.addresses)
+        ))
+    }
+}
+
+fn listed(addresses: &[IpAddr]) -> String {
+    if addresses.is_empty() {
+        return "none".to_owned();
+    }
+    let texts: Vec<_> = addresses.iter().map(IpAddr::to_string).collect();
+    texts.join(", ")
+}
+
+async fn ask(resolver: &TokioResolver, name: &str) -> Result<Answer, String> {
+    let lookup = timeout(LOOKUP_TIMEOUT, resolver.lookup_ip(name))
+        .await
+        .map_err(|_| format!("no answer within {LOOKUP_TIMEOUT:?}"))?
+        .map_err(|error| error.to_string())?;
+    let mut addresses: Vec<IpAddr> = lookup.iter().collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses.truncate(ADDRESSES_MAX);
+    if addresses.is_empty() {
+        return Err("the name has no address".to_owned());
+    }
+    let ttl = lookup
+        .valid_until()
+        .saturating_duration_since(Instant::now());
+    Ok(Answer { addresses, ttl })
+}
+
+fn names(config: &Config) -> impl Iterator<Item = Arc<str>> {
+    config
+        .pools
+        .values()
+        .flat_map(|pool| pool.backends.values())
+        .filter_map(|backend| match &backend.address {
+            BackendAddress::Name { host, .. } => Some(Arc::clone(host)),
+            BackendAddress::Literal(_) => None,
+        })
+        .collect::<std::collections::BTreeSet<_>>()
+        .into_iter()
+}
+
+fn sources() -> Sources {
+    ["/etc/hosts", "/etc/resolv.conf"].map(|path| {
+        let data = fs::metadata(path).ok()?;
+        Some((data.ino(), data.mtime(), data.mtime_nsec()))
+    })
+}
+
+fn system_resolver() -> TokioResolver {
+    let mut builder = TokioResolver::builder_tokio().unwrap_or_else(|error| {
+        // Names of /etc/hosts work without a name server.
+        tracing::warn!(%error, "discovery.no_resolver");
+        let none = ResolverConfig::from_parts(None, Vec::new(), Vec::new());
+        TokioResolver::builder_with_config(none, TokioRuntimeProvider::default())
+    });
+    let options = builder.options_mut();
+    options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
+    // Every look-up is made because the last answer's time is over.
+    options.cache_size = 0;
+    builder
+        .build()
+        .expect("a resolver without TLS has nothing that can fail")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::model::{Backend, Pool};
+
+    fn answer(addresses: &[&str], ttl: u64) -> Result<Answer, String> {
+        Ok(Answer {
+            addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
+            ttl: Duration::from_secs(ttl),
+        })
+    }
+
+    fn learned(names: &Names, answer: Result<Answer, String>, now: Instant) -> Option<String> {
+        names.learned(&Arc::from("mx.example"), answer, now)
+    }
+
+    fn due(names: &Names, now: Instant) -> Duration {
+        let due = names.known.borrow()["mx.example"].due;
+        due.saturating_duration_since(now)
+    }
+
+    #[test]
+    fn the_ttl_is_honoured_between_one_second_and_five_minutes() {
+        let (names, now) = (Names::default(), Instant::now());
+        for (ttl, wait) in [(0, 1), (60, 60), (86_400, 300)] {
+            learned(&names, answer(&["192.0.2.1"], ttl), now);
+            assert_eq!(due(&names, now), Duration::from_secs(wait), "TTL {ttl}");
+        }
+    }
+
+    #[test]
+    fn the_last_good_answer_outlives_failures() {
+        let (names, now) = (Names::default(), Instant::now());
+        assert!(learned(&names, answer(&["192.0.2.1"], 60), now).is_some());
+        assert_eq!(learned(&names, Err("SERVFAIL".into()), now), None);
+        assert_eq!(due(&names, now), RETRY);
+        let addresses = &names.resolved().0["mx.example"];
+        assert_eq!(addresses, &["192.0.2.1".parse::<IpAddr>().unwrap()]);
+    }
+
+    #[test]
+    fn only_another_answer_is_a_change() {
+        let (names, now) = (Names::default(), Instant::now());
+        learned(&names, answer(&["192.0.2.1"], 60), now);
+        assert_eq!(learned(&names, answer(&["192.0.2.1"], 5), now), None);
+        let change = learned(&names, answer(&["192.0.2.1", "2001:db8::1"], 5), now).unwrap();
+        assert!(change.contains("192.0.2.1, 2001:db8::1"), "{change}");
+    }
+
+    #[test]
+    fn localhost_is_resolved_and_forgotten_names_are_dropped() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build_local(tokio::runtime::LocalOptions::default())
+            .unwrap();
+        let mut config = Config::for_host("mx.example");
+        let mut pool = Pool::for_host("mx.example");
+        let host = Arc::<str>::from("localhost");
+        let address = BackendAddress::Name {
+            host: Arc::clone(&host),
+            port: 25,
+        };
+        pool.backends.insert(Arc::from("a"), Backend::at(address));
+        config.pools.insert(Arc::from("mx"), pool);
+        let names = Rc::new(Names::default());
+        runtime.block_on(names.learn(&config));
+        let resolved = names.resolved();
+        assert!(
+            resolved.0[&host].contains(&"127.0.0.1".parse().unwrap()),
+            "{resolved:?}"
+        );
+        names.retain(&Config::for_host("mx.example"));
+        assert_eq!(names.resolved(), Resolved::default());
+    }
+}

@@ -1,0 +1,246 @@
+//! The loop of the control thread: signals, requests, and the end.
+//!
+//! A drain stops accepting, waits until the last session has ended or `shutdown_timeout` is over,
+//! and then stops the workers; a second signal ends it at once (rule K7). Tasks that must live as
+//! long as the process are started here, and a panic in one of them is logged and does not end it.
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::{JoinSet, spawn_blocking};
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::handle::{Handle, LocalTask, ReloadRequest, Request};
+use super::reload::{self, Reloader};
+use super::running::Ended;
+use super::start::Signals;
+use super::{prober, service, ticker, watch};
+use crate::worker::{Command, Worker};
+
+/// Reloads that may wait for the one that is being done.
+const RELOADS_MAX: usize = 16;
+/// Between looks at the number of sessions while draining.
+const DRAIN_LOOK: Duration = Duration::from_millis(50);
+/// Connections that were in an accept queue when we stopped accepting become sessions only when a
+/// worker takes them: so long a drain lasts at least.
+const DRAIN_MIN: Duration = Duration::from_millis(250);
+/// How long the log may take to write its last lines.
+const FLUSH: Duration = Duration::from_secs(2);
+
+/// What `start` made.
+pub(super) struct Parts {
+    pub(super) reloader: Reloader,
+    pub(super) requests: mpsc::Receiver<Request>,
+    pub(super) on_control: Option<LocalTask>,
+    pub(super) signals: Signals,
+}
+
+impl Parts {
+    pub(super) fn handle(&self) -> &Handle {
+        &self.reloader.handle
+    }
+}
+
+/// What ends the serving.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Order {
+    Drain,
+    Stop,
+}
+
+/// Signals of the process, or none.
+struct Listening {
+    signals: Option<[Signal; 3]>,
+}
+
+/// A signal that was caught.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Caught {
+    Reload,
+    End,
+}
+
+/// Runs until the end.
+pub(super) async fn run(parts: Parts) -> Ended {
+    let Parts {
+        reloader,
+        mut requests,
+        on_control,
+        signals,
+    } = parts;
+    let handle = reloader.handle.clone();
+    let workers = Rc::clone(&reloader.workers);
+    let mut signals = Listening::new(signals);
+    let status = reload::started_status(handle.shared(), reloader.config_path.as_deref());
+    let mut tasks = JoinSet::new();
+    let reloads = spawn_tasks(&mut tasks, reloader);
+    if let Some(task) = on_control {
+        tasks.spawn_local(task);
+    }
+    service::ready(&status);
+    let order = loop {
+        tokio::select! {
+            caught = signals.next() => match caught {
+                Caught::Reload => forward(&reloads, super::start::quiet_reload("signal")),
+                Caught::End => break Order::Drain,
+            },
+            request = requests.recv() => match request {
+                Some(Request::Drain) => break Order::Drain,
+                Some(Request::Stop) | None => break Order::Stop,
+                Some(Request::Run(task)) => { tasks.spawn_local(task()); }
+                Some(reload @ Request::Reload(_)) => forward(&reloads, reload),
+            },
+            Some(ended) = tasks.join_next() => note(ended),
+        }
+    };
+    // Nothing is bound or changed any more; the status endpoint goes on answering.
+    drop(reloads);
+    let ended = match order {
+        Order::Drain => drain(&handle, &workers, &mut signals, &mut requests).await,
+        Order::Stop => cut(&handle),
+    };
+    tasks.shutdown().await;
+    finish(&handle, workers).await;
+    ended
+}
+
+fn spawn_tasks(tasks: &mut JoinSet<()>, reloader: Reloader) -> mpsc::Sender<ReloadRequest> {
+    let (sender, receiver) = mpsc::channel(RELOADS_MAX);
+    let handle = reloader.handle.clone();
+    let workers = Rc::clone(&reloader.workers);
+    let leftovers = Rc::clone(&reloader.leftovers);
+    let retarget = Rc::clone(&reloader.retarget);
+    let path = reloader.config_path.clone();
+    tasks.spawn_local(ticker::run(handle.clone(), workers, leftovers));
+    tasks.spawn_local(prober::run(handle.clone(), retarget));
+    tasks.spawn_local(Rc::clone(&reloader.names).run(sender.clone()));
+    tasks.spawn_local(watch::run(handle.clone(), path, sender.clone()));
+    tasks.spawn_local(service::watchdog(Arc::clone(handle.shared())));
+    tasks.spawn_local(reloader.run(receiver));
+    sender
+}
+
+/// Hands a reload to the task that does them. When too many wait, one that nobody waits for adds
+/// nothing, and one that somebody waits for is answered by its dropped reply.
+fn forward(reloads: &mpsc::Sender<ReloadRequest>, request: Request) {
+    if let Request::Reload(request) = request
+        && let Err(error) = reloads.try_send(request)
+    {
+        tracing::warn!(%error, "reload.dropped");
+    }
+}
+
+fn note(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        tracing::error!(%error, "control.panic");
+    }
+}
+
+async fn drain(
+    handle: &Handle,
+    workers: &[Worker],
+    signals: &mut Listening,
+    requests: &mut mpsc::Receiver<Request>,
+) -> Ended {
+    let shared = handle.shared();
+    let limit = shared.current.load().config.shutdown_timeout;
+    let since = Instant::now();
+    let sessions = shared.sessions.load(Ordering::Relaxed);
+    tracing::info!(sessions, limit = ?limit, "drain.begin");
+    service::stopping(limit);
+    shared.start_draining();
+    for worker in workers {
+        worker.send(Command::StopAccepting);
+    }
+    let mut ticks = interval(DRAIN_LOOK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut told = u32::MAX;
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {
+                let left = shared.sessions.load(Ordering::Relaxed);
+                if left == 0 && since.elapsed() >= DRAIN_MIN {
+                    return Ended::Clean;
+                }
+                if since.elapsed() >= limit {
+                    return cut(handle);
+                }
+                if left != told {
+                    told = left;
+                    service::status(&format!("draining, {left} sessions left"));
+                }
+            }
+            caught = signals.next() => if caught == Caught::End { return cut(handle); },
+            Some(request) = requests.recv() => if matches!(request, Request::Stop) {
+                return cut(handle);
+            },
+        }
+    }
+}
+
+/// The sessions that are left are about to be cut.
+fn cut(handle: &Handle) -> Ended {
+    handle.shared().start_draining();
+    match handle.shared().sessions.load(Ordering::Relaxed) {
+        0 => Ended::Clean,
+        sessions => {
+            tracing::warn!(sessions, "drain.cut");
+            Ended::Cut { sessions }
+        }
+    }
+}
+
+async fn finish(handle: &Handle, workers: Rc<Vec<Worker>>) {
+    for worker in workers.iter() {
+        worker.send(Command::Stop);
+    }
+    let telemetry = handle.shared().telemetry.clone();
+    let workers = Rc::into_inner(workers);
+    let joined = spawn_blocking(move || {
+        workers.into_iter().flatten().for_each(Worker::join);
+        tracing::info!("stopped");
+        telemetry.flush(FLUSH);
+    });
+    note(joined.await);
+}
+
+impl Listening {
+    fn new(signals: Signals) -> Self {
+        if signals == Signals::Ignored {
+            return Self { signals: None };
+        }
+        let kinds = [
+            SignalKind::hangup(),
+            SignalKind::terminate(),
+            SignalKind::interrupt(),
+        ];
+        let caught: io::Result<Vec<Signal>> = kinds.into_iter().map(signal).collect();
+        let signals = match caught {
+            Ok(signals) => signals.try_into().ok(),
+            Err(error) => {
+                tracing::error!(%error, "signals.failed");
+                None
+            }
+        };
+        Self { signals }
+    }
+
+    /// The next signal; never, if they are not ours.
+    async fn next(&mut self) -> Caught {
+        let Some([hangup, terminate, interrupt]) = &mut self.signals else {
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            _ = hangup.recv() => Caught::Reload,
+            _ = terminate.recv() => Caught::End,
+            _ = interrupt.recv() => Caught::End,
+        }
+    }
+}
