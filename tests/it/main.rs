@@ -8,3 +8,5 @@
 mod architecture;
 mod cli;
 mod sink;
+mod harness;
+mod passthrough;
