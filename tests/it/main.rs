@@ -7,6 +7,6 @@
 
 mod architecture;
 mod cli;
-mod sink;
 mod harness;
 mod passthrough;
+mod sink;

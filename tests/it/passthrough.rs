@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use posthouse::config::model::{
-    EarlyTalker, GreetingMode, Identity, ProxyIn, WhenAllDown,
-};
+use posthouse::config::model::{EarlyTalker, GreetingMode, Identity, ProxyIn, WhenAllDown};
 use posthouse::identity::{HeaderOut, ProxyVersion};
 use posthouse::lab::{At, Script, Sink, SinkHandle, SinkPlan};
 use posthouse::metrics::SessionOutcome;
@@ -49,7 +47,10 @@ async fn a_message_arrives_unchanged() {
     quit(client).await;
     let messages = backend.messages();
     assert_eq!(messages.len(), 1);
-    assert_eq!(messages[0].content, body.replace("\r\n..", "\r\n.").as_bytes());
+    assert_eq!(
+        messages[0].content,
+        body.replace("\r\n..", "\r\n.").as_bytes()
+    );
     balancer.wait_for(SessionOutcome::Completed, 1).await;
     balancer.wait_until_empty().await;
 }
@@ -61,7 +62,11 @@ async fn a_dead_backend_is_never_met_s9() {
     for _ in 0..3 {
         quit(greeted_by(&balancer, "two.test").await).await;
     }
-    assert_eq!(balancer.attempts("b0"), 3, "each session tried the dead one first");
+    assert_eq!(
+        balancer.attempts("b0"),
+        3,
+        "each session tried the dead one first"
+    );
     balancer.wait_until_empty().await;
 }
 
@@ -99,9 +104,18 @@ async fn a_silent_backend_is_hedged_long_before_its_timeout() {
     pool(&mut config).hedge.greeting_after = Some(Duration::from_millis(50));
     let balancer = Balancer::start(config);
     quit(greeted_by(&balancer, "good.test").await).await;
-    let strikes = balancer.shared.registry.backends().iter().map(|b| b.view(std::time::Instant::now()).consecutive_strikes).max();
+    let strikes = balancer
+        .shared
+        .registry
+        .backends()
+        .iter()
+        .map(|b| b.view(std::time::Instant::now()).consecutive_strikes)
+        .max();
     assert_eq!(strikes, Some(1), "the loser got its strike");
-    let counts = bad.wait_for(|counts| counts.open == 0).await.expect("the loser was closed");
+    let counts = bad
+        .wait_for(|counts| counts.open == 0)
+        .await
+        .expect("the loser was closed");
     assert_eq!((counts.quits, counts.wordless), (0, 1), "without an octet");
     balancer.wait_until_empty().await;
 }
@@ -123,7 +137,9 @@ async fn no_backend_at_all_is_a_proper_reply() {
     pool(&mut config).when_all_down = WhenAllDown::Refuse;
     let balancer = Balancer::start(config);
     let mut client = Client::connect(balancer.address).await;
-    client.expect("421 4.3.2 lb.test service not available").await;
+    client
+        .expect("421 4.3.2 lb.test service not available")
+        .await;
     assert_eq!(client.expect_end().await, End::Fin);
     balancer.wait_until_empty().await;
 }
@@ -135,7 +151,10 @@ async fn a_teaser_reaches_the_client_before_the_rest_s8() {
     let mut client = Client::connect(balancer.address).await;
     let first = client.line().await;
     assert!(first.starts_with("220-"), "{first}");
-    assert!(!client.heard_something(), "the last line comes when the backend sends it");
+    assert!(
+        !client.heard_something(),
+        "the last line comes when the backend sends it"
+    );
     client.expect("220 ").await;
     quit(client).await;
 }
@@ -144,7 +163,10 @@ async fn a_teaser_reaches_the_client_before_the_rest_s8() {
 async fn a_policy_greeting_is_relayed_when_the_backend_knows_the_client_s9() {
     for (greeting, relayed) in [
         ("554 5.7.1 your address is listed", true),
-        ("421 4.7.0 mx.test too many connections from 127.0.0.1", true),
+        (
+            "421 4.7.0 mx.test too many connections from 127.0.0.1",
+            true,
+        ),
         ("421 mx.test too many connections from 127.0.0.1", true),
         ("421 4.3.2 all server ports are busy", false),
     ] {
@@ -209,7 +231,10 @@ async fn a_received_header_names_the_client_x7() {
         quit(client).await;
     }
     for header in backend.proxy_headers() {
-        assert_eq!((header.source, header.destination), (Some(source), Some(destination)));
+        assert_eq!(
+            (header.source, header.destination),
+            (Some(source), Some(destination))
+        );
     }
     assert_eq!(backend.proxy_headers().len(), 2);
 }
@@ -246,12 +271,16 @@ async fn an_untrusted_peer_is_closed_at_once_x1() {
 
 #[tokio::test]
 async fn a_client_first_port_passes_octets_from_the_connect_on() {
-    let echo = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let echo = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a port");
     let backend = echo.local_addr().expect("bound");
     tokio::spawn(async move {
         let (mut stream, _) = echo.accept().await.expect("a session");
         let (mut read, mut write) = stream.split();
-        tokio::io::copy(&mut read, &mut write).await.expect("an echo");
+        tokio::io::copy(&mut read, &mut write)
+            .await
+            .expect("an echo");
     });
     let mut config = config(&[dead(), backend]);
     listener(&mut config).greeting = GreetingMode::None;
@@ -326,7 +355,9 @@ async fn a_listener_has_so_many_sessions_and_no_more() {
     let balancer = Balancer::start(config);
     let first = greeted_by(&balancer, "one.test").await;
     let mut second = Client::connect(balancer.address).await;
-    second.expect("421 4.3.2 lb.test too many connections").await;
+    second
+        .expect("421 4.3.2 lb.test too many connections")
+        .await;
     quit(first).await;
 }
 
@@ -334,7 +365,11 @@ async fn a_listener_has_so_many_sessions_and_no_more() {
 async fn a_full_pool_makes_clients_wait_without_a_greeting() {
     let backend = good("one.test");
     let mut config = config(&[backend.address()]);
-    pool(&mut config).backends.get_mut("b0").expect("b0").max_connections = 1;
+    pool(&mut config)
+        .backends
+        .get_mut("b0")
+        .expect("b0")
+        .max_connections = 1;
     let balancer = Balancer::start(config);
     let first = greeted_by(&balancer, "one.test").await;
     let mut second = Client::connect(balancer.address).await;
@@ -353,7 +388,11 @@ async fn a_full_pool_makes_clients_wait_without_a_greeting() {
 async fn a_wait_in_the_queue_ends_with_a_reply() {
     let backend = good("one.test");
     let mut config = config(&[backend.address()]);
-    pool(&mut config).backends.get_mut("b0").expect("b0").max_connections = 1;
+    pool(&mut config)
+        .backends
+        .get_mut("b0")
+        .expect("b0")
+        .max_connections = 1;
     pool(&mut config).queue_timeout = Duration::from_millis(100);
     let balancer = Balancer::start(config);
     let first = greeted_by(&balancer, "one.test").await;
@@ -371,19 +410,30 @@ async fn a_client_that_leaves_takes_its_dial_along() {
     pool(&mut config).hedge.enabled = false;
     let balancer = Balancer::start(config);
     let client = Client::connect(balancer.address).await;
-    backend.wait_for(|counts| counts.open == 1).await.expect("it was dialled");
+    backend
+        .wait_for(|counts| counts.open == 1)
+        .await
+        .expect("it was dialled");
     client.reset();
-    backend.wait_for(|counts| counts.open == 0).await.expect("the dial was abandoned");
+    backend
+        .wait_for(|counts| counts.open == 0)
+        .await
+        .expect("the dial was abandoned");
     balancer.wait_for(SessionOutcome::Abandoned, 1).await;
     balancer.wait_until_empty().await;
 }
 
 #[tokio::test]
 async fn an_early_talker_is_rejected_where_asked_and_else_delivered_s14() {
-    for (policy, rejected) in
-        [(EarlyTalker::Reject, true), (EarlyTalker::Log, false), (EarlyTalker::Pass, false)]
-    {
-        let backend = sink("late.test", Script::good().delay(At::Greeting, Duration::from_millis(100)));
+    for (policy, rejected) in [
+        (EarlyTalker::Reject, true),
+        (EarlyTalker::Log, false),
+        (EarlyTalker::Pass, false),
+    ] {
+        let backend = sink(
+            "late.test",
+            Script::good().delay(At::Greeting, Duration::from_millis(100)),
+        );
         let mut config = config(&[backend.address()]);
         listener(&mut config).early_talker = policy;
         let balancer = Balancer::start(config);
@@ -407,7 +457,11 @@ async fn a_session_without_an_octet_ends_by_a_reset_of_both() {
     listener(&mut config).idle_timeout = Duration::from_millis(100);
     let balancer = Balancer::start(config);
     let mut client = greeted_by(&balancer, "one.test").await;
-    assert_eq!(client.expect_end().await, End::Rst, "it must not look complete (K4)");
+    assert_eq!(
+        client.expect_end().await,
+        End::Rst,
+        "it must not look complete (K4)"
+    );
     balancer.wait_for(SessionOutcome::IdleTimeout, 1).await;
     balancer.wait_until_empty().await;
 }
@@ -417,6 +471,7 @@ async fn a_reset_passes_through_k4() {
     let backend = sink("one.test", Script::good().reset_at(At::Mail));
     let balancer = Balancer::start(config(&[backend.address()]));
     let mut client = greeted_by(&balancer, "one.test").await;
+    client.ask("EHLO client.test", "250").await;
     client.say("MAIL FROM:<a@example.org>\r\n").await;
     assert_eq!(client.expect_end().await, End::Rst);
     balancer.wait_for(SessionOutcome::BackendReset, 1).await;
@@ -426,7 +481,11 @@ async fn a_reset_passes_through_k4() {
 async fn the_sessions_of_one_backend_can_be_cut() {
     let (one, two) = (good("one.test"), good("two.test"));
     let mut config = config(&[one.address(), two.address()]);
-    pool(&mut config).backends.get_mut("b0").expect("b0").max_connections = 1;
+    pool(&mut config)
+        .backends
+        .get_mut("b0")
+        .expect("b0")
+        .max_connections = 1;
     pool(&mut config).spill_when_full = true;
     let balancer = Balancer::start(config);
     let mut first = greeted_by(&balancer, "one.test").await;

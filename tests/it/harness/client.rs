@@ -8,22 +8,30 @@ use tokio::time::timeout;
 
 use super::PATIENCE;
 
-pub struct Client {
+pub(crate) struct Client {
     stream: BufReader<TcpStream>,
 }
 
 impl Client {
-    pub async fn connect(address: SocketAddr) -> Self {
-        let stream = timeout(PATIENCE, TcpStream::connect(address)).await.expect("in time");
-        Self { stream: BufReader::new(stream.expect("it accepts")) }
+    pub(crate) async fn connect(address: SocketAddr) -> Self {
+        let stream = timeout(PATIENCE, TcpStream::connect(address))
+            .await
+            .expect("in time");
+        Self {
+            stream: BufReader::new(stream.expect("it accepts")),
+        }
     }
 
-    pub async fn say(&mut self, octets: impl AsRef<[u8]>) {
-        self.stream.get_mut().write_all(octets.as_ref()).await.expect("the peer is there");
+    pub(crate) async fn say(&mut self, octets: impl AsRef<[u8]>) {
+        self.stream
+            .get_mut()
+            .write_all(octets.as_ref())
+            .await
+            .expect("the peer is there");
     }
 
     /// The next line without its CRLF; empty at the end.
-    pub async fn line(&mut self) -> String {
+    pub(crate) async fn line(&mut self) -> String {
         let mut line = Vec::new();
         let read = timeout(PATIENCE, self.stream.read_until(b'\n', &mut line)).await;
         read.expect("a line in time").expect("no reset");
@@ -31,7 +39,7 @@ impl Client {
     }
 
     /// A whole reply, which must begin so; its last line.
-    pub async fn expect(&mut self, start: &str) -> String {
+    pub(crate) async fn expect(&mut self, start: &str) -> String {
         loop {
             let line = self.line().await;
             assert!(line.starts_with(start), "expected {start:?}, got {line:?}");
@@ -42,13 +50,13 @@ impl Client {
     }
 
     /// Says a line and expects a reply.
-    pub async fn ask(&mut self, line: &str, start: &str) -> String {
+    pub(crate) async fn ask(&mut self, line: &str, start: &str) -> String {
         self.say(format!("{line}\r\n")).await;
         self.expect(start).await
     }
 
     /// One message.
-    pub async fn send_message(&mut self, body: &str) {
+    pub(crate) async fn send_message(&mut self, body: &str) {
         self.ask("MAIL FROM:<a@example.org>", "250").await;
         self.ask("RCPT TO:<b@example.net>", "250").await;
         self.ask("DATA", "354").await;
@@ -57,11 +65,18 @@ impl Client {
     }
 
     /// Expects the end without another octet; tells FIN from RST.
-    pub async fn expect_end(&mut self) -> End {
+    pub(crate) async fn expect_end(&mut self) -> End {
         let mut rest = Vec::new();
-        match timeout(PATIENCE, self.stream.read_to_end(&mut rest)).await.expect("an end in time") {
+        match timeout(PATIENCE, self.stream.read_to_end(&mut rest))
+            .await
+            .expect("an end in time")
+        {
             Ok(_) => {
-                assert!(rest.is_empty(), "unexpected: {:?}", String::from_utf8_lossy(&rest));
+                assert!(
+                    rest.is_empty(),
+                    "unexpected: {:?}",
+                    String::from_utf8_lossy(&rest)
+                );
                 End::Fin
             }
             Err(error) => {
@@ -72,28 +87,38 @@ impl Client {
     }
 
     /// Whether octets are waiting, without waiting for them.
-    pub fn heard_something(&self) -> bool {
+    pub(crate) fn heard_something(&self) -> bool {
         let mut octet = [0];
         !self.stream.buffer().is_empty()
-            || self.stream.get_ref().try_read(&mut octet).is_ok_and(|n| n > 0)
+            || self
+                .stream
+                .get_ref()
+                .try_read(&mut octet)
+                .is_ok_and(|n| n > 0)
     }
 
-    pub async fn end(&mut self) {
-        self.stream.get_mut().shutdown().await.expect("the peer is there");
+    pub(crate) async fn end(&mut self) {
+        self.stream
+            .get_mut()
+            .shutdown()
+            .await
+            .expect("the peer is there");
     }
 
-    pub fn local(&self) -> SocketAddr {
+    pub(crate) fn local(&self) -> SocketAddr {
         self.stream.get_ref().local_addr().expect("it is connected")
     }
 
-    pub fn reset(self) {
+    pub(crate) fn reset(self) {
         let socket = socket2::SockRef::from(self.stream.get_ref());
-        socket.set_linger(Some(std::time::Duration::ZERO)).expect("a socket option");
+        socket
+            .set_linger(Some(std::time::Duration::ZERO))
+            .expect("a socket option");
     }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub(crate) enum End {
     Fin,
     Rst,
 }
