@@ -7,6 +7,4 @@
 
 mod architecture;
 mod cli;
-mod harness;
-mod passthrough;
 mod sink;

@@ -1,0 +1,85 @@
+//! Rows that count and never time: system calls, instructions, allocations, bytes.
+
+use anyhow::Result;
+
+use super::Plan;
+use super::support::client::Work;
+use super::support::peer::Kind;
+use super::support::report::Report;
+
+/// One 10 KB session by lock-step client and sink.
+pub(super) fn session(plan: &Plan, report: &mut Report) -> Result<()> {
+    let row = "10 KB session, counted";
+    for &kind in &plan.kinds {
+        let (calls, which) =
+            plan.bench
+                .session_syscalls(kind, &Work::short(), plan.pick((50, 150), (20, 60)))?;
+        report.judge(row, "system calls / session", kind, calls, 54.0);
+        report.note(row, format!("`{kind}` system calls: {which}"));
+    }
+    for &kind in &plan.kinds {
+        if kind == Kind::HaproxySplice && plan.quick {
+            continue;
+        }
+        let counts = plan.pick((100, 600), (50, 250));
+        let cost = plan.bench.instructions(kind, &Work::short(), counts)?;
+        report.judge(
+            row,
+            "user instructions / session",
+            kind,
+            cost.per_session,
+            22_000.0,
+        );
+        // The task itself is one allocation; the budget is three beyond it.
+        report.judge(row, "allocations / session", kind, cost.allocations, 4.0);
+        if kind == Kind::Posthouse {
+            let top: Vec<String> = cost
+                .top
+                .iter()
+                .map(|(name, own)| format!("{own:.0} {name}"))
+                .collect();
+            report.note(
+                row,
+                format!("own instructions per session: {}", top.join(" · ")),
+            );
+        }
+    }
+    Ok(())
+}
+
+/// One 10 MB message; and what a megabyte more allocates.
+pub(super) fn bulk(plan: &Plan, report: &mut Report) -> Result<()> {
+    let row = "10 MB message, counted";
+    for &kind in &plan.kinds {
+        let calls = plan.bench.bulk_syscalls(kind, 10 << 20, plan.pick(9, 3))?;
+        report.judge(row, "system calls / message", kind, calls, 420.0);
+    }
+    if plan.has(Kind::Posthouse) {
+        let counts = plan.pick((20, 120), (10, 40));
+        let short = plan
+            .bench
+            .instructions(Kind::Posthouse, &Work::short(), counts)?;
+        let long = plan
+            .bench
+            .instructions(Kind::Posthouse, &Work::new(1, 1 << 20), counts)?;
+        let more = long.allocations - short.allocations;
+        report.judge(row, "allocations of 1 MB more", Kind::Posthouse, more, 0.5);
+    }
+    Ok(())
+}
+
+/// Sessions that sit after EHLO.
+pub(super) fn idle(plan: &Plan, report: &mut Report) -> Result<()> {
+    let row = "idle session after EHLO";
+    for &kind in &plan.kinds {
+        if kind == Kind::HaproxySplice {
+            continue;
+        }
+        let (private, proportional) = plan
+            .bench
+            .idle_memory(kind, plan.pick((1_000, 7_000), (500, 2_500)))?;
+        report.judge(row, "private bytes / session", kind, private, 2048.0);
+        report.add(row, "PSS bytes / session", kind, proportional);
+    }
+    Ok(())
+}

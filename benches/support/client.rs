@@ -1,0 +1,198 @@
+//! A blocking client that waits for every reply: what smtp-source sends, one write per step.
+//!
+//! The 10 KB session is HELO, MAIL, RCPT, DATA, a body of 10,240 octets with its dot in one write,
+//! QUIT: 13 chunks through a proxy. Bodies above 128 KiB go in writes of 128 KiB, as smtp-source's.
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+/// The usual patience for one reply.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+/// Octets of one write of a long body.
+const WRITE_MAX: usize = 128 * 1024;
+
+/// How far a session came before it failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    Connect,
+    Greeting,
+    Later,
+}
+
+/// Why a session failed.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) stage: Stage,
+    pub(crate) text: String,
+}
+
+/// What one session does.
+#[derive(Clone, Debug)]
+pub(crate) struct Work {
+    pub(crate) messages: u32,
+    body: Vec<u8>,
+}
+
+/// A greeted session.
+#[derive(Debug)]
+pub(crate) struct Client {
+    stream: TcpStream,
+    /// From the start of the connect to the end of the greeting.
+    pub(crate) greeted_after: Duration,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {}", self.stage, self.text)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl Failure {
+    fn new(stage: Stage, text: impl fmt::Display) -> Self {
+        Self {
+            stage,
+            text: text.to_string(),
+        }
+    }
+}
+
+impl Work {
+    /// `messages` messages of `octets` octets each (header, body and final dot).
+    pub(crate) fn new(messages: u32, octets: usize) -> Self {
+        let mut body = b"From: <a@client.example>\r\nTo: <b@sink.example>\r\n\r\n".to_vec();
+        let line = [b"x".repeat(78), b"\r\n".to_vec()].concat();
+        let end = octets.saturating_sub(b".\r\n".len());
+        while body.len() + line.len() <= end {
+            body.extend_from_slice(&line);
+        }
+        let rest = end.saturating_sub(body.len());
+        if rest > 2 {
+            body.extend_from_slice(&line[line.len() - rest..]);
+        }
+        body.extend_from_slice(b".\r\n");
+        Self { messages, body }
+    }
+
+    /// What is sent after the 354, dot included.
+    pub(crate) fn body(&self) -> &[u8] {
+        &self.body
+    }
+
+    /// The 10 KB session.
+    pub(crate) fn short() -> Self {
+        Self::new(1, 10_240)
+    }
+}
+
+impl Client {
+    /// Connects and waits for a 220.
+    pub(crate) fn connect(to: SocketAddr, patience: Duration) -> Result<Self, Failure> {
+        let began = Instant::now();
+        let stream = TcpStream::connect_timeout(&to, patience)
+            .map_err(|error| Failure::new(Stage::Connect, error))?;
+        let set = |stream: &TcpStream| -> io::Result<()> {
+            stream.set_nodelay(true)?;
+            stream.set_read_timeout(Some(patience))?;
+            stream.set_write_timeout(Some(patience))
+        };
+        set(&stream).map_err(|error| Failure::new(Stage::Connect, error))?;
+        let mut client = Self {
+            stream,
+            greeted_after: Duration::ZERO,
+        };
+        client.expect(*b"220", Stage::Greeting)?;
+        client.greeted_after = began.elapsed();
+        Ok(client)
+    }
+
+    /// Other patience for the replies to come.
+    pub(crate) fn set_patience(&mut self, patience: Duration) -> Result<(), Failure> {
+        self.stream
+            .set_read_timeout(Some(patience))
+            .map_err(|error| Failure::new(Stage::Later, error))
+    }
+
+    /// One command in one write, then its reply.
+    pub(crate) fn command(&mut self, line: &[u8], code: [u8; 3]) -> Result<(), Failure> {
+        self.stream
+            .write_all(line)
+            .map_err(|error| Failure::new(Stage::Later, error))?;
+        self.expect(code, Stage::Later)
+    }
+
+    /// HELO, messages, QUIT and the end of the connection.
+    pub(crate) fn finish(mut self, work: &Work) -> Result<(), Failure> {
+        self.command(b"HELO client.example\r\n", *b"250")?;
+        for _ in 0..work.messages {
+            self.command(b"MAIL FROM:<a@client.example>\r\n", *b"250")?;
+            self.command(b"RCPT TO:<b@sink.example>\r\n", *b"250")?;
+            self.command(b"DATA\r\n", *b"354")?;
+            for part in work.body.chunks(WRITE_MAX) {
+                self.stream
+                    .write_all(part)
+                    .map_err(|error| Failure::new(Stage::Later, error))?;
+            }
+            self.expect(*b"250", Stage::Later)?;
+        }
+        self.quit()
+    }
+
+    /// QUIT, its reply, and the end of the connection.
+    pub(crate) fn quit(mut self) -> Result<(), Failure> {
+        self.command(b"QUIT\r\n", *b"221")?;
+        match self.stream.read(&mut [0; 16]) {
+            Ok(0) => Ok(()),
+            Ok(_) => Err(Failure::new(Stage::Later, "octets after the 221")),
+            Err(error) => Err(Failure::new(Stage::Later, error)),
+        }
+    }
+
+    fn expect(&mut self, code: [u8; 3], stage: Stage) -> Result<(), Failure> {
+        let mut buffer = [0; 512];
+        let mut filled = 0;
+        loop {
+            let octets = self
+                .stream
+                .read(&mut buffer[filled..])
+                .map_err(|error| Failure::new(stage, error))?;
+            if octets == 0 {
+                return Err(Failure::new(stage, "the connection ended"));
+            }
+            filled += octets;
+            if is_whole_reply(&buffer[..filled]) {
+                break;
+            }
+            if filled == buffer.len() {
+                return Err(Failure::new(stage, "a reply longer than 512 octets"));
+            }
+        }
+        if buffer.starts_with(&code) {
+            return Ok(());
+        }
+        let text = String::from_utf8_lossy(&buffer[..filled])
+            .trim_end()
+            .to_owned();
+        Err(Failure::new(stage, text))
+    }
+}
+
+/// One whole session.
+pub(crate) fn run_session(to: SocketAddr, work: &Work) -> Result<(), Failure> {
+    Client::connect(to, PATIENCE)?.finish(work)
+}
+
+/// Whether the last line is there and is a final one (RFC 5321 §4.2.1).
+pub(crate) fn is_whole_reply(octets: &[u8]) -> bool {
+    let Some(lines) = octets.strip_suffix(b"\r\n") else {
+        return false;
+    };
+    let last = lines
+        .rsplit(|octet| *octet == b'\n')
+        .next()
+        .unwrap_or(lines);
+    last.get(3).is_none_or(|separator| *separator == b' ')
+}

@@ -1,0 +1,425 @@
+//! The balancers under comparison: one configuration each, one worker, the same listener, the same
+//! backends, the same timeouts. A new peer is one more [`Kind`] and one more configuration.
+
+use std::fmt::{self, Write as _};
+use std::fs::{self, File};
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::Signal;
+
+use super::client::{Client, PATIENCE};
+use super::process::{Process, pinned};
+use super::{callgrind, free_port, loopback, tools};
+
+/// How long a peer may take to serve its first session.
+const READY_MAX: Duration = Duration::from_mins(1);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Kind {
+    /// No balancer: the client speaks to the first backend.
+    Direct,
+    Haproxy,
+    /// `option splice-request` and `splice-response`.
+    HaproxySplice,
+    Nginx,
+    Posthouse,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Logs {
+    Off,
+    /// One line per session, to a file.
+    On,
+}
+
+/// Whether the peer looks after its backends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Health {
+    /// No probes and nothing noticed: for measuring costs.
+    Off,
+    /// As an operator would set it: for the failover rows.
+    On,
+}
+
+/// How the process is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Run {
+    Plain,
+    Callgrind,
+    /// With a master process (HAProxy, nginx), so that it can be told to reload.
+    Reloadable,
+}
+
+/// What all peers are told.
+#[derive(Clone, Debug)]
+pub(crate) struct Setup {
+    pub(crate) folder: PathBuf,
+    pub(crate) posthouse: PathBuf,
+    /// Where the mail goes, with a weight each.
+    pub(crate) backends: Vec<(SocketAddr, u32)>,
+    pub(crate) logs: Logs,
+    pub(crate) health: Health,
+    pub(crate) run: Run,
+    pub(crate) cpu: Option<usize>,
+}
+
+/// A running balancer (or none).
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) kind: Kind,
+    pub(crate) port: u16,
+    /// Of the status endpoint (posthouse only).
+    pub(crate) admin: Option<SocketAddr>,
+    pub(crate) process: Option<Process>,
+    folder: PathBuf,
+    setup: Setup,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Direct => "direct",
+            Self::Haproxy => "haproxy",
+            Self::HaproxySplice => "haproxy-splice",
+            Self::Nginx => "nginx",
+            Self::Posthouse => "posthouse",
+        })
+    }
+}
+
+impl From<Kind> for String {
+    fn from(kind: Kind) -> Self {
+        kind.to_string()
+    }
+}
+
+impl Kind {
+    pub(crate) const PROXIES: [Self; 4] = [
+        Self::Haproxy,
+        Self::HaproxySplice,
+        Self::Nginx,
+        Self::Posthouse,
+    ];
+
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        [Self::Direct]
+            .into_iter()
+            .chain(Self::PROXIES)
+            .find(|kind| kind.to_string() == name)
+    }
+
+    fn file(self) -> &'static str {
+        match self {
+            Self::Direct => "none",
+            Self::Haproxy | Self::HaproxySplice => "haproxy.cfg",
+            Self::Nginx => "nginx.conf",
+            Self::Posthouse => "posthouse.toml",
+        }
+    }
+}
+
+impl Peer {
+    /// Starts it and waits until it has relayed a greeting.
+    pub(crate) fn start(kind: Kind, setup: &Setup) -> Result<Self> {
+        let mut last = None;
+        // Another process may take the port between our look and the bind.
+        for _ in 0..3 {
+            match Self::start_once(kind, setup) {
+                Ok(peer) => return Ok(peer),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.context("three tries were made")?)
+    }
+
+    fn start_once(kind: Kind, setup: &Setup) -> Result<Self> {
+        let port = match kind {
+            Kind::Direct => setup.backends.first().context("no backend")?.0.port(),
+            _ => free_port()?,
+        };
+        let folder = setup.folder.join(format!("{kind}-{port}"));
+        fs::create_dir_all(&folder)?;
+        let admin = match kind {
+            Kind::Posthouse => Some(loopback(1, free_port()?)),
+            _ => None,
+        };
+        let mut peer = Self {
+            kind,
+            port,
+            admin,
+            process: None,
+            folder,
+            setup: setup.clone(),
+        };
+        if kind != Kind::Direct {
+            peer.write_configuration(&setup.backends)?;
+            peer.process = Some(peer.spawn()?);
+            peer.await_greeting()?;
+        }
+        Ok(peer)
+    }
+
+    /// Where clients connect. Any number gives the same balancer at another loopback address.
+    pub(crate) fn address(&self, number: u16) -> SocketAddr {
+        match self.kind {
+            Kind::Direct => {
+                let (at, _) = self.setup.backends[usize::from(number) % self.setup.backends.len()];
+                at
+            }
+            _ => loopback(number.max(1), self.port),
+        }
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The running process.
+    pub(crate) fn running(&self) -> Result<&Process> {
+        self.process
+            .as_ref()
+            .context("no process without a balancer")
+    }
+
+    pub(crate) fn cpu_ns(&self) -> u64 {
+        self.process.as_ref().map_or(0, Process::cpu_ns)
+    }
+
+    /// Writes the configuration anew, for a reload.
+    pub(crate) fn write_configuration(&self, backends: &[(SocketAddr, u32)]) -> Result<()> {
+        let text = match self.kind {
+            Kind::Direct => return Ok(()),
+            Kind::Haproxy | Kind::HaproxySplice => self.haproxy(backends),
+            Kind::Nginx => self.nginx(backends),
+            Kind::Posthouse => self.posthouse(backends),
+        };
+        // Written aside and renamed, so that no reload reads half a file.
+        let path = self.folder.join(self.kind.file());
+        let aside = self.folder.join("aside");
+        fs::write(&aside, text)?;
+        Ok(fs::rename(aside, path)?)
+    }
+
+    /// Tells it to take the configuration anew; does not wait.
+    pub(crate) fn reload(&self) -> Result<()> {
+        match self.kind {
+            Kind::Direct => Ok(()),
+            Kind::Haproxy | Kind::HaproxySplice => self.running()?.signal(Signal::USR2),
+            Kind::Nginx | Kind::Posthouse => self.running()?.signal(Signal::HUP),
+        }
+    }
+
+    /// Ends it in good order: under callgrind the counts are written then.
+    pub(crate) fn stop(mut self) -> Result<()> {
+        if let Some(process) = &mut self.process {
+            process.end_with(Signal::TERM)?;
+        }
+        Ok(())
+    }
+
+    /// The body of an admin endpoint's answer.
+    pub(crate) fn admin_get(&self, path: &str) -> Result<String> {
+        let admin = self.admin.context("no status endpoint")?;
+        let mut stream = TcpStream::connect(admin)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n"
+        )?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        Ok(text
+            .split_once("\r\n\r\n")
+            .map(|(_, body)| body.to_owned())
+            .unwrap_or_default())
+    }
+
+    fn spawn(&self) -> Result<Process> {
+        let program = match self.kind {
+            Kind::Direct => bail!("no program"),
+            Kind::Haproxy | Kind::HaproxySplice => tools::HAPROXY.ensure()?,
+            Kind::Nginx => tools::NGINX.ensure()?,
+            Kind::Posthouse => self.setup.posthouse.clone(),
+        };
+        let mut command = match self.setup.run {
+            Run::Callgrind => callgrind::command(&program, &self.folder)?,
+            Run::Plain | Run::Reloadable => pinned(self.setup.cpu, &program),
+        };
+        let file = self.folder.join(self.kind.file());
+        match self.kind {
+            Kind::Direct => {}
+            Kind::Haproxy | Kind::HaproxySplice => {
+                let mode = if self.setup.run == Run::Reloadable {
+                    "-Ws"
+                } else {
+                    "-db"
+                };
+                command.arg(mode).arg("-f").arg(&file);
+            }
+            Kind::Nginx => {
+                command.arg("-p").arg(&self.folder).arg("-c").arg(&file);
+            }
+            Kind::Posthouse => {
+                command.arg("run").arg("-c").arg(&file);
+            }
+        }
+        let log = File::create(self.folder.join("output.log"))?;
+        command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        Process::spawn(&mut command)
+    }
+
+    fn await_greeting(&mut self) -> Result<()> {
+        let began = Instant::now();
+        let mut last = String::new();
+        while began.elapsed() < READY_MAX {
+            let ended = self.process.as_mut().and_then(Process::ended);
+            if let Some(status) = ended {
+                bail!("{} ended ({status}): {}", self.kind, self.output());
+            }
+            match Client::connect(self.address(1), PATIENCE) {
+                Ok(client) => return client.quit().context("the first session"),
+                Err(failure) => last = failure.to_string(),
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        bail!(
+            "{} serves nothing after {READY_MAX:?} ({last}): {}",
+            self.kind,
+            self.output()
+        )
+    }
+
+    fn output(&self) -> String {
+        let text = fs::read_to_string(self.folder.join("output.log")).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().rev().take(10).collect();
+        lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+    }
+
+    fn haproxy(&self, backends: &[(SocketAddr, u32)]) -> String {
+        let mut text = String::from(
+            "global\n  nbthread 1\n  maxconn 9000\n  maxpipes 100\n\ndefaults\n  mode tcp\n  \
+             timeout connect 3s\n  timeout client 660s\n  timeout server 660s\n  retries 3\n  \
+             option redispatch\n  balance leastconn\n",
+        );
+        if self.kind == Kind::HaproxySplice {
+            text.push_str("  option splice-request\n  option splice-response\n");
+        }
+        if self.setup.logs == Logs::On {
+            text.push_str("  log stdout format raw local0\n  option tcplog\n");
+        }
+        let _ = writeln!(
+            text,
+            "\nfrontend mx\n  bind 0.0.0.0:{} backlog 4096",
+            self.port
+        );
+        text.push_str("  default_backend mx\n\nbackend mx\n");
+        if self.setup.health == Health::On {
+            text.push_str("  option smtpchk EHLO bench.example\n");
+            text.push_str("  default-server check inter 2s fall 3 rise 2\n");
+        }
+        for (number, (at, weight)) in backends.iter().enumerate() {
+            let _ = writeln!(text, "  server b{number} {at} weight {weight}");
+        }
+        text
+    }
+
+    fn nginx(&self, backends: &[(SocketAddr, u32)]) -> String {
+        let folder = self.folder.display();
+        let mut text = format!(
+            "load_module {};\ndaemon off;\nmaster_process {};\nworker_processes 1;\nuser root;\n\
+             pid {folder}/nginx.pid;\nerror_log stderr crit;\nworker_rlimit_nofile 20000;\n\
+             events {{ worker_connections 19000; }}\nstream {{\n",
+            tools::STREAM_MODULE,
+            if self.setup.run == Run::Callgrind {
+                "off"
+            } else {
+                "on"
+            },
+        );
+        match self.setup.logs {
+            Logs::Off => text.push_str("  access_log off;\n"),
+            Logs::On => {
+                let _ = writeln!(
+                    text,
+                    "  log_format session '$remote_addr:$remote_port [$time_local] $upstream_addr \
+                     $status $bytes_received $bytes_sent $upstream_connect_time \
+                     $upstream_first_byte_time $session_time';\n  access_log {folder}/access.log \
+                     session;"
+                );
+            }
+        }
+        text.push_str("  upstream mx {\n    least_conn;\n");
+        let noticed = match self.setup.health {
+            Health::Off => "max_fails=0",
+            Health::On => "max_fails=1 fail_timeout=10s",
+        };
+        for (at, weight) in backends {
+            let _ = writeln!(text, "    server {at} weight={weight} {noticed};");
+        }
+        let _ = writeln!(
+            text,
+            "  }}\n  server {{\n    listen 0.0.0.0:{} backlog=4096;\n    proxy_pass mx;\n    \
+             proxy_buffer_size 16k;\n    proxy_connect_timeout 3s;\n    proxy_timeout 660s;\n  \
+             }}\n}}",
+            self.port
+        );
+        text
+    }
+
+    fn posthouse(&self, backends: &[(SocketAddr, u32)]) -> String {
+        let sessions = self.setup.logs == Logs::On;
+        let mut text = format!(
+            "workers = 1\nhostname = \"bench.example\"\n\n[log]\nlevel = \"{}\"\nsessions = \
+             {sessions}\n\n[listeners.mx]\nbind = [\"0.0.0.0:{}\"]\nmode = \"passthrough\"\npool = \
+             \"mx\"\n\n[pools.mx]\nbalance = \"least-connections\"\nidentity = \"none\"\n",
+            if sessions { "info" } else { "error" },
+            self.port,
+        );
+        if let Some(admin) = self.admin {
+            let _ = writeln!(text, "\n[admin]\nbind = \"{admin}\"");
+        }
+        if self.setup.health == Health::Off {
+            text.push_str("\n[pools.mx.health]\nprobe = false\n");
+        }
+        text.push_str("\n[pools.mx.backends]\n");
+        for (number, (at, weight)) in backends.iter().enumerate() {
+            let _ = writeln!(
+                text,
+                "b{number} = {{ address = \"{at}\", weight = {weight} }}"
+            );
+        }
+        text
+    }
+}
+
+/// smtp-sink on every loopback address of a port, as all peers' backend.
+pub(crate) fn start_smtp_sink(cpu: Option<usize>) -> Result<(Process, u16)> {
+    let program = tools::SMTP_SINK.ensure()?;
+    let port = free_port()?;
+    let mut command: Command = pinned(cpu, &program);
+    command
+        .args(["-u", "postfix", "-h", "sink.example", "-m", "8000"])
+        .arg(format!("0.0.0.0:{port}"))
+        .arg("4096")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
+    let process = Process::spawn(&mut command)?;
+    let began = Instant::now();
+    while began.elapsed() < PATIENCE {
+        if let Ok(client) = Client::connect(loopback(1, port), PATIENCE) {
+            client.quit()?;
+            return Ok((process, port));
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    bail!("smtp-sink does not listen on port {port}")
+}

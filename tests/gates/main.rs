@@ -1,0 +1,254 @@
+//! Gates that count and never time: system calls, instructions, allocations and bytes of a session.
+//!
+//! They run the release binary (`POSTHOUSE_BIN`, or one that they build) against lock-step peers, so
+//! a slower machine changes nothing. strace and valgrind are installed with apt-get if missing. The
+//! budgets are those of the README; a failure prints which calls or functions are too many.
+
+mod rulers;
+#[path = "../../benches/support/mod.rs"]
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+
+use anyhow::{Context, Result, bail};
+
+use support::client::Work;
+use support::measure::{Bench, Instructions, at_most};
+use support::peer::Kind;
+use support::process::Process;
+use support::statistics::slope;
+use support::{callgrind, process};
+
+/// System calls of one 10 KB session.
+const SESSION_SYSCALLS_MAX: f64 = 54.0;
+/// System calls of one 10 MB message in a session of its own.
+const BULK_SYSCALLS_MAX: f64 = 420.0;
+/// User instructions of one 10 KB session.
+const INSTRUCTIONS_MAX: f64 = 22_000.0;
+/// Allocations of one session: its task and three more.
+const ALLOCATIONS_MAX: f64 = 4.0;
+/// Allocations that a megabyte more may bring: none, but for the odd growth of a shared buffer.
+const CHUNK_ALLOCATIONS_MAX: f64 = 0.5;
+/// Private memory of one session that idles after EHLO, in bytes.
+const IDLE_BYTES_MAX: f64 = 2_048.0;
+/// A pick among 10,000 against a pick among 10.
+const PICK_GROWTH_MAX: f64 = 4.0;
+
+/// One gate at a time: they would not falsify each other, but they would take longer.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// The binaries under test, built once per process.
+static BINARIES: LazyLock<Result<Binaries, String>> =
+    LazyLock::new(|| Binaries::find().map_err(|error| format!("{error:#}")));
+
+struct Binaries {
+    posthouse: PathBuf,
+    compare: PathBuf,
+}
+
+#[test]
+fn a_10_kb_session_makes_at_most_54_system_calls() -> Result<()> {
+    let (bench, _turn) = bench("session-syscalls")?;
+    let (calls, which) = bench.session_syscalls(Kind::Posthouse, &Work::short(), (50, 150))?;
+    at_most(
+        "system calls per 10 KB session",
+        calls,
+        SESSION_SYSCALLS_MAX,
+        &which,
+    )
+}
+
+#[test]
+fn a_10_mb_message_makes_at_most_420_system_calls() -> Result<()> {
+    let (bench, _turn) = bench("bulk-syscalls")?;
+    let calls = bench.bulk_syscalls(Kind::Posthouse, 10 << 20, 9)?;
+    at_most(
+        "system calls per 10 MB message",
+        calls,
+        BULK_SYSCALLS_MAX,
+        "the middle of 9 messages",
+    )
+}
+
+#[test]
+fn a_session_takes_22_000_instructions_and_three_allocations_beyond_its_task() -> Result<()> {
+    let (bench, _turn) = bench("instructions")?;
+    let cost = bench.instructions(Kind::Posthouse, &Work::short(), (100, 600))?;
+    let top = describe(&cost);
+    at_most(
+        "user instructions per 10 KB session",
+        cost.per_session,
+        INSTRUCTIONS_MAX,
+        &top,
+    )?;
+    at_most(
+        "allocations per session",
+        cost.allocations,
+        ALLOCATIONS_MAX,
+        &top,
+    )
+}
+
+#[test]
+fn a_relayed_chunk_allocates_nothing() -> Result<()> {
+    let (bench, _turn) = bench("chunk-allocations")?;
+    let short = bench.instructions(Kind::Posthouse, &Work::short(), (20, 120))?;
+    let long = bench.instructions(Kind::Posthouse, &Work::new(1, 1 << 20), (20, 120))?;
+    let more = long.allocations - short.allocations;
+    at_most(
+        "allocations of 1 MB more",
+        more,
+        CHUNK_ALLOCATIONS_MAX,
+        &describe(&long),
+    )
+}
+
+#[test]
+fn an_idle_session_holds_at_most_2_kb() -> Result<()> {
+    let (bench, _turn) = bench("idle")?;
+    let (private, proportional) = bench.idle_memory(Kind::Posthouse, (1_000, 7_000))?;
+    let detail = format!("proportional: {proportional:.0}");
+    at_most(
+        "private bytes per idle session",
+        private,
+        IDLE_BYTES_MAX,
+        &detail,
+    )
+}
+
+#[test]
+fn choosing_among_10_000_costs_at_most_four_times_choosing_among_10() -> Result<()> {
+    let (bench, _turn) = bench("pick")?;
+    let binaries = binaries()?;
+    for policy in [
+        "least-connections",
+        "round-robin",
+        "random-two",
+        "source-hash",
+        "first",
+    ] {
+        let cost = |backends: u32| -> Result<f64> {
+            let counted =
+                |picks: u32| count_picks(&bench.folder, binaries, policy, backends, picks);
+            Ok(slope((1_000, counted(1_000)?), (5_000, counted(5_000)?)))
+        };
+        let (ten, most) = (cost(10)?, cost(10_000)?);
+        let detail = format!("{policy}: {ten:.0} and {most:.0} instructions");
+        at_most(
+            &format!("{policy}: 10,000 / 10"),
+            most / ten,
+            PICK_GROWTH_MAX,
+            &detail,
+        )?;
+    }
+    Ok(())
+}
+
+fn count_picks(
+    folder: &Path,
+    binaries: &Binaries,
+    policy: &str,
+    backends: u32,
+    picks: u32,
+) -> Result<f64> {
+    let mut command = callgrind::command(&binaries.compare, folder)?;
+    command
+        .args([
+            "role",
+            "pick",
+            policy,
+            &backends.to_string(),
+            &picks.to_string(),
+        ])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
+    let status = Process::spawn(&mut command)?.wait()?;
+    if !status.success() {
+        bail!("picking under callgrind ended with {status}");
+    }
+    Ok(callgrind::read(folder)?.instructions as f64)
+}
+
+fn describe(cost: &Instructions) -> String {
+    let lines: Vec<String> = cost
+        .top
+        .iter()
+        .map(|(name, own)| format!("{own:9.0}  {name}"))
+        .collect();
+    format!(
+        "own instructions per session, the most expensive functions:\n{}",
+        lines.join("\n")
+    )
+}
+
+/// A folder of its own for the gate, and its turn.
+fn bench(name: &str) -> Result<(Bench, MutexGuard<'static, ()>)> {
+    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    process::raise_descriptor_limit()?;
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("gate-{name}"));
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder)?;
+    Ok((
+        Bench {
+            folder,
+            posthouse: binaries()?.posthouse.clone(),
+        },
+        turn,
+    ))
+}
+
+fn binaries() -> Result<&'static Binaries> {
+    BINARIES
+        .as_ref()
+        .map_err(|error| anyhow::anyhow!("{error}"))
+}
+
+impl Binaries {
+    /// From `POSTHOUSE_BIN` and `POSTHOUSE_COMPARE`, or built in the release profile.
+    fn find() -> Result<Self> {
+        let given = |name: &str| std::env::var_os(name).map(PathBuf::from);
+        if let (Some(posthouse), Some(compare)) =
+            (given("POSTHOUSE_BIN"), given("POSTHOUSE_COMPARE"))
+        {
+            return Ok(Self { posthouse, compare });
+        }
+        let built = Command::new(env!("CARGO"))
+            .args([
+                "build",
+                "--release",
+                "--bin",
+                "posthouse",
+                "--bench",
+                "compare",
+            ])
+            .args(["--message-format", "json-render-diagnostics"])
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .stderr(Stdio::inherit())
+            .output()
+            .context("cannot run cargo")?;
+        if !built.status.success() {
+            bail!("the release build failed ({})", built.status);
+        }
+        let executables: Vec<(String, PathBuf)> = String::from_utf8_lossy(&built.stdout)
+            .lines()
+            .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+            .filter_map(|message| {
+                let name = message["target"]["name"].as_str()?.to_owned();
+                Some((name, PathBuf::from(message["executable"].as_str()?)))
+            })
+            .collect();
+        let named = |name: &str| {
+            let found = executables.iter().find(|(target, _)| target == name);
+            found
+                .map(|(_, path)| path.clone())
+                .with_context(|| format!("cargo built no {name}"))
+        };
+        Ok(Self {
+            posthouse: given("POSTHOUSE_BIN").map_or_else(|| named("posthouse"), Ok)?,
+            compare: given("POSTHOUSE_COMPARE").map_or_else(|| named("compare"), Ok)?,
+        })
+    }
+}
