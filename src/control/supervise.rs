@@ -7,7 +7,6 @@
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -152,7 +151,7 @@ async fn drain(
     let shared = handle.shared();
     let limit = shared.current.load().config.shutdown_timeout;
     let since = Instant::now();
-    let sessions = shared.sessions.load(Ordering::Relaxed);
+    let sessions = shared.sessions();
     tracing::info!(sessions, limit = ?limit, "drain.begin");
     service::stopping(limit);
     shared.start_draining();
@@ -165,7 +164,7 @@ async fn drain(
     loop {
         tokio::select! {
             _ = ticks.tick() => {
-                let left = shared.sessions.load(Ordering::Relaxed);
+                let left = shared.sessions();
                 if left == 0 && since.elapsed() >= DRAIN_MIN {
                     return Ended::Clean;
                 }
@@ -188,7 +187,7 @@ async fn drain(
 /// The sessions that are left are about to be cut.
 fn cut(handle: &Handle) -> Ended {
     handle.shared().start_draining();
-    match handle.shared().sessions.load(Ordering::Relaxed) {
+    match handle.shared().sessions() {
         0 => Ended::Clean,
         sessions => {
             tracing::warn!(sessions, "drain.cut");

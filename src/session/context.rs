@@ -143,17 +143,11 @@ impl Context {
 
     /// Whether the process may take one more session.
     pub(super) fn has_room(&self) -> bool {
-        let sessions: u64 = self
-            .shared
-            .workers
-            .iter()
-            .map(|worker| worker.sessions.value())
-            .sum();
         let limit = self
             .shared
             .session_limit
             .load(std::sync::atomic::Ordering::Relaxed);
-        sessions <= u64::from(limit)
+        self.shared.sessions() <= limit
     }
 }
 

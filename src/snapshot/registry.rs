@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
@@ -26,8 +25,6 @@ pub struct ListenerState {
     pub clients: Arc<ClientLimits>,
     /// The accept rate of all workers.
     pub accept_rate: AcceptRate,
-    /// Sessions now, over all workers: read against `max_sessions`.
-    pub active: AtomicU32,
 }
 
 /// A pool's stable index and what outlives its generations.
@@ -125,8 +122,7 @@ impl Registry {
                         counters: Shards::new(shards),
                         clients: ClientLimits::new(),
                         accept_rate: AcceptRate::default(),
-                        active: AtomicU32::new(0),
-                    })
+                            })
                 }),
         )
     }

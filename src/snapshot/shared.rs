@@ -37,8 +37,6 @@ pub struct Shared {
     pub started: Instant,
     /// The same on the wall clock.
     pub started_at: SystemTime,
-    /// Sessions now, of the whole process.
-    pub sessions: AtomicU32,
     /// The most there may be: `max_sessions`, or what the descriptor limit allows.
     pub session_limit: AtomicU32,
     /// The descriptor limit in force.
@@ -67,11 +65,16 @@ impl Shared {
             telemetry,
             started: started.0,
             started_at: started.1,
-            sessions: AtomicU32::new(0),
             session_limit: AtomicU32::new(session_limit),
             descriptor_limit,
             phase: AtomicU8::new(0),
         })
+    }
+
+    /// Sessions now, of the whole process: the sum of what each worker counts for itself.
+    pub fn sessions(&self) -> u32 {
+        let sessions: u64 = self.workers.iter().map(|worker| worker.sessions.value()).sum();
+        u32::try_from(sessions).unwrap_or(u32::MAX)
     }
 
     /// What the process is doing.
