@@ -11,7 +11,7 @@ use super::near;
 use super::read::Everything;
 use super::read_listener::ListenerRead;
 use super::read_pool::PoolRead;
-use super::section::Report;
+use super::report::Report;
 use super::value::Wrong;
 
 pub(super) fn across_tables(all: &Everything, report: &Report) {
@@ -20,7 +20,10 @@ pub(super) fn across_tables(all: &Everything, report: &Report) {
         report.error(&all.top, Wrong::new("there is no listener", help));
     }
     pools_exist(all, report);
-    pools_are_used(all, report);
+    // With errors it may be a listener that could not be read.
+    if !report.has_errors() {
+        pools_are_used(all, report);
+    }
     let binds = binds(all, report);
     loops(all, &binds, report);
     for (name, pool) in &all.pools {
@@ -63,13 +66,15 @@ fn pools_are_used(all: &Everything, report: &Report) {
     }
 }
 
+/// Addresses we listen on, each with the name of its owner, by port.
+type Binds<'a> = BTreeMap<u16, Vec<(SocketAddr, &'a str)>>;
+
 /// All addresses we listen on; two that meet are a mistake.
-fn binds<'a>(all: &'a Everything, report: &Report) -> Vec<(SocketAddr, &'a str)> {
-    let mut taken: Vec<(SocketAddr, &str)> = Vec::new();
+fn binds<'a>(all: &'a Everything, report: &Report) -> Binds<'a> {
+    let mut taken = Binds::new();
     let listeners = all.listeners.iter().flat_map(|(name, read)| {
-        read.binds
-            .iter()
-            .map(move |(address, place)| (*address, &**name, place))
+        let binds = read.binds.iter();
+        binds.map(move |(address, place)| (*address, &**name, place))
     });
     let admin = all.config.admin.as_ref().zip(all.admin_bind.as_ref());
     let admin = admin.and_then(|(admin, place)| match &admin.bind {
@@ -77,7 +82,10 @@ fn binds<'a>(all: &'a Everything, report: &Report) -> Vec<(SocketAddr, &'a str)>
         AdminBind::Unix { .. } => None,
     });
     for (address, owner, place) in listeners.chain(admin) {
-        if let Some((first, first_owner)) = taken.iter().find(|(first, _)| meet(*first, address)) {
+        let same_port = taken.entry(address.port()).or_default();
+        if let Some((first, first_owner)) =
+            same_port.iter().find(|(first, _)| meet(*first, address))
+        {
             let message = if *first == address {
                 format!("{address} is already bound by {first_owner}")
             } else {
@@ -86,7 +94,7 @@ fn binds<'a>(all: &'a Everything, report: &Report) -> Vec<(SocketAddr, &'a str)>
             let help = "give each address and port to one listener only";
             report.error(place, Wrong::new(message, help));
         }
-        taken.push((address, owner));
+        same_port.push((address, owner));
     }
     taken
 }
@@ -102,16 +110,19 @@ fn meet(one: SocketAddr, other: SocketAddr) -> bool {
 }
 
 /// Rule M5a: a backend that is one of our own listeners would go round for ever.
-fn loops(all: &Everything, binds: &[(SocketAddr, &str)], report: &Report) {
+fn loops(all: &Everything, binds: &Binds<'_>, report: &Report) {
     for pool in all.pools.values() {
         for (name, place) in &pool.backends {
             let Some(backend) = pool.pool.backends.get(name) else {
                 continue;
             };
-            let Some((bind, owner)) = binds
+            let same_port = binds
+                .get(&backend.address.port())
+                .map_or(&[][..], Vec::as_slice);
+            let own = same_port
                 .iter()
-                .find(|(bind, _)| leads_to(&backend.address, *bind))
-            else {
+                .find(|(bind, _)| leads_to(&backend.address, *bind));
+            let Some((bind, owner)) = own else {
                 continue;
             };
             let wrong = Wrong::new(

@@ -14,6 +14,7 @@ mod read;
 mod read_listener;
 mod read_pool;
 mod reference;
+mod report;
 mod section;
 mod value;
 mod words;
@@ -99,5 +100,91 @@ pub fn fuzz_parse(data: &[u8]) {
             let _ = errors.render(Color::On);
             let _ = errors.render(Color::Off);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read_nothing(_: &Path) -> io::Result<String> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+
+    #[test]
+    fn the_name_of_the_machine_is_the_default_and_must_be_a_host_name() {
+        let text = "[listeners.mx]\nbind = \"[::]:25\"\npool = \"mx\"\n\
+                    [pools.mx.backends]\nmx1 = { address = \"10.0.0.11:25\" }\n";
+        let load = |machine| parse(text, Path::new("a.toml"), machine, &read_nothing);
+        let config = load("mx7.example.org").expect("a good file").config;
+        assert_eq!(&*config.hostname, "mx7.example.org");
+        assert_eq!(&*config.pools["mx"].health.ehlo_name, "mx7.example.org");
+        let shutting_down = &config.listeners["mx"].replies.shutting_down;
+        assert_eq!(&**shutting_down, "421 4.3.2 mx7.example.org shutting down");
+        for machine in ["", "(none)", "two words", "x\r\n250 ok"] {
+            let errors = load(machine).expect_err("no name to greet with");
+            assert_eq!(errors.mistakes().len(), 1, "{machine:?}");
+            assert!(
+                errors.mistakes()[0]
+                    .help
+                    .as_deref()
+                    .is_some_and(|h| h.contains("hostname"))
+            );
+        }
+    }
+
+    #[test]
+    fn a_line_ending_of_windows_is_no_mistake_and_does_not_shift_places() {
+        let errors = parse(
+            "watch = true\r\nwrkers = 1\r\n",
+            Path::new("a.toml"),
+            "h",
+            &read_nothing,
+        )
+        .expect_err("an unknown key");
+        let place = |m: &Mistake| (m.path == "wrkers").then_some((m.line, m.column));
+        assert_eq!(errors.mistakes().iter().find_map(place), Some((2, 1)));
+        assert!(errors.render(Color::Off).contains("2 | wrkers = 1\n"));
+    }
+
+    proptest! {
+        /// Promise 5 begins here: whatever the octets, the answer is a value.
+        #[test]
+        fn parsing_never_panics_on_any_octets(data in proptest::collection::vec(any::<u8>(), 0..400)) {
+            fuzz_parse(&data);
+        }
+
+        /// Cuts, doubles and swaps parts of the reference, where almost everything is almost right.
+        #[test]
+        fn parsing_never_panics_on_a_mutated_reference(
+            edits in proptest::collection::vec((any::<prop::sample::Index>(), 0_usize..60, edit()), 1..12)
+        ) {
+            let mut text: Vec<char> = reference().lines().filter(|line| !line.starts_with("# "))
+                .flat_map(|line| line.chars().chain(['\n']))
+                .collect();
+            for (at, length, edit) in edits {
+                let at = at.index(text.len().max(1)).min(text.len());
+                let end = (at + length).min(text.len());
+                text.splice(at..end, edit.chars());
+            }
+            let text: String = text.into_iter().collect();
+            fuzz_parse(text.as_bytes());
+        }
+    }
+
+    fn edit() -> impl Strategy<Value = String> {
+        prop_oneof![
+            Just(String::new()),
+            Just("\"".to_owned()),
+            Just("[".to_owned()),
+            Just("]\n".to_owned()),
+            Just("{ a = [{ b = 1 }] }".to_owned()),
+            Just("99999999999999999999999".to_owned()),
+            Just("\n[pools.mx]\n".to_owned()),
+            Just("\u{1F4EE}é".to_owned()),
+            "[ -~]{0,12}",
+        ]
     }
 }

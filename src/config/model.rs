@@ -4,6 +4,7 @@
 //! (spans, units, absent keys) does not survive into this model.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -355,6 +356,26 @@ pub enum BackendAddress {
         /// The port.
         port: u16,
     },
+}
+
+impl BackendAddress {
+    /// The port.
+    pub fn port(&self) -> u16 {
+        match self {
+            Self::Literal(address) => address.port(),
+            Self::Name { port, .. } => *port,
+        }
+    }
+}
+
+/// As the configuration writes it.
+impl fmt::Display for BackendAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Literal(address) => address.fmt(f),
+            Self::Name { host, port } => write!(f, "{host}:{port}"),
+        }
+    }
 }
 
 impl Replies {

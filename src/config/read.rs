@@ -14,7 +14,8 @@ use super::mistake::{ConfigErrors, Source};
 use super::model::{Admin, AdminBind, Config, Log};
 use super::read_listener::{self, ListenerRead};
 use super::read_pool::{self, PoolRead};
-use super::section::{Place, Report, Section};
+use super::report::{Place, Report};
+use super::section::Section;
 use super::value::{self, Wrong};
 use super::{Loaded, check, words};
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::model::{EarlyTalker, GreetingMode, Listener, ProxyIn, Replies};
-use super::section::{Place, Section};
+use super::report::Place;
+use super::section::Section;
 use super::value::{self, Class, Wrong};
 use super::words;
 use crate::types::Networks;

@@ -10,7 +10,8 @@ use toml::de::DeTable;
 use super::mistake::{Source, unreadable};
 use super::model::{Backend, BackendAddress, Depth, Eject, Health, Hedge, Pool};
 use super::read::{Files, with_table};
-use super::section::{Place, Report, Section, entries};
+use super::report::{Place, Report};
+use super::section::{Section, entries};
 use super::value::{self, Wrong, duration_text};
 use super::words;
 use crate::types::{Tier, Weight};
@@ -61,7 +62,7 @@ fn pool(section: &Section<'_>, hostname: &str, files: &Files<'_>) -> PoolRead {
     pool.source = sources.into_iter().map(|(source, _)| source).collect();
     pool.interface = section.text("interface", value::interface);
     section.flag("freebind", &mut pool.freebind);
-    pool.hedge = hedge(&section.child("hedge"));
+    pool.hedge = hedge(&section.child("hedge"), &pool);
     let probes = section.child("health");
     pool.health = health(&probes, hostname);
     pool.eject = eject(&section.child("eject"));
@@ -96,15 +97,53 @@ fn choices(section: &Section<'_>, pool: &mut Pool) {
     section.word("failback", words::FAILBACKS, &mut pool.failback);
 }
 
-fn hedge(section: &Section<'_>) -> Hedge {
+fn hedge(section: &Section<'_>, pool: &Pool) -> Hedge {
     let mut hedge = Hedge::default();
     section.flag("enabled", &mut hedge.enabled);
     section.duration("connect_after", &mut hedge.connect_after);
     hedge.greeting_after = section.duration_opt("greeting_after");
     section.percent("budget", &mut hedge.budget);
     section.count("burst", &mut hedge.burst);
+    hedge_contradictions(section, &hedge, pool);
     section.finish();
     hedge
+}
+
+fn hedge_contradictions(section: &Section<'_>, hedge: &Hedge, pool: &Pool) {
+    if !hedge.enabled {
+        return;
+    }
+    let never = "set `enabled = false` in this table if no hedge is meant, or give it less time";
+    if section.has("connect_after") && hedge.connect_after >= pool.connect_timeout {
+        section.warn(
+            "connect_after",
+            format!(
+                "this never happens: connect_timeout ({}) comes first",
+                duration_text(pool.connect_timeout)
+            ),
+            never,
+        );
+    }
+    if hedge
+        .greeting_after
+        .is_some_and(|after| after >= pool.greeting_timeout)
+    {
+        section.warn(
+            "greeting_after",
+            format!(
+                "this never happens: greeting_timeout ({}) comes first",
+                duration_text(pool.greeting_timeout)
+            ),
+            never,
+        );
+    }
+    if hedge.budget.value() == 0 && hedge.burst == 0 {
+        section.warn(
+            "budget",
+            "with budget 0% and burst 0 no hedge is ever made",
+            "set `enabled = false` in this table, or allow some",
+        );
+    }
 }
 
 fn health(section: &Section<'_>, hostname: &str) -> Health {
@@ -197,26 +236,23 @@ fn eject(section: &Section<'_>) -> Eject {
 fn timing(section: &Section<'_>, pool: &Pool) {
     let within = |key: &'static str, part: Duration| {
         if part > pool.failover_timeout {
-            let key = if section.has(key) {
+            let written = if section.has(key) {
                 key
             } else {
                 "failover_timeout"
             };
+            let [whole, part] = [pool.failover_timeout, part].map(duration_text);
             section.warn(
-                key,
-                format!(
-                    "failover_timeout ({}) ends before this can ({} is {})",
-                    duration_text(pool.failover_timeout),
-                    key,
-                    duration_text(part)
-                ),
+                written,
+                format!("failover_timeout ({whole}) ends before {key} ({part}) can"),
                 "set failover_timeout to more: it holds all attempts and the queue together",
             );
         }
     };
     within("connect_timeout", pool.connect_timeout);
     within("greeting_timeout", pool.greeting_timeout);
-    if pool.queue_max > 0 {
+    // The default is cut to what is left, as anyone would expect.
+    if section.has("queue_timeout") && pool.queue_max > 0 {
         within("queue_timeout", pool.queue_timeout);
     }
 }

@@ -5,120 +5,22 @@
 //! finds every mistake. A key that is read but not in the table of keys, or the reverse, is a bug
 //! that any test finds: `key` and `finish` assert it.
 
-use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
+use std::cell::RefCell;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::Loaded;
 use super::keys::{self, Key, Kind};
-use super::mistake::{ConfigErrors, MISTAKES_MAX, Mistake, Severity, Source};
-use super::model::Config;
 use super::near;
+use super::report::{Place, Report};
 use super::value::{self, Wrong};
 use crate::types::Percent;
 
-/// Entries of one array; more is surely not meant.
-const LIST_MAX: usize = 10_000;
-
-/// What was found wrong so far.
-#[derive(Debug, Default)]
-pub(super) struct Report {
-    mistakes: RefCell<Vec<Mistake>>,
-    left_out: Cell<usize>,
-    /// Lines that are no TOML: what was made of them is not worth a second mistake.
-    broken: RefCell<BTreeSet<(PathBuf, usize)>>,
-}
-
-/// A place in a file that can be pointed at.
-#[derive(Clone, Debug)]
-pub(super) struct Place {
-    pub(super) source: Arc<Source>,
-    pub(super) span: Range<usize>,
-    pub(super) path: String,
-}
-
-impl Report {
-    pub(super) fn error(&self, place: &Place, wrong: Wrong) {
-        self.add(place, wrong, Severity::Error);
-    }
-
-    pub(super) fn warn(&self, place: &Place, wrong: Wrong) {
-        self.add(place, wrong, Severity::Warning);
-    }
-
-    /// An error that holds only if everything could be read.
-    pub(super) fn missing(&self, place: &Place, wrong: Wrong) {
-        if self.is_whole() {
-            self.error(place, wrong);
-        }
-    }
-
-    /// A mistake of syntax.
-    pub(super) fn syntax(&self, place: &Place, message: &str) {
-        let mut mistake = Mistake::at(&place.source, place.span.clone(), "");
-        let line = (mistake.file.clone(), mistake.line);
-        if !self.broken.borrow_mut().insert(line) {
-            return;
-        }
-        message.clone_into(&mut mistake.message);
-        self.push(mistake);
-    }
-
-    /// Whether no file had a mistake of syntax.
-    pub(super) fn is_whole(&self) -> bool {
-        self.broken.borrow().is_empty()
-    }
-
-    /// The configuration with its warnings, or all mistakes.
-    pub(super) fn into_result(self, main: &Path, config: Config) -> Result<Loaded, ConfigErrors> {
-        let mistakes = self.mistakes.into_inner();
-        let failed = mistakes.iter().any(|m| m.severity == Severity::Error);
-        let warnings = ConfigErrors::new(mistakes, self.left_out.get(), main);
-        if failed {
-            return Err(warnings);
-        }
-        Ok(Loaded { config, warnings })
-    }
-
-    fn add(&self, place: &Place, wrong: Wrong, severity: Severity) {
-        if self.mistakes.borrow().len() >= MISTAKES_MAX && severity == Severity::Warning {
-            self.left_out.set(self.left_out.get() + 1);
-            return;
-        }
-        let mut mistake = Mistake::at(&place.source, place.span.clone(), &place.path);
-        let line = (mistake.file.clone(), mistake.line);
-        if !self.is_whole() && self.broken.borrow().contains(&line) {
-            return;
-        }
-        mistake.message = wrong.message;
-        mistake.help = wrong.help;
-        mistake.severity = severity;
-        self.push(mistake);
-    }
-
-    fn push(&self, mistake: Mistake) {
-        let mut mistakes = self.mistakes.borrow_mut();
-        if mistakes.len() < MISTAKES_MAX {
-            mistakes.push(mistake);
-            return;
-        }
-        self.left_out.set(self.left_out.get() + 1);
-        // An error must not be lost behind warnings: it decides whether the file is used.
-        if mistake.severity == Severity::Error
-            && let Some(at) = mistakes
-                .iter()
-                .rposition(|m| m.severity == Severity::Warning)
-        {
-            mistakes[at] = mistake;
-        }
-    }
-}
+/// Listeners, pools, or backends of one pool, at most.
+const ENTRIES_MAX: usize = 65_536;
 
 /// A value that stands in the file, with its place.
 pub(super) struct Found<'a> {
@@ -268,7 +170,7 @@ impl<'a> Section<'a> {
                 &found.place,
                 Wrong {
                     message: format!("{integer} is outside {min} to {max}{}", spaced(unit)),
-                    help: Some(key.at_limit.to_owned()).filter(|text| !text.is_empty()),
+                    help: limit_help(key),
                 },
             ),
         }
@@ -319,7 +221,7 @@ impl<'a> Section<'a> {
                     "{} is outside {low} to {high}",
                     value::duration_text(duration)
                 ),
-                help: Some(key.at_limit.to_owned()).filter(|text| !text.is_empty()),
+                help: limit_help(key),
             },
         );
         None
@@ -340,7 +242,7 @@ impl<'a> Section<'a> {
             Some(value) if value.value() >= min => *into = value,
             Some(_) => {
                 let message = format!("the least here is {min}%");
-                let help = Some(key.at_limit.to_owned());
+                let help = limit_help(key);
                 self.report.error(&found.place, Wrong { message, help });
             }
             None => {}
@@ -415,7 +317,6 @@ impl<'a> Section<'a> {
                 .into_iter()
                 .collect();
         };
-        let max = max.min(LIST_MAX);
         if array.len() > max {
             let message = format!("{} entries are more than {max}", array.len());
             self.report.error(
@@ -554,6 +455,15 @@ impl<'a> Section<'a> {
     }
 }
 
+/// What happens at the limit, as a remedy: it begins small and ends without a full stop.
+fn limit_help(key: &Key) -> Option<String> {
+    let text = key.at_limit.strip_suffix('.')?;
+    let mut chars = text.chars();
+    let first = chars.next()?;
+    let lower: String = first.to_lowercase().collect();
+    Some(lower + chars.as_str())
+}
+
 /// The entries of a table of tables.
 pub(super) fn entries<'a>(
     table: &'a DeTable<'a>,
@@ -561,8 +471,12 @@ pub(super) fn entries<'a>(
     help: &str,
     report: &Report,
 ) -> Vec<(Arc<str>, &'a DeTable<'a>, Place)> {
-    let mut entries = Vec::with_capacity(table.len());
-    for (key, entry) in table {
+    if table.len() > ENTRIES_MAX {
+        let message = format!("{} entries are more than {ENTRIES_MAX}", table.len());
+        report.error(place, Wrong::new(message, "split them over several tables"));
+    }
+    let mut entries = Vec::with_capacity(table.len().min(ENTRIES_MAX));
+    for (key, entry) in table.iter().take(ENTRIES_MAX) {
         let here = entry_place(place, key, entry);
         let name = value::name(key.get_ref()).map_err(|wrong| {
             let span = key.span();

@@ -545,3 +545,6 @@ pub(super) fn shown(text: &str) -> String {
     }
     text.chars().take(SHOWN_MAX).chain("…".chars()).collect()
 }
+
+#[cfg(test)]
+mod tests;
