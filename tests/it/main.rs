@@ -7,4 +7,6 @@
 
 mod architecture;
 mod cli;
+mod config_mistakes;
+mod config_samples;
 mod sink;
