@@ -400,8 +400,8 @@ impl Config {
             workers: None,
             hostname: Arc::from(hostname),
             max_sessions: None,
-            shutdown_timeout: Duration::from_secs(660),
-            drain_timeout: Duration::from_secs(600),
+            shutdown_timeout: Duration::from_mins(11),
+            drain_timeout: Duration::from_mins(10),
             watch: false,
             splice: true,
             log: Log::default(),
@@ -447,8 +447,8 @@ impl Listener {
             interface: None,
             source: Vec::new(),
             proxy_header_timeout: Duration::from_secs(5),
-            idle_timeout: Duration::from_secs(660),
-            half_close_timeout: Duration::from_secs(60),
+            idle_timeout: Duration::from_mins(11),
+            half_close_timeout: Duration::from_mins(1),
             replies: Replies::for_host(hostname),
         }
     }

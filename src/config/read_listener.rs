@@ -13,7 +13,7 @@ use super::words;
 use crate::types::Networks;
 
 /// A server must wait so long for the next command (RFC 5321 §4.5.3.2.7).
-const IDLE_ADVISED: Duration = Duration::from_secs(300);
+const IDLE_ADVISED: Duration = Duration::from_mins(5);
 
 /// A listener with the places that checks across tables point to.
 pub(super) struct ListenerRead {

@@ -408,15 +408,15 @@ impl<'a> Section<'a> {
             }
             let wrong = Wrong {
                 message: format!("there is no key `{}` here", value::shown(name)),
-                help: self.unknown_help(name, &known),
+                help: Some(self.unknown_help(name, &known)),
             };
             self.report.error(&self.at(name, key.span()), wrong);
         }
     }
 
-    fn unknown_help(&self, name: &str, known: &[&str]) -> Option<String> {
+    fn unknown_help(&self, name: &str, known: &[&str]) -> String {
         if let Some(near) = near::nearest(name, known.iter().copied()) {
-            return Some(format!("did you mean `{near}`?"));
+            return format!("did you mean `{near}`?");
         }
         let elsewhere: Vec<&str> = keys::SECTIONS
             .iter()
@@ -425,11 +425,9 @@ impl<'a> Section<'a> {
             .map(|section| section.path)
             .collect();
         match elsewhere.as_slice() {
-            [] => Some(format!("known here: {}", known.join(", "))),
-            [""] => Some(format!(
-                "`{name}` belongs at the top of the file, above every [table]"
-            )),
-            places => Some(format!("`{name}` belongs into [{}]", places.join("] or ["))),
+            [] => format!("known here: {}", known.join(", ")),
+            [""] => format!("`{name}` belongs at the top of the file, above every [table]"),
+            places => format!("`{name}` belongs into [{}]", places.join("] or [")),
         }
     }
 

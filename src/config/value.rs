@@ -30,7 +30,7 @@ const MAILBOX_LENGTH_MAX: usize = 254;
 /// The largest count in a rate.
 const RATE_COUNT_MAX: u32 = 1_000_000;
 /// The longest period of a rate.
-const RATE_PERIOD_MAX: Duration = Duration::from_secs(24 * 3600);
+const RATE_PERIOD_MAX: Duration = Duration::from_hours(24);
 
 /// What is wrong with a text, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -122,7 +122,7 @@ impl Registry {
                         counters: Shards::new(shards),
                         clients: ClientLimits::new(),
                         accept_rate: AcceptRate::default(),
-                            })
+                    })
                 }),
         )
     }

@@ -73,7 +73,11 @@ impl Shared {
 
     /// Sessions now, of the whole process: the sum of what each worker counts for itself.
     pub fn sessions(&self) -> u32 {
-        let sessions: u64 = self.workers.iter().map(|worker| worker.sessions.value()).sum();
+        let sessions: u64 = self
+            .workers
+            .iter()
+            .map(|worker| worker.sessions.value())
+            .sum();
         u32::try_from(sessions).unwrap_or(u32::MAX)
     }
 

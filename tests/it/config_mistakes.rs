@@ -29,28 +29,42 @@ fn compare(name: &str) -> ConfigErrors {
         fs::write(&beside, &rendered).expect("the fixture folder can be written");
     }
     let expected = fs::read_to_string(&beside).unwrap_or_default();
-    assert!(rendered == expected, "{name}: expected\n{expected}\nfound\n{rendered}");
+    assert!(
+        rendered == expected,
+        "{name}: expected\n{expected}\nfound\n{rendered}"
+    );
     errors
 }
 
 fn count(errors: &ConfigErrors, severity: Severity) -> usize {
     let mistakes = errors.mistakes().iter();
-    mistakes.filter(|mistake| mistake.severity == severity).count()
+    mistakes
+        .filter(|mistake| mistake.severity == severity)
+        .count()
 }
 
 #[test]
 fn many_mistakes_of_every_kind_are_all_found_at_once() {
     let errors = compare("many.toml");
     assert!(count(&errors, Severity::Error) >= 30);
-    assert!(errors.mistakes().is_sorted_by_key(|mistake| mistake.span.start));
+    assert!(
+        errors
+            .mistakes()
+            .is_sorted_by_key(|mistake| mistake.span.start)
+    );
 }
 
 #[test]
 fn mistakes_of_syntax_do_not_hide_the_others() {
     let errors = compare("syntax.toml");
-    let messages: Vec<&str> = errors.mistakes().iter().map(|m| m.message.as_str()).collect();
+    let messages: Vec<&str> = errors
+        .mistakes()
+        .iter()
+        .map(|m| m.message.as_str())
+        .collect();
     assert!(messages.iter().any(|message| message.contains("\"robin\"")));
-    let presumed = |message: &&&str| message.contains("` is missing") || message.contains("no pool");
+    let presumed =
+        |message: &&&str| message.contains("` is missing") || message.contains("no pool");
     assert_eq!(messages.iter().find(presumed), None);
 }
 
@@ -102,7 +116,10 @@ fn every_fixture_has_a_test() {
         let name = entry.expect("readable").file_name();
         let name = name.to_string_lossy();
         if name.ends_with(".toml") {
-            assert!(own.contains(&format!("compare(\"{name}\")")), "{name} has no test");
+            assert!(
+                own.contains(&format!("compare(\"{name}\")")),
+                "{name} has no test"
+            );
         }
     }
 }
@@ -115,7 +132,13 @@ fn a_missing_file_says_what_to_do() {
         panic!("one mistake, not {}", errors.mistakes().len());
     };
     assert!(mistake.message.contains("cannot read"), "{mistake}");
-    assert!(mistake.help.as_deref().is_some_and(|help| help.contains("path")), "{mistake}");
+    assert!(
+        mistake
+            .help
+            .as_deref()
+            .is_some_and(|help| help.contains("path")),
+        "{mistake}"
+    );
 }
 
 #[test]
@@ -150,17 +173,27 @@ fn a_mistake_serialises_with_its_place() {
     let json = serde_json::to_value(&errors.mistakes()[0]).expect("plain data");
     assert_eq!(json["path"], "wrkers");
     assert_eq!(json["file"], "many.toml");
-    assert_eq!((json["line"].as_u64(), json["column"].as_u64()), (Some(2), Some(1)));
+    assert_eq!(
+        (json["line"].as_u64(), json["column"].as_u64()),
+        (Some(2), Some(1))
+    );
     assert_eq!(json["severity"], "error");
     assert_eq!(json["help"], "did you mean `workers`?");
 }
 
 #[test]
 fn beyond_the_limit_mistakes_are_counted_but_not_kept() {
-    let lines: String = (0..2 * config::MISTAKES_MAX).map(|n| format!("zz{n} = 1\n")).collect();
+    let lines: Vec<String> = (0..2 * config::MISTAKES_MAX)
+        .map(|n| format!("zz{n} = 1"))
+        .collect();
+    let lines = lines.join("\n");
     let read = |_: &Path| Ok(String::new());
-    let errors = config::parse(&lines, Path::new("zz.toml"), "mx", &read).expect_err("unknown keys");
+    let errors =
+        config::parse(&lines, Path::new("zz.toml"), "mx", &read).expect_err("unknown keys");
     assert_eq!(errors.mistakes().len(), config::MISTAKES_MAX);
     let last = errors.render(Color::Off).lines().last().map(str::to_owned);
-    assert_eq!(last.as_deref(), Some("500 mistakes, and 501 more that are not shown"));
+    assert_eq!(
+        last.as_deref(),
+        Some("500 mistakes, and 501 more that are not shown")
+    );
 }

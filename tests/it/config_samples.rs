@@ -14,7 +14,10 @@ fn samples() -> Vec<PathBuf> {
     let entries = fs::read_dir(folder()).expect("the folder is part of the repository");
     let mut files: Vec<PathBuf> = entries
         .map(|entry| entry.expect("the folder can be read").path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "toml")
+        })
         .collect();
     files.sort();
     files
@@ -34,7 +37,11 @@ fn every_sample_loads_without_a_mistake_or_a_warning() {
     for path in samples {
         let loaded = load(&path);
         let warnings = loaded.warnings.render(Color::Off);
-        assert!(loaded.warnings.is_empty(), "{}:\n{warnings}", path.display());
+        assert!(
+            loaded.warnings.is_empty(),
+            "{}:\n{warnings}",
+            path.display()
+        );
         assert_eq!(loaded.config.files[0], path);
     }
 }
@@ -44,16 +51,27 @@ fn every_sample_begins_with_a_comment_that_says_what_it_is_for() {
     for path in samples() {
         let text = fs::read_to_string(&path).expect("a sample is text");
         let first = text.lines().next().unwrap_or_default();
-        assert!(first.starts_with("# ") && first.len() > 30, "{}", path.display());
+        assert!(
+            first.starts_with("# ") && first.len() > 30,
+            "{}",
+            path.display()
+        );
     }
 }
 
 #[test]
 fn the_backends_file_sample_reads_both_tables() {
     let config = load(&folder().join("backends-file.toml")).config;
-    let names: Vec<&str> = config.pools["mx"].backends.keys().map(|name| &**name).collect();
+    let names: Vec<&str> = config.pools["mx"]
+        .backends
+        .keys()
+        .map(|name| &**name)
+        .collect();
     assert_eq!(names, ["fixed", "mx1", "mx2", "mx3"]);
-    let files = [folder().join("backends-file.toml"), folder().join("backends/mx.toml")];
+    let files = [
+        folder().join("backends-file.toml"),
+        folder().join("backends/mx.toml"),
+    ];
     assert_eq!(config.files, files);
 }
 

@@ -67,7 +67,7 @@ impl Keys {
     }
 }
 
-pub(super) fn diff_log(old: &Log, new: &Log, plan: &mut Plan) {
+pub(super) fn diff_log(old: Log, new: Log, plan: &mut Plan) {
     let Log {
         level,
         format,
@@ -75,16 +75,16 @@ pub(super) fn diff_log(old: &Log, new: &Log, plan: &mut Plan) {
         sessions,
     } = old;
     let mut keys = Keys::of("log.");
-    keys.live("level", level, &new.level, |v| {
+    keys.live("level", &level, &new.level, |v| {
         word(words::LEVELS, v).to_owned()
     });
-    keys.live("format", format, &new.format, |v| {
+    keys.live("format", &format, &new.format, |v| {
         word(words::FORMATS, v).to_owned()
     });
-    keys.restart("output", output, &new.output, |v| {
+    keys.restart("output", &output, &new.output, |v| {
         word(words::OUTPUTS, v).to_owned()
     });
-    keys.live("sessions", sessions, &new.sessions, ToString::to_string);
+    keys.live("sessions", &sessions, &new.sessions, ToString::to_string);
     keys.finish(plan);
 }
 

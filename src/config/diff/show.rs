@@ -1,4 +1,9 @@
 //! Values in a sentence, as the file writes them.
+#![allow(
+    clippy::ref_option,
+    clippy::trivially_copy_pass_by_ref,
+    reason = "each is handed to `Keys::live`, which compares and shows references to fields"
+)]
 
 use std::fmt::Write as _;
 use std::path::PathBuf;

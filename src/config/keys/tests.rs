@@ -33,11 +33,10 @@ fn with_key(section: &Section, key: &Key, value: &str) -> String {
     } else {
         format!("{table}.{}", key.name)
     };
-    let others = LEAST
-        .lines()
-        .filter(|line| !line.starts_with(&format!("{path} =")));
-    let mut text: String = others.map(|line| format!("{line}\n")).collect();
-    text.push_str(&format!("{path} = {value}\n"));
+    let own = format!("{path} =");
+    let others = LEAST.lines().filter(|line| !line.starts_with(&own));
+    let lines: Vec<&str> = others.collect();
+    let text = format!("{}\n{own} {value}\n", lines.join("\n"));
     text
 }
 
