@@ -1,1 +1,31 @@
 //! The composition root: the one place where the parts meet.
+//!
+//! configuration → log → control, which binds and starts the data threads → status endpoint.
+//! The command line is given [`start`] and knows none of the parts. Whatever fails on the way is
+//! an error whose text says what to do.
+
+use crate::cli::{self, Exit, LogChoice, StartPlan};
+use crate::control::{self, Running, StartError, StartOptions};
+use crate::telemetry;
+
+/// The whole program: from the arguments of the process to how it ends.
+pub fn main() -> Exit {
+    cli::main(std::env::args_os(), start)
+}
+
+/// Starts a balancer: when it returns, every address listens.
+///
+/// # Errors
+/// [`StartError`]; nothing is left running.
+pub fn start(plan: StartPlan) -> Result<Running, StartError> {
+    let telemetry = match plan.log {
+        LogChoice::AsConfigured => telemetry::start(plan.config.log),
+        LogChoice::None => telemetry::silent(),
+    };
+    let options = StartOptions {
+        config_path: plan.config_path,
+        signals: plan.signals,
+        on_control: None,
+    };
+    control::start(options, plan.config, telemetry)
+}

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    posthouse::cli::main(std::env::args_os()).into()
+    posthouse::app::main().into()
 }

@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use crate::control::StartError;
+
 /// The ways a command ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
@@ -24,6 +26,14 @@ pub enum Exit {
 }
 
 impl Exit {
+    /// Why a balancer was not started.
+    pub(super) fn of_start(error: &StartError) -> Self {
+        match error.exit_code() {
+            1 => Self::Mistakes,
+            _ => Self::CannotStart,
+        }
+    }
+
     /// The number.
     pub fn code(self) -> u8 {
         match self {

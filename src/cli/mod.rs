@@ -2,22 +2,59 @@
 //!
 //! Two stages: clap gives what was typed ([`Typed`]); each command's module turns its arguments
 //! into what is meant and does it. Errors are printed here, once, with their whole chain, and end in
-//! a documented exit code. Nothing below this layer prints.
+//! a documented exit code. Nothing below this layer prints. How a balancer is put together is the
+//! composition root's knowledge: it hands in a [`Start`].
 
 mod address;
+mod check;
+mod demo;
 mod exit;
 mod papers;
+mod probe;
+mod run;
 mod signals;
 mod sink;
 mod term;
 mod version;
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
 pub use exit::Exit;
+
+use crate::config::Config;
+use crate::control::{Running, Signals, StartError};
+
+/// Where `run` and `check` look for a configuration if none is named.
+const CONFIG_PATH: &str = "/etc/posthouse/posthouse.toml";
+
+/// Starts a balancer; given by the composition root.
+pub type Start = fn(StartPlan) -> Result<Running, StartError>;
+
+/// What is to be started.
+#[derive(Debug)]
+pub struct StartPlan {
+    /// The configuration.
+    pub config: Config,
+    /// The file that a reload reads; without it reloads are refused.
+    pub config_path: Option<PathBuf>,
+    /// Whether the process's signals are the balancer's.
+    pub signals: Signals,
+    /// Where its log goes.
+    pub log: LogChoice,
+}
+
+/// Where the log of a balancer goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogChoice {
+    /// Where its configuration says.
+    AsConfigured,
+    /// Nowhere: the terminal is for something else.
+    None,
+}
 
 /// Everything that can be typed.
 #[derive(Debug, Parser)]
@@ -39,8 +76,18 @@ pub struct Typed {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Balance mail: the program itself
+    Run(run::Args),
+    /// Check a configuration and show every mistake at once; --live dials every backend
+    Check(check::Args),
+    /// Have one graded conversation with a mail server (a Nagios plugin)
+    Probe(probe::Args),
     /// Be a small test MTA with scripted faults
     Sink(sink::Args),
+    /// See it all in a terminal: three backends, traffic, one that dies and comes back
+    Demo(demo::Args),
+    /// Print a commented configuration with every key, its default and why
+    ConfigReference(papers::NoArgs),
     /// Print completions for a shell
     Completions(papers::CompletionsArgs),
     /// Print the manual page (read it with: posthouse man | man -l -)
@@ -53,6 +100,13 @@ client sees anything: a backend that refuses, resets, stays silent or greets bad
 and the client never knows. After a good greeting it passes octets unchanged.";
 
 const EXAMPLES: &str = "\
+Examples:
+  posthouse demo                               see it work, nothing to set up
+  posthouse config-reference > posthouse.toml  begin a configuration
+  posthouse check -c posthouse.toml --live     what is wrong with it, and with the backends
+  posthouse run -c posthouse.toml              balance
+  posthouse probe mx1.example:25               one conversation, graded
+
 Exit codes (each command's --help has its own list):
   0  done, all is well
   1  a mistake in the configuration, or a finding
@@ -61,14 +115,19 @@ Exit codes (each command's --help has its own list):
   4  a fault of Posthouse itself";
 
 /// Reads arguments, does what is meant, and says how the process ends.
-pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
+pub fn main(arguments: impl IntoIterator<Item = OsString>, start: Start) -> Exit {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let typed = match Typed::try_parse_from(&arguments) {
         Ok(typed) => typed,
         Err(error) => return usage(&error, &arguments),
     };
     match typed.command {
+        Command::Run(args) => run::run(args, start),
+        Command::Check(args) => check::run(&args),
+        Command::Probe(args) => probe::run(&args),
         Command::Sink(args) => sink::run(&args),
+        Command::Demo(args) => demo::run(&args, start),
+        Command::ConfigReference(_) => papers::config_reference(),
         Command::Completions(args) => papers::completions(&args),
         Command::Man(_) => papers::man(),
     }

@@ -7,6 +7,7 @@ use clap_complete::Shell;
 use clap_mangen::Man;
 
 use super::{Exit, Typed};
+use crate::config;
 
 /// The exit codes of all commands here.
 const EXIT_CODES: &str = "\
@@ -35,6 +36,10 @@ Examples:
 Exit codes:
   0  printed
   2  wrong usage, or standard output cannot be written";
+
+pub(super) fn config_reference() -> Exit {
+    print(config::reference().as_bytes())
+}
 
 pub(super) fn completions(args: &CompletionsArgs) -> Exit {
     let mut script = Vec::new();

@@ -4,6 +4,8 @@
 
 use std::io::{self, IsTerminal};
 
+use crate::config;
+
 /// Paints words, or leaves them plain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Paint(Colors);
@@ -33,6 +35,14 @@ impl Paint {
         } else {
             Colors::Off
         })
+    }
+
+    /// The same choice, as the configuration's renderer takes it.
+    pub(super) fn for_config(self) -> config::Color {
+        match self.0 {
+            Colors::On => config::Color::On,
+            Colors::Off => config::Color::Off,
+        }
     }
 
     pub(super) fn good(self, text: &str) -> String {

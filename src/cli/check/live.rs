@@ -1,0 +1,275 @@
+//! What the backends say: each is dialled as the balancer would dial it.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use serde::Serialize;
+use tokio::net::lookup_host;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::config::model::{BackendAddress, Config, Depth, GreetingMode, Identity, Pool};
+use crate::control::probe::{
+    Header, Opening, Plan, ProbeResult, ProbeTls, ProxyVerdict, Starttls, Target, Trust, probe_once,
+};
+use crate::smtp::RelayTest;
+
+/// Backends that are dialled at once.
+const AT_ONCE: usize = 32;
+/// How long the lookup of a name may take.
+const LOOKUP_MAX: Duration = Duration::from_secs(10);
+/// A certificate with fewer days left is a finding worth colour.
+pub(super) const CERTIFICATE_DAYS_LOW: i64 = 14;
+
+/// What one address of one backend said.
+#[derive(Debug, Serialize)]
+pub(super) struct Finding {
+    /// The pool.
+    pub(super) pool: String,
+    /// The backend.
+    pub(super) backend: String,
+    /// The address, or the name if it has none.
+    pub(super) address: String,
+    /// Whether it can take mail.
+    pub(super) reachable: bool,
+    /// Why not: step, code and text.
+    pub(super) failure: Option<String>,
+    /// It takes mail, but says it is full.
+    pub(super) full: bool,
+    /// From connected to greeted, in seconds.
+    pub(super) greeting_seconds: Option<f64>,
+    /// The greeting's text.
+    pub(super) greeting: Option<String>,
+    /// EHLO keywords with parameters.
+    pub(super) keywords: Vec<String>,
+    /// not sent, accepted, mismatch or unknown.
+    pub(super) proxy: &'static str,
+    /// absent, offered, works, failed or unknown.
+    pub(super) starttls: &'static str,
+    /// Days until its certificate ends.
+    pub(super) certificate_days: Option<i64>,
+    /// refused, open or unknown.
+    pub(super) relay: &'static str,
+    /// Whether the pool tells backends who the client is: then `relay` is about us, not clients.
+    pub(super) identity_carried: bool,
+}
+
+impl Finding {
+    /// Nothing an operator must act on.
+    pub(super) fn is_good(&self) -> bool {
+        self.reachable && !self.is_open_relay() && self.proxy != "mismatch"
+    }
+
+    /// Whether strangers can relay through it, coming through us.
+    pub(super) fn is_open_relay(&self) -> bool {
+        self.relay == "open" && !self.identity_carried
+    }
+}
+
+/// Dials every address of every backend.
+pub(super) fn check(config: &Config, recipient: &str) -> anyhow::Result<Vec<Finding>> {
+    let tls = Rc::new(ProbeTls::new().context("cannot make TLS connections here")?);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(tokio::runtime::LocalOptions::default())
+        .context("cannot start the runtime")?;
+    let places = Arc::new(Semaphore::new(AT_ONCE));
+    runtime.block_on(async {
+        let mut dials = JoinSet::new();
+        let mut order = 0;
+        for (pool_name, pool) in &config.pools {
+            let opening = opening(config, pool_name);
+            for (name, backend) in &pool.backends {
+                let label = (pool_name.to_string(), name.to_string());
+                let dial = Dial {
+                    pool: pool.clone(),
+                    opening,
+                    label,
+                    recipient: recipient.to_owned(),
+                    tls: Rc::clone(&tls),
+                };
+                let address = backend.address.clone();
+                let place = Arc::clone(&places);
+                dials.spawn_local(async move {
+                    let _place = place.acquire_owned().await;
+                    (order, dial.all(&address).await)
+                });
+                order += 1;
+            }
+        }
+        let mut findings = Vec::new();
+        while let Some(done) = dials.join_next().await {
+            findings.push(done.context("a probe failed by a fault of ours")?);
+        }
+        findings.sort_by_key(|(order, _)| *order);
+        Ok(findings.into_iter().flat_map(|(_, list)| list).collect())
+    })
+}
+
+/// Ports that begin with TLS are those whose listeners do not wait for a greeting.
+fn opening(config: &Config, pool: &str) -> Opening {
+    let mut listeners = config
+        .listeners
+        .values()
+        .filter(|listener| &*listener.pool == pool)
+        .peekable();
+    let tls_first = listeners.peek().is_some()
+        && listeners.all(|listener| listener.greeting == GreetingMode::None);
+    if tls_first {
+        Opening::Tls
+    } else {
+        Opening::Smtp
+    }
+}
+
+/// One backend, to be dialled.
+struct Dial {
+    pool: Pool,
+    opening: Opening,
+    label: (String, String),
+    recipient: String,
+    tls: Rc<ProbeTls>,
+}
+
+impl Dial {
+    async fn all(&self, address: &BackendAddress) -> Vec<Finding> {
+        let (host, addresses) = match address {
+            BackendAddress::Literal(address) => (None, Ok(vec![*address])),
+            BackendAddress::Name { host, port } => (Some(host), look_up(host, *port).await),
+        };
+        let addresses = match addresses {
+            Ok(addresses) => addresses,
+            Err(reason) => {
+                let name = host.map_or_else(String::new, ToString::to_string);
+                return vec![self.unreachable(name, format!("lookup: {reason}"))];
+            }
+        };
+        let mut findings = Vec::with_capacity(addresses.len());
+        for address in addresses {
+            findings.push(self.one(address, host.cloned()).await);
+        }
+        findings
+    }
+
+    async fn one(&self, address: SocketAddr, host: Option<Arc<str>>) -> Finding {
+        let target = self.target(address, host);
+        let plan = self.plan();
+        let mut result = probe_once(&target, &plan, &self.tls).await;
+        if result.is_good() && result.starttls == Starttls::Offered {
+            let deeper = Plan {
+                depth: Depth::Starttls,
+                relay_test: None,
+                ..plan.clone()
+            };
+            let second = probe_once(&target, &deeper, &self.tls).await;
+            result.starttls = second.starttls;
+            result.certificate = second.certificate;
+        }
+        self.finding(address.to_string(), &result)
+    }
+
+    fn target(&self, address: SocketAddr, host: Option<Arc<str>>) -> Target {
+        let same_family = |source: &&std::net::IpAddr| source.is_ipv4() == address.is_ipv4();
+        Target {
+            address,
+            host,
+            opening: self.opening,
+            header: match self.pool.identity {
+                Identity::None => Header::None,
+                Identity::ProxyV1 => Header::V1,
+                Identity::ProxyV2 => Header::V2,
+            },
+            source: self.pool.source.iter().find(same_family).copied(),
+            interface: self.pool.interface.clone(),
+            freebind: self.pool.freebind,
+        }
+    }
+
+    fn plan(&self) -> Plan {
+        let health = &self.pool.health;
+        Plan {
+            depth: health.depth.max(Depth::Ehlo),
+            ehlo_name: Arc::clone(&health.ehlo_name),
+            recipient: health.probe_recipient.clone(),
+            connect_timeout: self.pool.connect_timeout,
+            greeting_timeout: health.greeting_timeout,
+            timeout: health.timeout,
+            trust: if health.tls_verify {
+                Trust::SystemRoots
+            } else {
+                Trust::Any
+            },
+            relay_test: Some(Arc::from(self.recipient.as_str())),
+        }
+    }
+
+    fn unreachable(&self, address: String, failure: String) -> Finding {
+        Finding {
+            pool: self.label.0.clone(),
+            backend: self.label.1.clone(),
+            address,
+            reachable: false,
+            failure: Some(failure),
+            full: false,
+            greeting_seconds: None,
+            greeting: None,
+            keywords: Vec::new(),
+            proxy: "unknown",
+            starttls: "unknown",
+            certificate_days: None,
+            relay: "unknown",
+            identity_carried: self.pool.identity != Identity::None,
+        }
+    }
+
+    fn finding(&self, address: String, result: &ProbeResult) -> Finding {
+        let failure = (!result.is_good()).then(|| super::super::probe::failure_text(result));
+        let relay = match result.relay {
+            Some(RelayTest::Refused) => "refused",
+            Some(RelayTest::Accepted) => "open",
+            None => "unknown",
+        };
+        Finding {
+            reachable: result.is_good(),
+            failure,
+            full: result.full,
+            greeting_seconds: result.greeting.map(|time| time.as_secs_f64()),
+            greeting: result.greeting_text.clone(),
+            keywords: result.keywords.iter().map(ToString::to_string).collect(),
+            proxy: match result.proxy {
+                ProxyVerdict::NotSent => "not sent",
+                ProxyVerdict::Accepted => "accepted",
+                ProxyVerdict::Mismatch => "mismatch",
+                ProxyVerdict::Unknown => "unknown",
+            },
+            starttls: match result.starttls {
+                Starttls::Unknown => "unknown",
+                Starttls::Absent => "absent",
+                Starttls::Offered => "offered",
+                Starttls::Works => "works",
+                Starttls::Failed => "failed",
+            },
+            certificate_days: result.certificate.as_ref().map(|one| one.days_left),
+            relay,
+            ..self.unreachable(address, String::new())
+        }
+    }
+}
+
+async fn look_up(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
+    match timeout(LOOKUP_MAX, lookup_host((host, port))).await {
+        Ok(Ok(addresses)) => {
+            let addresses: Vec<SocketAddr> = addresses.collect();
+            if addresses.is_empty() {
+                return Err("the name has no address".to_owned());
+            }
+            Ok(addresses)
+        }
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err("no answer within 10 s".to_owned()),
+    }
+}

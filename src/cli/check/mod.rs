@@ -1,0 +1,113 @@
+//! `posthouse check`: every mistake at once, and with `--live` what the backends say.
+
+mod live;
+mod table;
+
+use std::path::PathBuf;
+
+use clap::Parser;
+use serde::Serialize;
+
+use super::{Exit, complain, term};
+use crate::config::{self, Config, ConfigErrors, Mistake};
+
+/// `posthouse check`.
+#[derive(Debug, Parser)]
+#[command(after_help = AFTER_HELP)]
+pub(super) struct Args {
+    /// The configuration file
+    #[arg(short, long, value_name = "FILE", default_value = super::CONFIG_PATH)]
+    config: PathBuf,
+    /// Dial every backend too: reachable, greeting, keywords, PROXY, STARTTLS, certificate, relay
+    #[arg(long)]
+    live: bool,
+    /// The foreign recipient that no backend should accept from here (asked with RCPT, then RSET)
+    #[arg(long, value_name = "MAILBOX", default_value = "relay-test@example.com")]
+    relay_recipient: String,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+const AFTER_HELP: &str = "\
+Nothing is changed and nothing listens. --live opens up to three connections to each backend and
+never sends a message.
+
+Exit codes:
+  0  no mistakes (there may be warnings); with --live every backend can take mail
+  1  mistakes; with --live also: a backend cannot take mail, or relays for anybody
+  2  wrong usage, or the probes cannot be made here";
+
+/// What `--json` prints without `--live`.
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    ok: bool,
+    mistakes: &'a [Mistake],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backends: Option<Vec<live::Finding>>,
+}
+
+pub(super) fn run(args: &Args) -> Exit {
+    let paint = term::Paint::for_stderr();
+    let loaded = match config::load_with_warnings(&args.config) {
+        Ok(loaded) => loaded,
+        Err(mistakes) => {
+            if args.json {
+                print_json(false, &mistakes, None);
+            } else {
+                eprint!("{}", mistakes.render(paint.for_config()));
+            }
+            return Exit::Mistakes;
+        }
+    };
+    if !args.json && !loaded.warnings.is_empty() {
+        eprint!("{}", loaded.warnings.render(paint.for_config()));
+    }
+    if !args.json {
+        println!("{}: {}", args.config.display(), summary(&loaded.config));
+    }
+    if !args.live {
+        if args.json {
+            print_json(true, &loaded.warnings, None);
+        }
+        return Exit::Done;
+    }
+    let findings = match live::check(&loaded.config, &args.relay_recipient) {
+        Ok(findings) => findings,
+        Err(error) => {
+            complain(&error);
+            return Exit::CannotStart;
+        }
+    };
+    let good = findings.iter().all(live::Finding::is_good);
+    if args.json {
+        print_json(good, &loaded.warnings, Some(findings));
+    } else {
+        print!("\n{}", table::draw(&findings, term::Paint::for_stdout()));
+    }
+    if good { Exit::Done } else { Exit::Mistakes }
+}
+
+fn print_json(ok: bool, mistakes: &ConfigErrors, backends: Option<Vec<live::Finding>>) {
+    let report = Report {
+        ok,
+        mistakes: mistakes.mistakes(),
+        backends,
+    };
+    let text = serde_json::to_string_pretty(&report).expect("a report has only string keys");
+    println!("{text}");
+}
+
+fn summary(config: &Config) -> String {
+    let backends: usize = config.pools.values().map(|pool| pool.backends.len()).sum();
+    let count = |n: usize, word: &str| match n {
+        1 => format!("1 {word}"),
+        n => format!("{n} {word}s"),
+    };
+    format!(
+        "no mistakes: {}, {}, {}",
+        count(config.listeners.len(), "listener"),
+        count(config.pools.len(), "pool"),
+        count(backends, "backend")
+    )
+}

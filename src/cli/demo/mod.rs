@@ -1,0 +1,234 @@
+//! `posthouse demo`: the main job, whole, in one terminal.
+//!
+//! Three sinks, a real balancer in front of them, clients that send mail, and a story in which
+//! backends die, refuse and hang. What is shown is read from the balancer's own state and from the
+//! sinks; nothing is made up. The exit code says whether a client ever lost a session.
+
+mod board;
+mod picture;
+mod places;
+mod plain;
+mod screen;
+mod story;
+mod summary;
+mod traffic;
+
+use std::io::{self, IsTerminal};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow};
+use clap::Parser;
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use self::board::Board;
+use self::places::Places;
+use self::story::Story;
+use self::traffic::Traffic;
+use super::signals::Ending;
+use super::{Exit, LogChoice, Start, StartPlan, complain, term};
+use crate::config::{self, Config};
+use crate::control::{Running, Signals};
+use crate::lab::{Sink, SinkHandle, SinkPlan};
+
+/// The backends.
+const NAMES: [&str; 3] = ["alpha", "beta", "gamma"];
+/// The embedded configuration, with places for the addresses.
+const CONFIG: &str = include_str!("demo.toml");
+/// How often the picture is drawn.
+const FRAME: Duration = Duration::from_millis(100);
+/// How long clients may finish at the end.
+const LAST_LETTERS: Duration = Duration::from_secs(10);
+/// The messages each sink remembers between two frames, to find those sent by hand.
+const REMEMBERED: usize = 4096;
+
+/// `posthouse demo`.
+#[derive(Debug, Parser)]
+#[command(after_help = AFTER_HELP)]
+pub(super) struct Args {
+    /// End after so many seconds, with a summary
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    seconds: Option<u64>,
+    /// The port of the balancer on 127.0.0.1 [default: 2525, or a free one]
+    #[arg(long, value_name = "PORT")]
+    port: Option<u16>,
+    /// The port of the status endpoint on 127.0.0.1 [default: 8025, or a free one]
+    #[arg(long, value_name = "PORT")]
+    admin_port: Option<u16>,
+    /// How many clients send mail
+    #[arg(long, default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=500))]
+    clients: u16,
+    /// Print lines instead of the live picture
+    #[arg(long)]
+    plain: bool,
+    /// Print the demo's configuration and end
+    #[arg(long)]
+    print_config: bool,
+}
+
+const AFTER_HELP: &str = "\
+Everything listens on 127.0.0.1 only and is gone when the demo ends. Ctrl-C ends it.
+
+Exit codes:
+  0  every session of every client was served
+  1  a client lost a session or a message
+  2  wrong usage, or an address cannot be bound";
+
+pub(super) fn run(args: &Args, start: Start) -> Exit {
+    match play(args, start) {
+        Ok(exit) => exit,
+        Err(error) => {
+            complain(&error);
+            Exit::CannotStart
+        }
+    }
+}
+
+fn play(args: &Args, start: Start) -> anyhow::Result<Exit> {
+    let places = Places::choose(args.port, args.admin_port)?;
+    if args.print_config {
+        let backends = NAMES.map(|_| "127.0.0.1:25".parse().expect("an address"));
+        print!("{}", config_text(&places, backends));
+        return Ok(Exit::Done);
+    }
+    let sinks = start_sinks()?;
+    let config = read_config(&places, &sinks)?;
+    let plan = StartPlan {
+        config,
+        config_path: None,
+        signals: Signals::Ignored,
+        log: LogChoice::None,
+    };
+    let running = start(plan).context("the demo's balancer cannot start")?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let board = runtime.block_on(show(args, &places, &sinks, &running))?;
+    running.stop();
+    running.wait();
+    print!("{}", summary::text(&board, term::Paint::for_stdout()));
+    Ok(if board.is_clean() {
+        Exit::Done
+    } else {
+        Exit::Mistakes
+    })
+}
+
+fn start_sinks() -> anyhow::Result<Vec<SinkHandle>> {
+    NAMES
+        .iter()
+        .map(|name| {
+            let mut plan = SinkPlan::default().named(&format!("{name}.demo"));
+            plan.keep_records = REMEMBERED;
+            Sink::spawn_thread(plan).with_context(|| format!("cannot start the backend {name}"))
+        })
+        .collect()
+}
+
+fn config_text(places: &Places, backends: [std::net::SocketAddr; 3]) -> String {
+    let mut text = CONFIG
+        .replace("{listen}", &places.listen.to_string())
+        .replace("{admin}", &places.admin.to_string());
+    for (name, address) in NAMES.iter().zip(backends) {
+        text = text.replace(&format!("{{{name}}}"), &address.to_string());
+    }
+    text
+}
+
+fn read_config(places: &Places, sinks: &[SinkHandle]) -> anyhow::Result<Config> {
+    let backends = [0, 1, 2].map(|index: usize| sinks[index].address());
+    let text = config_text(places, backends);
+    let no_files = |_: &Path| Err(io::ErrorKind::NotFound.into());
+    config::parse(&text, Path::new("demo.toml"), "demo", &no_files)
+        .map(|loaded| loaded.config)
+        .map_err(|mistakes| anyhow!("the demo's own configuration has mistakes:\n{mistakes}"))
+}
+
+/// Plays the story until the time is over or somebody ends it.
+async fn show(
+    args: &Args,
+    places: &Places,
+    sinks: &[SinkHandle],
+    running: &Running,
+) -> anyhow::Result<Board> {
+    let mut ending = Ending::listen().context("cannot watch signals")?;
+    let limit = args.seconds.map(Duration::from_secs);
+    let began = Instant::now();
+    let (stop, stopped) = watch::channel(false);
+    let traffic = Traffic::start(args.clients, places.listen, stopped);
+    let mut story = Story::of(limit);
+    let mut board = Board::new(places, began, args.clients);
+    let mut view = View::new(args);
+    let mut frames = interval(FRAME);
+    frames.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        // Both branches are cancel-safe: signals and an interval.
+        tokio::select! {
+            () = ending.asked() => break,
+            _ = frames.tick() => {}
+        }
+        for scene in story.due(began.elapsed()) {
+            board.note_scene(scene);
+            scene
+                .play(sinks)
+                .await
+                .context("a backend cannot come back")?;
+        }
+        board.sample(running.handle().shared(), sinks, &traffic.so_far());
+        view.draw(&mut board)?;
+        if limit.is_some_and(|limit| began.elapsed() >= limit) {
+            break;
+        }
+    }
+    // Nobody is cut off: clients finish their letters against whatever is up.
+    for scene in story.healing() {
+        scene
+            .play(sinks)
+            .await
+            .context("a backend cannot come back")?;
+    }
+    stop.send_replace(true);
+    let finished = timeout(LAST_LETTERS, traffic.finish()).await;
+    let (so_far, unfinished) = match finished {
+        Ok(so_far) => (so_far, false),
+        Err(_) => (board.traffic().clone(), true),
+    };
+    board.sample(running.handle().shared(), sinks, &so_far);
+    board.close(unfinished);
+    view.end();
+    Ok(board)
+}
+
+/// The picture or the lines.
+enum View {
+    Picture(screen::Screen),
+    Lines(plain::Lines),
+}
+
+impl View {
+    fn new(args: &Args) -> Self {
+        if args.plain || !io::stdout().is_terminal() || term::size().is_none() {
+            Self::Lines(plain::Lines::default())
+        } else {
+            Self::Picture(screen::Screen::open())
+        }
+    }
+
+    fn draw(&mut self, board: &mut Board) -> anyhow::Result<()> {
+        match self {
+            Self::Picture(screen) => screen
+                .show(&picture::lines(board, screen.size(), screen.paint()))
+                .context("cannot draw"),
+            Self::Lines(lines) => lines.print(board).context("cannot print"),
+        }
+    }
+
+    fn end(self) {
+        match self {
+            Self::Picture(screen) => drop(screen),
+            Self::Lines(_) => {}
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! The live picture as lines: pure, from what the board knows and the size of the terminal.
+
+use super::NAMES;
+use super::board::{Board, Event, HISTORY, Mood, Row, Voice};
+use crate::cli::term::{Paint, bar, cut, pad, sparkline};
+
+/// The picture is never wider.
+const WIDTH_MAX: usize = 104;
+/// Lines that are not events.
+const FIXED: usize = 20;
+
+/// The lines of a frame, at most as many as there are rows.
+pub(super) fn lines(board: &Board, (columns, rows): (usize, usize), paint: Paint) -> Vec<String> {
+    let width = columns.saturating_sub(1).min(WIDTH_MAX);
+    let mut lines = head(board, width, paint);
+    lines.push(String::new());
+    lines.extend(table(board, width, paint));
+    lines.push(String::new());
+    lines.extend(totals(board, paint));
+    lines.push(String::new());
+    let room = rows.saturating_sub(FIXED + board.places.notes.len()).max(1);
+    lines.extend(events(board, room, paint));
+    lines.push(String::new());
+    lines.extend(try_it(board, paint));
+    lines.truncate(rows);
+    lines.iter().map(|line| cut(line, width)).collect()
+}
+
+fn head(board: &Board, width: usize, paint: Paint) -> Vec<String> {
+    let left = format!(
+        " {}  {}",
+        paint.strong("POSTHOUSE"),
+        paint.faint("no client ever meets a dead backend")
+    );
+    let right = format!(
+        "{}  {}",
+        clock(board.elapsed.as_secs()),
+        paint.faint("Ctrl-C ends it")
+    );
+    let mut lines = vec![format!(
+        "{}{right}",
+        pad(&left, width.saturating_sub(crate::cli::term::width(&right)))
+    )];
+    lines.push(paint.faint(&format!(" {}", "─".repeat(width.saturating_sub(1)))));
+    lines.push(format!(
+        " {} clients {} {} {} 3 backends    {} http://{}/status",
+        board.clients,
+        paint.faint("──▶"),
+        paint.accent(&board.places.listen.to_string()),
+        paint.faint("──▶"),
+        paint.faint("status"),
+        board.places.admin
+    ));
+    for note in &board.places.notes {
+        lines.push(format!(" {}", paint.warn(note)));
+    }
+    lines
+}
+
+fn table(board: &Board, width: usize, paint: Paint) -> Vec<String> {
+    // Columns that do not give way: margin, name, state, messages, share, sessions, greeting, gaps.
+    let rest = width.saturating_sub(62);
+    let bar_width = (rest / 2).clamp(4, 24);
+    let spark_width = (rest - bar_width.min(rest)).clamp(4, HISTORY);
+    let mut lines = vec![paint.faint(&format!(
+        "   {:<7}{:<17}{:<bar_width$}  {:>8} {:>6}  {:>4}  {:>8}   {}",
+        "backend", "state", "got", "messages", "share", "now", "greeting", "last 12 s"
+    ))];
+    let most = board.rows.iter().map(|row| row.messages).max().unwrap_or(0);
+    let total = board.messages().max(1);
+    for (name, row) in NAMES.iter().zip(&board.rows) {
+        let (sign, colour): (&str, fn(Paint, &str) -> String) = match row.mood {
+            Mood::Unknown => ("○", Paint::faint),
+            Mood::Well => ("●", Paint::good),
+            Mood::Weak => ("●", Paint::warn),
+            Mood::Out => ("✖", Paint::bad),
+        };
+        let filled = bar(row.messages as f64 / most.max(1) as f64, bar_width);
+        let share = row.messages as f64 * 100.0 / total as f64;
+        let greeting = row.greeting.map_or_else(
+            || "-".to_owned(),
+            |time| format!("{:.1} ms", time.as_secs_f64() * 1e3),
+        );
+        lines.push(format!(
+            " {} {}{}{}  {:>8} {:>4.0} %  {:>4}  {greeting:>8}   {}",
+            colour(paint, sign),
+            pad(&paint.strong(name), 7),
+            pad(&colour(paint, &row.state), 17),
+            colour(paint, &filled),
+            row.messages,
+            share,
+            row.now,
+            colour(paint, &recent(row, spark_width)),
+        ));
+    }
+    lines
+}
+
+fn recent(row: &Row, width: usize) -> String {
+    let skipped = row.history.len().saturating_sub(width);
+    let values: Vec<u64> = row.history.iter().skip(skipped).copied().collect();
+    sparkline(&values)
+}
+
+fn totals(board: &Board, paint: Paint) -> Vec<String> {
+    let traffic = board.traffic();
+    let failed = if traffic.lost == 0 {
+        paint.good("0 failed sessions")
+    } else {
+        paint.bad(&format!("{} FAILED SESSIONS", traffic.lost))
+    };
+    let mut lines = vec![format!(
+        "   {failed}   {} messages taken, {} per second   slowest greeting {:.0} ms",
+        paint.strong(&traffic.taken.to_string()),
+        board.per_second(),
+        traffic.slowest_greeting.as_secs_f64() * 1e3,
+    )];
+    let mut more = format!(
+        "   {} times another backend took over before the client saw anything",
+        paint.strong(&board.failovers.to_string())
+    );
+    if traffic.cut > 0 {
+        more.push_str(&paint.warn(&format!("   {} cut by a kill, sent again", traffic.cut)));
+    }
+    lines.push(more);
+    if let Some(loss) = &traffic.last_loss {
+        lines.push(paint.bad(&format!("   last loss: {loss}")));
+    }
+    lines
+}
+
+fn events(board: &Board, room: usize, paint: Paint) -> Vec<String> {
+    let mut lines = vec![paint.faint("   what happens")];
+    let skipped = board.events.len().saturating_sub(room);
+    let shown = board.events.iter().skip(skipped);
+    lines.extend(shown.map(|one| format!("   {}", event(one, paint))));
+    // The place of events does not move the lines below while they come in.
+    while lines.len() < room + 1 {
+        lines.push(String::new());
+    }
+    lines
+}
+
+/// One event as a line.
+pub(super) fn event(event: &Event, paint: Paint) -> String {
+    let (who, colour): (&str, fn(Paint, &str) -> String) = match event.voice {
+        Voice::Demo => ("demo", Paint::warn),
+        Voice::Posthouse => ("posthouse", Paint::accent),
+        Voice::You => ("you", Paint::good),
+    };
+    format!(
+        "{} {} {} {}",
+        paint.faint(&clock(event.at.as_secs())),
+        pad(&colour(paint, who), 9),
+        pad(&paint.strong(event.backend), 5),
+        event.text
+    )
+}
+
+fn try_it(board: &Board, paint: Paint) -> Vec<String> {
+    let mut lines = vec![paint.faint("   send one yourself, in another terminal")];
+    lines.extend(by_hand(board).map(|line| format!("   {}", paint.accent(&line))));
+    lines
+}
+
+/// Two ways to send a message by hand.
+pub(super) fn by_hand(board: &Board) -> [String; 2] {
+    let (host, port) = (board.places.listen.ip(), board.places.listen.port());
+    [
+        format!("swaks --server {host}:{port} --from me@example.org --to you@example.com"),
+        format!(
+            r"printf 'HELO me\nMAIL FROM:<me@x>\nRCPT TO:<you@x>\nDATA\nSubject: hi\n\nhi\n.\nQUIT\n' | nc -C {host} {port}"
+        ),
+    ]
+}
+
+/// Minutes and seconds.
+pub(super) fn clock(seconds: u64) -> String {
+    format!("{:02}:{:02}", seconds / 60, seconds % 60)
+}

@@ -1,0 +1,159 @@
+//! What happens to the backends, and when.
+
+use std::io;
+use std::time::Duration;
+
+use super::NAMES;
+use crate::lab::{At, Script, SinkHandle};
+
+/// The story of an endless demo, then it begins again.
+const CHAPTER: Duration = Duration::from_secs(45);
+/// A demo shorter than this has only the death and the return.
+const WHOLE_STORY: Duration = Duration::from_secs(20);
+
+/// Something that happens to a backend, by its index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scene {
+    /// Killed: its port is closed, its connections are reset.
+    Kill(usize),
+    /// Started again on the same port.
+    Revive(usize),
+    /// Greets everybody with 421.
+    Refuse(usize),
+    /// Accepts and never greets, as a Postfix at its process limit.
+    Hang(usize),
+    /// Good again.
+    Heal(usize),
+}
+
+/// What is still to come.
+#[derive(Clone, Debug)]
+pub(super) struct Story {
+    length: Duration,
+    endless: bool,
+    begun: Duration,
+    next: usize,
+    scenes: Vec<(f64, Scene)>,
+}
+
+/// Scenes by the share of the chapter at which they come.
+const ALL: [(f64, Scene); 6] = [
+    (0.08, Scene::Kill(1)),
+    (0.28, Scene::Revive(1)),
+    (0.42, Scene::Refuse(2)),
+    (0.56, Scene::Heal(2)),
+    (0.70, Scene::Hang(0)),
+    (0.84, Scene::Heal(0)),
+];
+const SHORT: [(f64, Scene); 2] = [(0.2, Scene::Kill(1)), (0.5, Scene::Revive(1))];
+
+impl Story {
+    /// The story of a demo of this length, or of one without end.
+    pub(super) fn of(limit: Option<Duration>) -> Self {
+        let scenes = match limit {
+            Some(limit) if limit < WHOLE_STORY => SHORT.to_vec(),
+            _ => ALL.to_vec(),
+        };
+        Self {
+            length: limit.unwrap_or(CHAPTER),
+            endless: limit.is_none(),
+            begun: Duration::ZERO,
+            next: 0,
+            scenes,
+        }
+    }
+
+    /// The scenes whose time has come.
+    pub(super) fn due(&mut self, elapsed: Duration) -> Vec<Scene> {
+        let mut due = Vec::new();
+        if self.endless && elapsed >= self.begun + self.length {
+            self.begun += self.length;
+            self.next = 0;
+        }
+        while let Some((share, scene)) = self.scenes.get(self.next) {
+            if elapsed < self.begun + self.length.mul_f64(*share) {
+                break;
+            }
+            due.push(*scene);
+            self.next += 1;
+        }
+        due
+    }
+
+    /// What makes every backend good again, wherever the story was left.
+    pub(super) fn healing(&self) -> Vec<Scene> {
+        let played = &self.scenes[..self.next];
+        played
+            .iter()
+            .flat_map(|(_, scene)| match *scene {
+                Scene::Kill(index) => vec![Scene::Revive(index)],
+                Scene::Refuse(index) | Scene::Hang(index) => vec![Scene::Heal(index)],
+                Scene::Revive(_) | Scene::Heal(_) => vec![],
+            })
+            .collect()
+    }
+}
+
+impl Scene {
+    /// Does it.
+    pub(super) async fn play(self, sinks: &[SinkHandle]) -> io::Result<()> {
+        match self {
+            Self::Kill(index) => sinks[index].stop().await,
+            Self::Revive(index) => sinks[index].restart().await?,
+            Self::Refuse(index) => {
+                let reply = format!("421 4.3.2 {}.demo is overloaded", NAMES[index]);
+                sinks[index].script(Script::good().reply(At::Greeting, &reply));
+            }
+            Self::Hang(index) => sinks[index].script(Script::silent()),
+            Self::Heal(index) => sinks[index].script(Script::good()),
+        }
+        Ok(())
+    }
+
+    /// The backend.
+    pub(super) fn index(self) -> usize {
+        match self {
+            Self::Kill(index)
+            | Self::Revive(index)
+            | Self::Refuse(index)
+            | Self::Hang(index)
+            | Self::Heal(index) => index,
+        }
+    }
+
+    /// What it is, for people.
+    pub(super) fn words(self) -> &'static str {
+        match self {
+            Self::Kill(_) => "we kill it: port closed, connections reset",
+            Self::Revive(_) => "we start it again",
+            Self::Refuse(_) => "we overload it: it greets everybody with 421",
+            Self::Hang(_) => "we freeze it: it accepts and never greets",
+            Self::Heal(_) => "we make it well again",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_scene_comes_once_in_order_and_the_endless_story_begins_again() {
+        let mut story = Story::of(None);
+        let mut seen = Vec::new();
+        for second in 0..=50 {
+            seen.extend(story.due(Duration::from_secs(second)));
+        }
+        let first: Vec<Scene> = ALL.iter().map(|(_, scene)| *scene).collect();
+        assert_eq!(seen[..6], first);
+        assert_eq!(seen[6..], [Scene::Kill(1)]);
+    }
+
+    #[test]
+    fn whoever_was_hurt_is_healed_wherever_the_story_ends() {
+        let mut story = Story::of(Some(Duration::from_secs(6)));
+        assert!(story.healing().is_empty());
+        assert_eq!(story.due(Duration::from_secs(2)), [Scene::Kill(1)]);
+        assert_eq!(story.healing(), [Scene::Revive(1)]);
+    }
+}

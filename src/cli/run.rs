@@ -1,0 +1,80 @@
+//! `posthouse run`: the program itself.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Parser;
+
+use super::{Exit, LogChoice, Start, StartPlan, complain, term};
+use crate::config;
+use crate::control::{Ended, Signals};
+
+/// How long the last log lines may take to be written.
+const LAST_LINES: Duration = Duration::from_secs(2);
+
+/// `posthouse run`.
+#[derive(Debug, Parser)]
+#[command(after_help = AFTER_HELP)]
+pub(super) struct Args {
+    /// The configuration file
+    #[arg(
+        short,
+        long,
+        value_name = "FILE",
+        default_value = super::CONFIG_PATH
+    )]
+    config: PathBuf,
+}
+
+const AFTER_HELP: &str = "\
+Signals:
+  HUP        reload the configuration; an invalid file changes nothing
+  TERM, INT  stop accepting, let sessions end, at most shutdown_timeout; a second one ends at once
+
+Exit codes:
+  0  ended by a signal, every session had ended by itself
+  1  the configuration has mistakes
+  2  wrong usage, or this machine does not let it start (port in use, no permission)
+  3  ended by a signal, sessions were cut at the deadline
+  4  a fault of Posthouse itself";
+
+pub(super) fn run(args: Args, start: Start) -> Exit {
+    let paint = term::Paint::for_stderr();
+    let loaded = match config::load_with_warnings(&args.config) {
+        Ok(loaded) => loaded,
+        Err(mistakes) => {
+            eprint!("{}", mistakes.render(paint.for_config()));
+            return Exit::Mistakes;
+        }
+    };
+    if !loaded.warnings.is_empty() {
+        eprint!("{}", loaded.warnings.render(paint.for_config()));
+    }
+    let plan = StartPlan {
+        config: loaded.config,
+        config_path: Some(args.config),
+        signals: Signals::Handled,
+        log: LogChoice::AsConfigured,
+    };
+    match start(plan) {
+        Ok(running) => {
+            let telemetry = running.handle().shared().telemetry.clone();
+            let ended = running.wait();
+            telemetry.flush(LAST_LINES);
+            how_it_ended(ended)
+        }
+        Err(error) => {
+            let exit = Exit::of_start(&error);
+            complain(&error.into());
+            exit
+        }
+    }
+}
+
+fn how_it_ended(ended: Ended) -> Exit {
+    match ended {
+        Ended::Clean => Exit::Done,
+        Ended::Cut { .. } => Exit::Cut,
+        Ended::Failed => Exit::Fault,
+    }
+}
