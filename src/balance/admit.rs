@@ -206,3 +206,128 @@ fn next_due(due: u64, rate: Rate, now: u64) -> Option<u64> {
 fn nanos_since(base: Instant, now: Instant) -> u64 {
     u64::try_from(now.saturating_duration_since(base).as_nanos()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn rules(max_sessions: u32, rate: Option<Rate>) -> ClientRules {
+        ClientRules { max_sessions, rate }
+    }
+
+    fn per_minute(count: u32) -> Rate {
+        Rate {
+            count,
+            period: Duration::from_mins(1),
+        }
+    }
+
+    #[test]
+    fn no_rules_do_not_touch_the_table() {
+        let limits = ClientLimits::new();
+        let admitted = limits.admit(ClientKey(1), rules(0, None), Instant::now());
+        assert!(matches!(admitted, Ok(None)));
+        assert_eq!(limits.clients(), 0);
+    }
+
+    #[test]
+    fn sessions_of_one_client_are_counted_exactly() {
+        let limits = ClientLimits::new();
+        let now = Instant::now();
+        let admit = |client| limits.admit(ClientKey(client), rules(2, None), now);
+        let first = admit(1).expect("the first");
+        let second = admit(1).expect("the second");
+        assert_eq!(
+            admit(1).expect_err("a third"),
+            ClientRefusal::TooManySessions
+        );
+        let other = admit(2).expect("another client");
+        assert_eq!(limits.clients(), 2);
+        drop(first);
+        let again = admit(1).expect("a place came free");
+        drop((second, other, again));
+        assert_eq!(limits.clients(), 0);
+    }
+
+    #[test]
+    fn a_rate_allows_its_count_at_once_and_no_more_in_the_long_run() {
+        let limits = ClientLimits::new();
+        let mut now = Instant::now();
+        let admit = |now| limits.admit(ClientKey(1), rules(0, Some(per_minute(6))), now);
+        for _ in 0..6 {
+            admit(now).expect("six at once");
+        }
+        assert_eq!(admit(now).expect_err("a seventh"), ClientRefusal::TooFast);
+        let mut admitted = 0;
+        for _ in 0..600 {
+            now += Duration::from_secs(1);
+            admitted += u32::from(admit(now).is_ok());
+        }
+        assert_eq!(admitted, 60);
+    }
+
+    #[test]
+    fn a_refused_session_costs_no_allowance() {
+        let limits = ClientLimits::new();
+        let now = Instant::now();
+        let both = rules(1, Some(per_minute(2)));
+        let first = limits.admit(ClientKey(1), both, now).expect("the first");
+        for _ in 0..10 {
+            let refused = limits.admit(ClientKey(1), both, now);
+            assert_eq!(
+                refused.expect_err("one at once"),
+                ClientRefusal::TooManySessions
+            );
+        }
+        drop(first);
+        drop(limits.admit(ClientKey(1), both, now).expect("the second"));
+        let refused = limits.admit(ClientKey(1), both, now);
+        assert_eq!(refused.expect_err("two a minute"), ClientRefusal::TooFast);
+    }
+
+    #[test]
+    fn the_table_is_bounded_and_forgets_who_is_idle() {
+        let limits = ClientLimits::bounded(1000);
+        let mut now = Instant::now();
+        let both = rules(0, Some(per_minute(60)));
+        for client in 0..5000 {
+            drop(limits.admit(ClientKey(client), both, now));
+            now += Duration::from_millis(50);
+            assert!(limits.clients() <= 1000);
+        }
+        let held: Vec<_> = (10_000..12_000)
+            .filter_map(|client| limits.admit(ClientKey(client), rules(1, None), now).ok())
+            .collect();
+        assert!(held.len() <= 1000);
+        let refused = limits.admit(ClientKey(1), rules(1, None), now);
+        assert_eq!(refused.expect_err("no room"), ClientRefusal::TableFull);
+        drop(held);
+        let admitted = limits.admit(ClientKey(1), rules(1, None), now);
+        assert!(admitted.is_ok());
+    }
+
+    #[test]
+    fn an_accept_rate_is_shared_by_threads_and_exact() {
+        let accept = AcceptRate::default();
+        let rate = Rate {
+            count: 100,
+            period: Duration::from_secs(1),
+        };
+        let now = Instant::now();
+        let admitted: usize = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4)
+                .map(|_| scope.spawn(|| (0..100).filter(|_| accept.admit(rate, now)).count()))
+                .collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().expect("no thread panics"))
+                .sum()
+        });
+        assert_eq!(admitted, 100);
+        assert!(!accept.admit(rate, now));
+        assert!(accept.admit(rate, now + Duration::from_millis(10)));
+        assert!(!accept.admit(rate, now + Duration::from_millis(10)));
+    }
+}

@@ -5,6 +5,7 @@
 //! Everything else is behind a short lock that only changes of state take. Lock order: the pool's
 //! roster, then the record here; see `shared.rs`.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
@@ -16,9 +17,10 @@ use super::health::{Machine, Rules, Spare, Strike};
 use super::shared::{PoolShared, lock};
 use super::slow_start::{Fullness, Ramp, UNIT, effective};
 use super::{
-    AdminState, Cause, FailureKind, HealthState, Observation, PoolSettings, ProbeReport, Stage,
+    AdminState, BackendTotals, BackendView, Cause, FailureKind, HealthState, Observation,
+    PoolSettings, ProbeReport, Stage, StateChange, Totals,
 };
-use crate::types::{Counter, Histogram, Shards, Weight};
+use crate::types::{Shards, Weight};
 
 /// How far `last_greeted` must move before it is stored again.
 const STAMP_STEP_MICROS: u64 = 10_000;
@@ -32,7 +34,6 @@ const WANTS_SUCCESSES: u64 = 1 << 34;
 const WEIGHT: u64 = (1 << 32) - 1;
 
 /// State of a backend, keyed by (pool, name, address) in the registry; shared by all threads.
-#[derive(Debug)]
 pub struct BackendState {
     /// Counts by thread; index `workers` is the control thread's.
     pub totals: Shards<BackendTotals>,
@@ -60,88 +61,6 @@ struct Hot {
     in_flight: AtomicU32,
     /// Round robin's virtual time of this backend's next turn.
     turn: AtomicU64,
-}
-
-/// Counts of one backend on one thread. All are monotonic.
-#[derive(Debug, Default)]
-pub struct BackendTotals {
-    /// Dials, hedges included.
-    pub attempts: Counter,
-    /// Sessions that were committed to it.
-    pub sessions: Counter,
-    /// Dials that were hedges.
-    pub hedges: Counter,
-    /// Octets from clients.
-    pub octets_to_backend: Counter,
-    /// Octets to clients.
-    pub octets_to_client: Counter,
-    /// Failed attempts by [`Stage::index`] and [`FailureKind::index`].
-    pub strikes: [[Counter; 12]; 7],
-    /// Times from dial to greeting.
-    pub greeting: Histogram,
-}
-
-/// The sums of [`BackendTotals`].
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Totals {
-    /// Dials, hedges included.
-    pub attempts: u64,
-    /// Sessions that were committed to it.
-    pub sessions: u64,
-    /// Dials that were hedges.
-    pub hedges: u64,
-    /// Octets from clients.
-    pub octets_to_backend: u64,
-    /// Octets to clients.
-    pub octets_to_client: u64,
-}
-
-/// A change of state, to be logged and counted by the caller.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StateChange {
-    /// The pool.
-    pub pool: Arc<str>,
-    /// The backend's name.
-    pub backend: Arc<str>,
-    /// Its address.
-    pub address: SocketAddr,
-    /// The state it left.
-    pub from: (AdminState, HealthState),
-    /// The state it is in now.
-    pub to: (AdminState, HealthState),
-    /// Why.
-    pub cause: Cause,
-}
-
-/// A copy of the state for the status page.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BackendView {
-    /// What the operator wants.
-    pub admin: AdminState,
-    /// What we found.
-    pub health: HealthState,
-    /// Why it is in this state.
-    pub cause: Cause,
-    /// When this state began.
-    pub since: Instant,
-    /// When the ejection ends at the latest.
-    pub ejected_until: Option<Instant>,
-    /// Ejections that count towards the length of the next one.
-    pub ejections: u32,
-    /// Strikes since the last greeting.
-    pub consecutive_strikes: u32,
-    /// Sockets, idle ones included; bounded by `max_connections`.
-    pub open: u32,
-    /// Sessions: what balancing sees.
-    pub in_flight: u32,
-    /// Weight as balancing sees it now, in 1/256 of a unit (slow start).
-    pub effective_weight_256: u32,
-    /// The operator's weight, if set at run time.
-    pub weight_override: Option<Weight>,
-    /// The last probe and when it ended.
-    pub last_probe: Option<(Instant, ProbeReport)>,
-    /// The average time from dial to greeting.
-    pub usual_greeting: Option<Duration>,
 }
 
 /// What a choice reads of a backend.
@@ -213,6 +132,12 @@ impl Record {
     pub(super) fn configure(&mut self, weight: Weight, slow_start: Duration) {
         self.configured = weight;
         self.slow_start = slow_start;
+    }
+}
+
+impl fmt::Debug for BackendState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{} {}", self.pool, self.name, self.address)
     }
 }
 
@@ -615,4 +540,185 @@ fn is_return(from: (AdminState, HealthState), to: (AdminState, HealthState)) -> 
         admin == AdminState::Ready && health.is_usable()
     };
     !serves(from) && serves(to)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Fleet, Spec, bad_probe, good_probe};
+    use super::*;
+
+    fn slow(seconds: u64) -> PoolSettings {
+        PoolSettings {
+            slow_start: Duration::from_secs(seconds),
+            ..PoolSettings::default()
+        }
+    }
+
+    fn weights(fleet: &Fleet) -> Vec<u32> {
+        let weight = |state: &Arc<BackendState>| state.view(fleet.now).effective_weight_256;
+        fleet.states.iter().map(weight).collect()
+    }
+
+    #[test]
+    fn nothing_starts_slowly_at_the_start_of_the_process() {
+        let fleet = Fleet::equal(slow(100), 2);
+        assert_eq!(weights(&fleet), [256, 256]);
+        fleet.probe(0, good_probe());
+        fleet.greet(1);
+        assert_eq!(weights(&fleet), [256, 256]);
+    }
+
+    #[test]
+    fn every_return_starts_slowly_and_ticks_let_it_grow() {
+        type Step = fn(&mut Fleet);
+        let returns: [(Step, Step); 4] = [
+            (|fleet| fleet.take_down(0), |fleet| fleet.bring_up(0)),
+            (
+                |fleet| drop(fleet.eject(0)),
+                |fleet| {
+                    fleet.pass(Duration::from_secs(30));
+                    assert_eq!(fleet.pool.tick(fleet.now).len(), 1);
+                },
+            ),
+            (|fleet| drop(fleet.eject(0)), |fleet| fleet.bring_up(0)),
+            (
+                |fleet| drop(fleet.admin(0, AdminState::Drain)),
+                |fleet| drop(fleet.admin(0, AdminState::Ready)),
+            ),
+        ];
+        for (leave, come_back) in returns {
+            let mut fleet = Fleet::equal(slow(100), 2);
+            leave(&mut fleet);
+            come_back(&mut fleet);
+            assert_eq!(weights(&fleet), [16, 256]);
+            for (seconds, weight) in [(50, 128), (25, 192), (25, 256)] {
+                fleet.pass(Duration::from_secs(seconds));
+                assert_eq!(fleet.pool.tick(fleet.now), []);
+                assert_eq!(weights(&fleet), [weight, 256]);
+            }
+        }
+    }
+
+    #[test]
+    fn the_operators_weight_and_state_survive_a_reload() {
+        let mut fleet = Fleet::equal(PoolSettings::default(), 2);
+        fleet.states[0].set_weight(Weight::new(7), Arc::from("jo"), fleet.now);
+        let change = fleet.admin(1, AdminState::Drain).expect("it was ready");
+        assert_eq!(change.from, (AdminState::Ready, HealthState::Unknown));
+        assert_eq!(change.to, (AdminState::Drain, HealthState::Unknown));
+        assert_eq!(change.cause.who.as_deref(), Some("test"));
+        assert!(
+            fleet.admin(1, AdminState::Drain).is_none(),
+            "it is so already"
+        );
+        fleet.reload(PoolSettings::default(), &[Spec::weight(3), Spec::weight(3)]);
+        assert_eq!(weights(&fleet), [7 * 256, 3 * 256]);
+        assert_eq!(fleet.states[1].view(fleet.now).admin, AdminState::Drain);
+        fleet.states[0].set_weight(None, Arc::from("jo"), fleet.now);
+        assert_eq!(weights(&fleet)[0], 3 * 256);
+        assert_eq!(fleet.states[0].weight_by().as_deref(), Some("jo"));
+    }
+
+    #[test]
+    fn a_change_tells_what_happened() {
+        let fleet = Fleet::equal(PoolSettings::default(), 2);
+        fleet.probe(0, good_probe());
+        let change = fleet.eject(0).expect("five strikes");
+        assert_eq!((&*change.pool, &*change.backend), ("mx", "b0"));
+        assert_eq!(change.from.1, HealthState::Up);
+        assert_eq!(change.to.1, HealthState::Ejected);
+        assert_eq!(change.cause.stage, Some(Stage::Greeting));
+        assert_eq!(change.cause.kind, Some(FailureKind::Timeout));
+        assert_eq!(change.cause.duration, Some(Duration::from_secs(8)));
+        let view = fleet.states[0].view(fleet.now);
+        assert_eq!(view.cause, change.cause);
+        assert_eq!(
+            view.ejected_until,
+            Some(fleet.now + Duration::from_secs(30))
+        );
+        assert_eq!(view.ejections, 1);
+    }
+
+    #[test]
+    fn the_last_usable_backend_over_all_tiers_is_not_ejected() {
+        let fleet = Fleet::new(
+            PoolSettings::default(),
+            &[Spec::tier(1), Spec::tier(1), Spec::tier(2)],
+        );
+        assert!(fleet.eject(0).is_some());
+        fleet.take_down(2);
+        assert!(fleet.eject(1).is_none(), "nothing else is left");
+        fleet.admin(1, AdminState::Drain);
+        fleet.bring_up(2);
+        assert!(fleet.eject(2).is_none(), "a drained one is no spare");
+    }
+
+    #[test]
+    fn a_healthy_backend_remembers_its_greetings_without_a_lock() {
+        let mut fleet = Fleet::equal(PoolSettings::default(), 1);
+        let state = Arc::clone(&fleet.states[0]);
+        assert_eq!((state.usual_greeting(), state.last_greeted()), (None, None));
+        assert!(!state.greeted_since(fleet.now));
+        fleet.greet(0);
+        assert!(state.greeted_since(fleet.now));
+        assert_eq!(state.last_greeted(), Some(fleet.now));
+        assert_eq!(state.usual_greeting(), Some(Duration::from_millis(3)));
+        let held = lock(&state.record);
+        let first = fleet.now;
+        fleet.pass(Duration::from_millis(9));
+        fleet.greet(0);
+        assert_eq!(state.last_greeted(), Some(first), "less than 10 ms later");
+        fleet.pass(Duration::from_millis(1));
+        fleet.greet(0);
+        assert_eq!(state.last_greeted(), Some(fleet.now));
+        drop(held);
+    }
+
+    #[test]
+    fn the_usual_greeting_follows_slowly() {
+        let mut fleet = Fleet::equal(PoolSettings::default(), 1);
+        fleet.greet(0);
+        for _ in 0..100 {
+            fleet.pass(Duration::from_millis(20));
+            let after = Duration::from_millis(500);
+            fleet.states[0].observe(Observation::Greeted { after }, fleet.now);
+        }
+        let usual = fleet.states[0].usual_greeting().expect("it greeted");
+        assert!(usual > Duration::from_millis(490) && usual <= Duration::from_millis(500));
+    }
+
+    #[test]
+    fn switching_probes_off_brings_back_what_they_found_down() {
+        let mut fleet = Fleet::equal(PoolSettings::default(), 2);
+        fleet.take_down(0);
+        let unprobed = PoolSettings {
+            probed: false,
+            ..PoolSettings::default()
+        };
+        fleet.reload(unprobed, &[Spec::weight(1), Spec::weight(1)]);
+        let events = fleet.pool.tick(fleet.now);
+        assert_eq!(events.len(), 1, "{events:?}");
+        let view = fleet.states[0].view(fleet.now);
+        assert_eq!(
+            (view.health, view.cause.origin),
+            (HealthState::Unknown, "reload")
+        );
+    }
+
+    #[test]
+    fn a_backend_that_no_pool_knows_is_not_ejected() {
+        let now = Instant::now();
+        let address = SocketAddr::from(([10, 0, 0, 1], 25));
+        let (pool, name) = (Arc::from("mx"), Arc::from("a"));
+        let state = BackendState::new(pool, name, address, AdminState::Ready, 1, now);
+        for _ in 0..20 {
+            assert!(
+                state
+                    .observe(super::super::testing::strike(), now)
+                    .is_none()
+            );
+        }
+        assert_eq!(state.view(now).health, HealthState::Unknown);
+        assert!(state.probed(bad_probe(), now).is_some());
+    }
 }

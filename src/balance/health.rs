@@ -490,3 +490,445 @@ impl Machine {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{bad_probe, full_probe, good_probe};
+    use super::*;
+
+    fn rules() -> Rules {
+        Rules::of(&PoolSettings::default())
+    }
+
+    fn strike_at(stage: Stage) -> Strike {
+        Strike {
+            stage,
+            kind: FailureKind::Timeout,
+            code: None,
+            text: None,
+            after: None,
+        }
+    }
+
+    /// A machine with its clock.
+    struct Bench {
+        machine: Machine,
+        rules: Rules,
+        now: Instant,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let mut bench = Self {
+                machine: Machine::new(),
+                rules: rules(),
+                now: Instant::now(),
+            };
+            bench.good();
+            bench
+        }
+
+        fn pass(&mut self, seconds: u64) -> &mut Self {
+            self.now += Duration::from_secs(seconds);
+            self
+        }
+
+        fn strike(&mut self) -> Option<Cause> {
+            let strike = strike_at(Stage::Greeting);
+            self.machine
+                .struck(&strike, &self.rules, Spare::Other, self.now)
+        }
+
+        fn greet(&mut self) -> Option<Cause> {
+            self.machine.greeted(&self.rules, Spare::Other, self.now)
+        }
+
+        fn good(&mut self) -> Option<Cause> {
+            self.machine.probed(&good_probe(), &self.rules, self.now)
+        }
+
+        fn bad(&mut self) -> Option<Cause> {
+            self.machine.probed(&bad_probe(), &self.rules, self.now)
+        }
+
+        fn full(&mut self) -> Option<Cause> {
+            self.machine.probed(&full_probe(), &self.rules, self.now)
+        }
+
+        fn eject(&mut self) {
+            (0..5).for_each(|_| drop(self.strike()));
+            assert_eq!(self.machine.state(), HealthState::Ejected);
+        }
+
+        fn ejected_for(&self) -> u64 {
+            let until = self.machine.ejected_until().expect("it is ejected");
+            (until - self.now).as_secs()
+        }
+    }
+
+    #[test]
+    fn the_first_probe_is_the_first_verdict() {
+        for (report, then) in [
+            (good_probe(), HealthState::Up),
+            (full_probe(), HealthState::Degraded),
+            (bad_probe(), HealthState::Down),
+        ] {
+            let mut machine = Machine::new();
+            assert!(machine.is_changing());
+            let cause = machine.probed(&report, &rules(), Instant::now());
+            assert_eq!(machine.state(), then);
+            assert_eq!(cause.expect("a change has a cause").origin, "probe");
+        }
+    }
+
+    #[test]
+    fn the_first_greeting_is_a_verdict_too() {
+        let mut machine = Machine::new();
+        let cause = machine.greeted(&rules(), Spare::None, Instant::now());
+        assert_eq!(cause, Some(Cause::of("session")));
+        assert_eq!(machine.state(), HealthState::Up);
+        assert!(!machine.wants_successes());
+    }
+
+    #[test]
+    fn three_bad_probes_take_it_down_and_two_good_ones_bring_it_up() {
+        let mut bench = Bench::new();
+        assert_eq!((bench.bad(), bench.bad()), (None, None));
+        assert!(bench.machine.is_changing());
+        assert!(bench.good().is_none(), "a good one starts the count anew");
+        assert_eq!((bench.bad(), bench.bad()), (None, None));
+        let cause = bench.bad().expect("the third in a row");
+        assert_eq!(
+            (cause.stage, cause.kind),
+            (Some(Stage::Connect), Some(FailureKind::Refused))
+        );
+        assert_eq!(bench.machine.state(), HealthState::Down);
+        assert!(bench.good().is_none());
+        assert!(bench.bad().is_none());
+        assert!(bench.good().is_none());
+        assert!(bench.good().is_some());
+        assert_eq!(bench.machine.state(), HealthState::Up);
+    }
+
+    #[test]
+    fn a_full_backend_is_degraded_and_never_down() {
+        let mut bench = Bench::new();
+        assert!(bench.full().is_some());
+        assert_eq!(bench.machine.state(), HealthState::Degraded);
+        (0..20).for_each(|_| assert!(bench.full().is_none()));
+        assert_eq!(bench.machine.state(), HealthState::Degraded);
+        assert!(bench.good().is_some());
+        assert_eq!(bench.machine.state(), HealthState::Up);
+    }
+
+    #[test]
+    fn our_own_want_of_descriptors_is_no_verdict() {
+        let mut bench = Bench::new();
+        let local = ProbeReport {
+            failure: Some(FailureKind::Local),
+            ..bad_probe()
+        };
+        for _ in 0..10 {
+            assert!(
+                bench
+                    .machine
+                    .probed(&local, &bench.rules, bench.now)
+                    .is_none()
+            );
+            let strike = Strike {
+                kind: FailureKind::Local,
+                ..strike_at(Stage::Connect)
+            };
+            let now = bench.now;
+            assert!(
+                bench
+                    .machine
+                    .struck(&strike, &rules(), Spare::Other, now)
+                    .is_none()
+            );
+        }
+        assert_eq!(bench.machine.state(), HealthState::Up);
+        assert_eq!(bench.machine.consecutive_strikes(), 0);
+    }
+
+    #[test]
+    fn five_strikes_in_a_row_eject_and_a_greeting_starts_the_count_anew() {
+        let mut bench = Bench::new();
+        for _ in 0..2 {
+            (0..4).for_each(|_| assert!(bench.pass(11).strike().is_none()));
+            assert!(bench.pass(11).greet().is_none());
+        }
+        (0..4).for_each(|_| assert!(bench.pass(11).strike().is_none()));
+        let cause = bench.strike().expect("the fifth");
+        assert_eq!(
+            (cause.origin, cause.stage),
+            ("session", Some(Stage::Greeting))
+        );
+        assert_eq!(bench.machine.state(), HealthState::Ejected);
+        assert_eq!(bench.ejected_for(), 30);
+    }
+
+    #[test]
+    fn half_of_ten_attempts_within_ten_seconds_eject() {
+        let mut bench = Bench::new();
+        for _ in 0..4 {
+            assert!(bench.strike().is_none());
+            assert!(bench.greet().is_none());
+        }
+        assert!(bench.strike().is_none(), "nine attempts are too few");
+        assert!(bench.greet().is_some(), "5 of 10");
+        assert_eq!(bench.machine.state(), HealthState::Ejected);
+    }
+
+    #[test]
+    fn less_than_half_does_not_eject() {
+        let mut bench = Bench::new();
+        for _ in 0..100 {
+            assert!(bench.strike().is_none());
+            assert!(bench.greet().is_none());
+            assert!(bench.greet().is_none());
+        }
+    }
+
+    #[test]
+    fn attempts_of_an_old_window_do_not_count() {
+        let mut bench = Bench::new();
+        for _ in 0..20 {
+            assert!(bench.strike().is_none());
+            assert!(bench.greet().is_none());
+            assert!(bench.strike().is_none());
+            assert!(bench.greet().is_none());
+            bench.pass(11);
+        }
+        assert!(bench.greet().is_none());
+        assert!(!bench.machine.wants_successes(), "the window is closed");
+    }
+
+    #[test]
+    fn ejections_grow_to_five_minutes_and_shrink_when_it_is_well() {
+        let mut bench = Bench::new();
+        for n in 1..=12 {
+            bench.eject();
+            assert_eq!(bench.ejected_for(), (30 * n).min(300));
+            bench.now = bench.machine.ejected_until().expect("it is ejected");
+            assert_eq!(bench.machine.expire(bench.now), Some(Cause::of("timer")));
+            assert_eq!(bench.machine.state(), HealthState::Up);
+        }
+        bench.pass(300 * 10);
+        assert_eq!(bench.machine.ejections(&bench.rules.eject, bench.now), 2);
+        bench.eject();
+        assert_eq!(bench.ejected_for(), 90);
+    }
+
+    #[test]
+    fn an_ejection_does_not_end_before_its_time() {
+        let mut bench = Bench::new();
+        bench.eject();
+        bench.pass(29);
+        assert!(bench.machine.expire(bench.now).is_none());
+        assert!(bench.strike().is_none(), "old sessions do not prolong it");
+        assert_eq!(bench.ejected_for(), 1);
+        assert!(bench.greet().is_none(), "nor end it");
+        bench.pass(1);
+        assert!(bench.machine.expire(bench.now).is_some());
+    }
+
+    #[test]
+    fn probes_that_reach_the_failed_stage_end_an_ejection() {
+        let mut bench = Bench::new();
+        bench.eject();
+        let shallow = ProbeReport {
+            stage: Stage::Connect,
+            ..good_probe()
+        };
+        for _ in 0..5 {
+            assert!(
+                bench
+                    .machine
+                    .probed(&shallow, &bench.rules, bench.now)
+                    .is_none()
+            );
+        }
+        assert!(bench.good().is_none());
+        assert!(bench.bad().is_none(), "a bad one starts the count anew");
+        assert!(bench.good().is_none());
+        assert!(bench.good().is_some());
+        assert_eq!(bench.machine.state(), HealthState::Up);
+        assert_eq!(bench.machine.ejected_until(), None);
+    }
+
+    #[test]
+    fn a_full_probe_does_not_end_an_ejection() {
+        let mut bench = Bench::new();
+        bench.eject();
+        (0..5).for_each(|_| assert!(bench.full().is_none()));
+        assert_eq!(bench.machine.state(), HealthState::Ejected);
+        bench.pass(30);
+        assert!(bench.machine.expire(bench.now).is_some());
+        assert_eq!(bench.machine.state(), HealthState::Degraded);
+    }
+
+    #[test]
+    fn bad_probes_take_an_ejected_backend_down() {
+        let mut bench = Bench::new();
+        bench.eject();
+        assert_eq!((bench.bad(), bench.bad()), (None, None));
+        assert!(bench.bad().is_some());
+        assert_eq!(bench.machine.state(), HealthState::Down);
+        bench.pass(1000);
+        assert!(
+            bench.machine.expire(bench.now).is_none(),
+            "probes bring it up, not time"
+        );
+        assert_eq!(bench.machine.state(), HealthState::Down);
+    }
+
+    #[test]
+    fn the_last_usable_backend_is_not_ejected_until_another_returns() {
+        let mut bench = Bench::new();
+        let strike = strike_at(Stage::Connect);
+        for _ in 0..50 {
+            let now = bench.now;
+            assert!(
+                bench
+                    .machine
+                    .struck(&strike, &rules(), Spare::None, now)
+                    .is_none()
+            );
+        }
+        assert_eq!(bench.machine.state(), HealthState::Up);
+        assert!(
+            bench.strike().is_some(),
+            "the next strike finds a spare one"
+        );
+    }
+
+    #[test]
+    fn a_refusal_counts_once_three_distinct_clients_met_it() {
+        let mut bench = Bench::new();
+        let strike = strike_at(Stage::Greeting);
+        let refuse = |bench: &mut Bench, client| {
+            let now = bench.now;
+            let refused =
+                bench
+                    .machine
+                    .refused(ClientKey(client), &strike, &rules(), Spare::Other, now);
+            (refused.is_some(), bench.machine.consecutive_strikes())
+        };
+        for _ in 0..10 {
+            assert_eq!(refuse(&mut bench, 1), (false, 0));
+            assert_eq!(refuse(&mut bench, 2), (false, 0));
+        }
+        assert!(bench.machine.wants_successes());
+        bench.greet();
+        assert_eq!(refuse(&mut bench, 3), (false, 0));
+        assert_eq!(refuse(&mut bench, 1), (false, 0));
+        for strikes in 1..5 {
+            assert_eq!(refuse(&mut bench, 2), (false, strikes));
+        }
+        assert_eq!(refuse(&mut bench, 2), (true, 5));
+    }
+
+    #[test]
+    fn without_probes_nothing_stays_down() {
+        let mut bench = Bench::new();
+        (0..3).for_each(|_| drop(bench.bad()));
+        assert_eq!(bench.machine.forget_probes(), Some(Cause::of("reload")));
+        assert_eq!(bench.machine.state(), HealthState::Unknown);
+        assert!(bench.machine.forget_probes().is_none());
+    }
+
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    enum Event {
+        Good,
+        Bad,
+        Full,
+        Greet,
+        Strike,
+        Wait,
+    }
+
+    const EVENTS: [Event; 6] = [
+        Event::Good,
+        Event::Bad,
+        Event::Full,
+        Event::Greet,
+        Event::Strike,
+        Event::Wait,
+    ];
+
+    /// Every sequence of six events, judged by what must be true of its history.
+    #[test]
+    fn every_short_history_obeys_the_rules() {
+        let mut rules = rules();
+        rules.eject.strikes = 2;
+        for spare in [Spare::Other, Spare::None] {
+            for sequence in 0..EVENTS.len().pow(6) {
+                play(sequence, &rules, spare);
+            }
+        }
+    }
+
+    fn play(mut sequence: usize, rules: &Rules, spare: Spare) {
+        let mut now = Instant::now();
+        let mut machine = Machine::new();
+        let mut history = Vec::new();
+        for _ in 0..6 {
+            let event = EVENTS[sequence % EVENTS.len()];
+            sequence /= EVENTS.len();
+            history.push(event);
+            let before = machine.state();
+            now += Duration::from_millis(10);
+            let cause = match event {
+                Event::Good => machine.probed(&good_probe(), rules, now),
+                Event::Bad => machine.probed(&bad_probe(), rules, now),
+                Event::Full => machine.probed(&full_probe(), rules, now),
+                Event::Greet => machine.greeted(rules, spare, now),
+                Event::Strike => machine.struck(&strike_at(Stage::Greeting), rules, spare, now),
+                Event::Wait => {
+                    now += Duration::from_secs(30);
+                    machine.expire(now)
+                }
+            };
+            machine.check_invariants();
+            let after = machine.state();
+            assert_eq!(cause.is_some(), before != after, "{history:?}");
+            judge(&history, before, after, spare);
+        }
+    }
+
+    fn judge(history: &[Event], before: HealthState, after: HealthState, spare: Spare) {
+        use HealthState::{Degraded, Down, Ejected, Unknown, Up};
+        let tail = |kind: &dyn Fn(Event) -> bool, of: &dyn Fn(Event) -> bool| {
+            let relevant = history.iter().rev().filter(|event| of(**event));
+            relevant.take_while(|event| kind(**event)).count()
+        };
+        let probe = |event| matches!(event, Event::Good | Event::Bad | Event::Full);
+        let session = |event| matches!(event, Event::Greet | Event::Strike);
+        let bad = tail(&|event| event == Event::Bad, &probe);
+        let well = tail(&|event| event != Event::Bad, &probe);
+        let strikes = tail(&|event| event == Event::Strike, &session);
+        let last = history[history.len() - 1];
+        match (before, after) {
+            (from, to) if from == to => {}
+            (Unknown, Down) => assert_eq!(last, Event::Bad, "{history:?}"),
+            (Unknown, Up) => assert!(matches!(last, Event::Good | Event::Greet)),
+            (Unknown | Up, Degraded) => assert_eq!(last, Event::Full, "{history:?}"),
+            (Up | Degraded | Ejected, Down) => {
+                assert!(bad >= 3 && last == Event::Bad, "{history:?}");
+            }
+            (Down, Up) => assert!(well >= 2 && last == Event::Good, "{history:?}"),
+            (Down, Degraded) => assert!(well >= 2 && last == Event::Full, "{history:?}"),
+            (Degraded, Up) => assert_eq!(last, Event::Good, "{history:?}"),
+            (Ejected, Up | Degraded) => {
+                let probed = last == Event::Good && well >= 2;
+                assert!(probed || last == Event::Wait, "{history:?}");
+            }
+            (Unknown | Up | Degraded, Ejected) => {
+                assert!(strikes >= 2 && last == Event::Strike, "{history:?}");
+                assert_eq!(spare, Spare::Other, "{history:?}");
+            }
+            (from, to) => unreachable!("{from:?} never becomes {to:?}: {history:?}"),
+        }
+    }
+}

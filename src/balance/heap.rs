@@ -50,6 +50,8 @@ struct Key {
 
 impl Key {
     fn cmp(&self, other: &Self) -> Ordering {
+        #[cfg(test)]
+        super::member::count_look();
         // Loads are below 2³³ and weights below 2¹⁸; turns are compared over 1.
         let (here, there) = if self.under == other.under {
             (self.over, other.over)
@@ -264,6 +266,16 @@ impl Heap {
     fn set(&mut self, at: usize, node: Node) {
         self.nodes[at] = node;
         self.places[node.index as usize] = at as u32;
+    }
+
+    /// When nothing changes, every key is what the counts say, and who can serve is here.
+    #[cfg(test)]
+    pub(super) fn assert_keys(&self, members: &[Arc<Member>]) {
+        for node in &self.nodes {
+            let key = self.key(&members[node.index as usize]);
+            assert_eq!(key.cmp(&node.key), Ordering::Equal, "{}", node.index);
+        }
+        self.check_invariants();
     }
 
     #[cfg(debug_assertions)]

@@ -123,6 +123,8 @@ impl Member {
 
     /// What it can do for a session that has tried `tried`.
     pub(super) fn fit(&self, tried: &Tried, heed: Heed) -> Fit {
+        #[cfg(test)]
+        count_look();
         let standing = self.state().standing();
         if !standing.is_ready() {
             Fit::Drained
@@ -198,4 +200,20 @@ pub(super) fn address_key(address: SocketAddr) -> u64 {
     }
     hash.write(&address.port().to_be_bytes());
     hash.finish()
+}
+
+#[cfg(test)]
+thread_local! {
+    static LOOKS: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+
+/// Counts a look at a member, or a comparison: the measure of what a pick costs.
+#[cfg(test)]
+pub(super) fn count_look() {
+    LOOKS.set(LOOKS.get() + 1);
+}
+
+#[cfg(test)]
+pub(super) fn looks() -> u64 {
+    LOOKS.get()
 }

@@ -12,6 +12,7 @@ mod heap;
 mod hedge;
 mod member;
 mod observation;
+mod pick;
 mod policy;
 mod pool;
 mod queue;
@@ -20,11 +21,14 @@ mod settings;
 mod shared;
 mod slot;
 mod slow_start;
+#[cfg(test)]
+mod testing;
 mod tiers;
+mod view;
 mod weights;
 
 pub use admit::{AcceptRate, ClientLimits, ClientPermit, ClientRefusal, ClientRules};
-pub use backend::{BackendState, BackendTotals, BackendView, StateChange, Totals};
+pub use backend::BackendState;
 pub use choose::{NoBackend, PickMode};
 pub use health::{Cause, HealthState};
 pub use hedge::HedgeVerdict;
@@ -35,3 +39,4 @@ pub use queue::{Queued, Waiter};
 pub use settings::{AdminState, Balance, Eject, Failback, Hedge, PoolSettings, WhenAllDown};
 pub use shared::PoolShared;
 pub use slot::Slot;
+pub use view::{BackendTotals, BackendView, StateChange, Totals};

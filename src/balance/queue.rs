@@ -125,10 +125,6 @@ impl Cell {
 impl Waiter {
     /// `Ok(slot)`, or `Err(())` when a reload made this pool stale or no place can come any more:
     /// resolve the pool anew and pick.
-    #[expect(
-        clippy::result_unit_err,
-        reason = "there is exactly one error, and it says: again"
-    )]
     pub fn poll_slot(&mut self, cx: &mut Context<'_>) -> Poll<Result<Slot, ()>> {
         if let Some(given) = self.cell.take() {
             return Poll::Ready(given);
@@ -321,5 +317,273 @@ impl PoolShared {
     fn count_waiters(&self, queue: &Queue) {
         let waiting = u32::try_from(queue.entries.len()).expect("queue_max is counted in 32 bits");
         self.waiters.store(waiting, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::task::Wake;
+
+    use super::super::testing::{Fleet, Spec, number};
+    use super::super::{AdminState, PickMode, PoolSettings, WhenAllDown};
+    use super::*;
+
+    #[derive(Default)]
+    struct Bell(AtomicUsize);
+
+    impl Wake for Bell {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// A waiter, its bell, and what a poll gives.
+    struct Seat {
+        waiter: Waiter,
+        bell: Arc<Bell>,
+    }
+
+    impl Seat {
+        fn poll(&mut self) -> Poll<Result<Slot, ()>> {
+            let waker = Waker::from(Arc::clone(&self.bell));
+            self.waiter.poll_slot(&mut Context::from_waker(&waker))
+        }
+
+        fn is_called(&self) -> bool {
+            self.bell.0.load(Ordering::SeqCst) > 0
+        }
+    }
+
+    fn wait(fleet: &mut Fleet, tried: &Tried) -> Seat {
+        let queued = fleet
+            .pool
+            .enqueue(ClientKey(1), tried, fleet.now, &mut fleet.rng);
+        let Queued::Waiting(waiter) = queued else {
+            panic!("no place is free and the queue has room: {queued:?}");
+        };
+        let mut seat = Seat {
+            waiter,
+            bell: Arc::default(),
+        };
+        assert!(seat.poll().is_pending());
+        seat
+    }
+
+    fn got(seat: &mut Seat) -> Slot {
+        match seat.poll() {
+            Poll::Ready(Ok(slot)) => slot,
+            other => panic!("a place was handed over: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_release_hands_its_place_to_the_first_in_line() {
+        let mut fleet = Fleet::new(PoolSettings::default(), &[Spec::max(1)]);
+        let held = fleet.pick().expect("a place");
+        assert_eq!(fleet.pick().unwrap_err(), NoBackend::AllFull);
+        let mut first = wait(&mut fleet, &Tried::default());
+        let mut second = wait(&mut fleet, &Tried::default());
+        assert_eq!(fleet.pool.waiting(), 2);
+        drop(held);
+        assert!(first.is_called() && !second.is_called());
+        assert_eq!(
+            (fleet.states[0].open(), fleet.states[0].in_flight()),
+            (1, 1)
+        );
+        let slot = got(&mut first);
+        assert!(second.poll().is_pending());
+        assert_eq!(
+            fleet.pick().unwrap_err(),
+            NoBackend::AllFull,
+            "nobody overtakes"
+        );
+        drop(slot);
+        drop(got(&mut second));
+        assert_eq!(fleet.pool.waiting(), 0);
+        fleet.assert_idle();
+    }
+
+    #[test]
+    fn a_place_goes_to_the_first_that_did_not_try_that_backend() {
+        let mut fleet = Fleet::new(PoolSettings::default(), &[Spec::max(1), Spec::max(1)]);
+        let held = [
+            fleet.pick().expect("a place"),
+            fleet.pick().expect("a place"),
+        ];
+        let tried = fleet.tried(&[number(&held[0])]);
+        let mut picky = wait(&mut fleet, &tried);
+        let mut any = wait(&mut fleet, &Tried::default());
+        let [freed, other] = held;
+        let at = number(&freed);
+        drop(freed);
+        assert!(picky.poll().is_pending());
+        let slot = got(&mut any);
+        assert_eq!(number(&slot), at);
+        drop(other);
+        assert_ne!(number(&got(&mut picky)), at);
+    }
+
+    #[test]
+    fn who_leaves_gives_back_what_it_was_handed() {
+        let mut fleet = Fleet::new(PoolSettings::default(), &[Spec::max(1)]);
+        let held = fleet.pick().expect("a place");
+        let first = wait(&mut fleet, &Tried::default());
+        let mut second = wait(&mut fleet, &Tried::default());
+        let third = wait(&mut fleet, &Tried::default());
+        drop(held);
+        drop(first);
+        drop(third);
+        drop(got(&mut second));
+        assert_eq!(fleet.pool.waiting(), 0);
+        fleet.assert_idle();
+    }
+
+    #[test]
+    fn a_reload_sends_all_who_wait_to_resolve_anew() {
+        let mut fleet = Fleet::new(PoolSettings::default(), &[Spec::max(1)]);
+        let held = fleet.pick().expect("a place");
+        let mut seat = wait(&mut fleet, &Tried::default());
+        let old_specs = [Spec::max(1)];
+        fleet.reload(PoolSettings::default(), &old_specs);
+        assert!(seat.is_called());
+        assert!(matches!(seat.poll(), Poll::Ready(Err(()))));
+        assert_eq!(fleet.pool.waiting(), 0);
+        let mut again = wait(&mut fleet, &Tried::default());
+        drop(held);
+        let slot = got(&mut again);
+        assert_eq!(slot.member().serial, fleet.pool.members()[0].serial);
+    }
+
+    #[test]
+    fn who_comes_with_an_old_generation_is_stale_at_once() {
+        let mut fleet = Fleet::new(PoolSettings::default(), &[Spec::max(1)]);
+        let _held = fleet.pick().expect("a place");
+        let newer = Fleet::new(PoolSettings::default(), &[Spec::max(1)]);
+        let old = std::mem::replace(&mut fleet.pool, newer.pool);
+        fleet.reload(PoolSettings::default(), &[Spec::max(1)]);
+        let queued = old.enqueue(ClientKey(1), &Tried::default(), fleet.now, &mut fleet.rng);
+        let Queued::Waiting(waiter) = queued else {
+            panic!("it is told to resolve anew: {queued:?}");
+        };
+        let mut seat = Seat {
+            waiter,
+            bell: Arc::default(),
+        };
+        assert!(matches!(seat.poll(), Poll::Ready(Err(()))));
+    }
+
+    #[test]
+    fn a_lowered_limit_holds_before_anyone_is_served() {
+        let mut fleet = Fleet::new(PoolSettings::default(), &[Spec::max(3)]);
+        let held: Vec<_> = (0..3).map(|_| fleet.pick().expect("a place")).collect();
+        fleet.reload(PoolSettings::default(), &[Spec::max(1)]);
+        let mut seat = wait(&mut fleet, &Tried::default());
+        let mut held = held.into_iter();
+        drop(held.next());
+        drop(held.next());
+        assert!(
+            seat.poll().is_pending(),
+            "one is open, and one is the limit"
+        );
+        drop(held.next());
+        drop(got(&mut seat));
+        fleet.assert_idle();
+    }
+
+    #[test]
+    fn what_returns_or_opens_serves_those_who_wait() {
+        let standby = Spec {
+            tier: 2,
+            ..Spec::max(1)
+        };
+        let specs = [Spec::max(1), Spec::max(1), standby];
+        let mut fleet = Fleet::new(PoolSettings::default(), &specs);
+        fleet.take_down(1);
+        let _held = fleet.pick().expect("a place");
+        let mut first = wait(&mut fleet, &Tried::default());
+        let mut second = wait(&mut fleet, &Tried::default());
+        fleet.bring_up(1);
+        let returned = got(&mut first);
+        assert_eq!(number(&returned), 1, "it came back");
+        assert!(second.poll().is_pending());
+        fleet.take_down(0);
+        assert!(second.poll().is_pending());
+        fleet.take_down(1);
+        assert_eq!(number(&got(&mut second)), 2, "the standby opened");
+    }
+
+    #[test]
+    fn when_nothing_can_come_those_who_wait_are_told() {
+        let refuse = PoolSettings {
+            when_all_down: WhenAllDown::Refuse,
+            ..PoolSettings::default()
+        };
+        let mut fleet = Fleet::new(refuse, &[Spec::max(1)]);
+        let _held = fleet.pick().expect("a place");
+        let mut seat = wait(&mut fleet, &Tried::default());
+        fleet.admin(0, AdminState::Drain);
+        assert!(matches!(seat.poll(), Poll::Ready(Err(()))));
+    }
+
+    #[test]
+    fn the_last_resort_serves_those_who_wait_too() {
+        let mut fleet = Fleet::new(PoolSettings::default(), &[Spec::max(1)]);
+        let held = fleet.pick().expect("a place");
+        let mut seat = wait(&mut fleet, &Tried::default());
+        fleet.take_down(0);
+        drop(held);
+        assert_eq!(got(&mut seat).mode(), PickMode::LastResort);
+        fleet.assert_idle();
+    }
+
+    #[test]
+    fn the_queue_is_bounded_and_can_be_off() {
+        for room in [0, 2] {
+            let settings = PoolSettings {
+                queue_max: room,
+                ..PoolSettings::default()
+            };
+            let mut fleet = Fleet::new(settings, &[Spec::max(1)]);
+            let _held = fleet.pick().expect("a place");
+            let _seats: Vec<_> = (0..room)
+                .map(|_| wait(&mut fleet, &Tried::default()))
+                .collect();
+            let tried = Tried::default();
+            let queued = fleet
+                .pool
+                .enqueue(ClientKey(1), &tried, fleet.now, &mut fleet.rng);
+            assert!(matches!(queued, Queued::Full));
+        }
+    }
+
+    #[test]
+    fn a_place_that_came_free_before_enqueueing_is_found() {
+        let mut fleet = Fleet::new(PoolSettings::default(), &[Spec::max(1)]);
+        let held = fleet.pick().expect("a place");
+        assert_eq!(fleet.pick().unwrap_err(), NoBackend::AllFull);
+        drop(held);
+        let tried = Tried::default();
+        let queued = fleet
+            .pool
+            .enqueue(ClientKey(1), &tried, fleet.now, &mut fleet.rng);
+        assert!(matches!(queued, Queued::Slot(_)));
+    }
+
+    #[test]
+    fn a_hedge_does_not_overtake_those_who_wait() {
+        let mut fleet = Fleet::new(PoolSettings::default(), &[Spec::max(1), Spec::max(1)]);
+        let only_second = fleet.tried(&[0]);
+        let only_first = fleet.tried(&[1]);
+        let _held = fleet.pick_for(1, &only_first).expect("a place");
+        let seat = wait(&mut fleet, &only_first);
+        let hedge = |fleet: &mut Fleet| {
+            fleet
+                .pool
+                .pick_hedge(ClientKey(1), &only_second, fleet.now, &mut fleet.rng)
+        };
+        assert!(hedge(&mut fleet).is_err());
+        drop(seat);
+        assert!(hedge(&mut fleet).is_ok(), "nobody waits any more");
     }
 }

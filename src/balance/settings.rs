@@ -102,7 +102,7 @@ impl Default for Eject {
             min_attempts: 10,
             window: Duration::from_secs(10),
             time: Duration::from_secs(30),
-            max_time: Duration::from_secs(300),
+            max_time: Duration::from_mins(5),
         }
     }
 }

@@ -8,6 +8,7 @@
 //! never taken under the roster. Nothing is waited for, and no waker is called, under a lock.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::fmt;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
@@ -15,21 +16,15 @@ use std::time::Instant;
 use crossbeam_utils::CachePadded;
 
 use super::backend::{BackendState, Place, Record, Refreshed};
-use super::choose::{Ask, Choice, NoBackend, PickMode, Purpose, choose, without_policy};
 use super::health::{Rules, Spare};
 use super::heap::{Heap, Order, Presence};
 use super::hedge::HedgeBudget;
-use super::member::{Member, Tried};
+use super::member::Member;
 use super::policy::round_robin;
 use super::queue::Queue;
 use super::roll::Roll;
-use super::slot::Slot;
 use super::tiers::{Occasion, Tiers, Turn};
 use super::{Balance, Cause, PoolEvent, PoolSettings, PoolView, StateChange};
-use crate::types::{ClientKey, Rng};
-
-/// Picks that lose the race for a last place before the pool counts as full.
-const RACES_MAX: usize = 8;
 
 /// Events kept for the next `tick`; the oldest go first.
 const EVENTS_MAX: usize = 256;
@@ -41,22 +36,21 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// What survives generations: the heap, the queue, tier state, hedge budget. One per pool name.
-#[derive(Debug)]
 pub struct PoolShared {
     name: Arc<str>,
     serials: AtomicU32,
     /// The last open tier; 0 before the first install.
     open_tier: AtomicU8,
     usable: AtomicU32,
-    usable_open: AtomicU32,
+    pub(super) usable_open: AtomicU32,
     order: AtomicU8,
     /// Round robin: the latest turn that was taken, its virtual time.
-    now: CachePadded<AtomicU64>,
+    pub(super) now: CachePadded<AtomicU64>,
     pub(super) waiters: CachePadded<AtomicU32>,
     pub(super) hedges: HedgeBudget,
     roster: Mutex<Roster>,
     pub(super) queue: Mutex<Queue>,
-    heap: Mutex<Heap>,
+    pub(super) heap: Mutex<Heap>,
 }
 
 /// What a member adds to the sums of its tier.
@@ -120,6 +114,14 @@ impl Roster {
     }
 }
 
+impl fmt::Debug for PoolShared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PoolShared")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
 impl PoolShared {
     /// The shared state of a pool no generation of which is installed yet.
     pub fn new(name: Arc<str>) -> Arc<Self> {
@@ -161,112 +163,14 @@ impl PoolShared {
         roll.open(self.open_tier.load(Ordering::Acquire))
     }
 
-    // ---- picks ----
-
-    /// Choose and reserve.
-    pub(super) fn pick(
-        &self,
-        roll: &Roll,
-        client: ClientKey,
-        tried: &Tried,
-        purpose: Purpose,
-        rng: &mut Rng,
-    ) -> Result<Slot, NoBackend> {
-        for _ in 0..RACES_MAX {
-            let ask = Ask {
-                client,
-                tried,
-                purpose,
-                open: self.open_members(roll),
-                rotation: roll.rotation(),
-            };
-            let choice = match self.pick_from_heap(roll, tried) {
-                FromHeap::Slot(slot) => return Ok(slot),
-                FromHeap::Nothing if self.is_plainly_full(roll, tried) => {
-                    return Err(NoBackend::AllFull);
-                }
-                FromHeap::Nothing => without_policy(roll, &ask, rng)?,
-                FromHeap::Off => choose(roll, &ask, rng)?,
-            };
-            if let Some(slot) = self.reserve(roll, choice) {
-                return Ok(slot);
-            }
-        }
-        Err(NoBackend::AllFull)
-    }
-
-    /// The heap is empty and there are usable members in open tiers: they are full, and nobody needs
-    /// to read ten thousand of them to know.
-    fn is_plainly_full(&self, roll: &Roll, tried: &Tried) -> bool {
-        tried.is_empty()
-            && !roll.settings.spill_when_full
-            && self.usable_open.load(Ordering::Acquire) > 0
-    }
-
-    fn reserve(&self, roll: &Roll, choice: Choice) -> Option<Slot> {
-        let member = &roll.members[choice.index];
-        let state = member.state();
-        if !state.reserve(member.settings.max_connections) {
-            return None;
-        }
-        if let Some(turn) = choice.turn {
-            self.take_turn(member, turn);
-        } else {
-            roll.rotate_behind(choice.index);
-        }
-        if self.has_heap() {
-            self.rekey(member);
-        }
-        Some(Slot::reserved(Arc::clone(member), choice.mode))
-    }
-
-    /// Moves a member on in round robin, and the pool's virtual time with it.
-    fn take_turn(&self, member: &Member, turn: u64) {
-        let now = self.now.load(Ordering::Relaxed);
-        let step = round_robin::step(member.weight_256());
-        member.state().move_turn(turn, now, step);
-        self.now.store(now.max(turn), Ordering::Relaxed);
-    }
-
-    fn pick_from_heap(&self, roll: &Roll, tried: &Tried) -> FromHeap {
-        if !self.has_heap() {
-            return FromHeap::Off;
-        }
-        let mut heap = lock(&self.heap);
-        if heap.serial != roll.serial || heap.order == Order::Off {
-            return FromHeap::Off;
-        }
-        while let Some(index) = heap.best(&roll.members, tried) {
-            let member = &roll.members[index];
-            if !member.state().reserve(member.settings.max_connections) {
-                heap.park(index);
-                continue;
-            }
-            if heap.order == Order::RoundRobin {
-                self.take_turn(member, member.state().turn());
-            }
-            heap.stamp(index);
-            heap.put(member, Presence::Serves);
-            return FromHeap::Slot(Slot::reserved(Arc::clone(member), PickMode::Normal));
-        }
-        FromHeap::Nothing
-    }
-
-    /// A place of `member` came free.
-    pub(super) fn place_came_free(&self, member: &Member) {
-        if self.has_heap() {
-            self.rekey(member);
-        }
-    }
-
     /// Whether the installed generation is served by the heap. Read after a count was changed: if
     /// it is off, an install that turns it on will read the new count.
-    fn has_heap(&self) -> bool {
+    pub(super) fn has_heap(&self) -> bool {
         self.order.load(Ordering::SeqCst) != 0
     }
 
     /// Puts right the key of a member whose counts, state or weight changed.
-    fn rekey(&self, member: &Member) {
+    pub(super) fn rekey(&self, member: &Member) {
         let mut heap = lock(&self.heap);
         let place = member.state().place();
         if place.serial != heap.serial || heap.order == Order::Off {
@@ -603,12 +507,249 @@ fn spare(other: bool) -> Spare {
     if other { Spare::Other } else { Spare::None }
 }
 
-/// What the heap says to a pick.
-#[derive(Debug)]
-enum FromHeap {
-    Slot(Slot),
-    /// No member in it takes this session.
-    Nothing,
-    /// It does not serve this generation.
-    Off,
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+    use std::task::{Context, Poll, Wake, Waker};
+    use std::time::Duration;
+
+    use super::super::choose::{NoBackend, Purpose};
+    use super::super::testing::{Fleet, Spec, bad_probe, good_probe, strike};
+    use super::super::{AdminState, Observation, Queued, Slot, Tried};
+    use super::*;
+    use crate::types::{ClientKey, Rng, Weight};
+
+    struct Unpark(std::thread::Thread);
+
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+
+    /// Picks, waits, holds and gives back until told to stop; says how many places it had.
+    fn work(fleet: &Fleet, pools: &Mutex<Arc<Roll>>, seed: u64, stop: &AtomicBool) -> usize {
+        let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+        let mut rng = Rng::seeded(seed);
+        let mut held: Vec<Slot> = Vec::new();
+        let mut places = 0;
+        while !stop.load(Ordering::Relaxed) {
+            let roll = Arc::clone(&lock(pools));
+            let shared = &fleet.shared;
+            let client = ClientKey(u128::from(rng.next()));
+            let tried = Tried::default();
+            let picked = match shared.pick(&roll, client, &tried, Purpose::Session, &mut rng) {
+                Ok(slot) => Some(slot),
+                Err(NoBackend::AllFull) => match shared.enqueue(&roll, client, &tried, &mut rng) {
+                    Queued::Slot(slot) => Some(slot),
+                    Queued::Full => None,
+                    Queued::Waiting(mut waiter) => loop {
+                        // Somebody else may hold all places for ever: give some back meanwhile.
+                        drop(held.pop());
+                        match waiter.poll_slot(&mut Context::from_waker(&waker)) {
+                            Poll::Ready(slot) => break slot.ok(),
+                            Poll::Pending if stop.load(Ordering::Relaxed) => break None,
+                            Poll::Pending => std::thread::park_timeout(Duration::from_micros(200)),
+                        }
+                    },
+                },
+                Err(_) => None,
+            };
+            if let Some(slot) = picked {
+                let max = slot.member().settings.max_connections;
+                let open = slot.member().state().open();
+                assert!(max == 0 || open <= max, "{open} places of {max} are taken");
+                places += 1;
+                held.push(slot);
+            }
+            if held.len() > 20 || rng.below(3) == 0 {
+                let at = rng.below(held.len() as u32) as usize;
+                if at < held.len() {
+                    drop(held.swap_remove(at));
+                }
+            }
+        }
+        places
+    }
+
+    /// Flips states and weights, installs generations, ticks.
+    fn disturb(fleet: &Fleet, specs: &[Spec], settings: PoolSettings, pools: &Mutex<Arc<Roll>>) {
+        let mut rng = Rng::seeded(99);
+        let mut now = fleet.now;
+        for round in 0..400 {
+            now += Duration::from_millis(100);
+            let state = &fleet.states[rng.below(specs.len() as u32) as usize];
+            match rng.below(8) {
+                0 => drop(state.set_admin(AdminState::Drain, Arc::from("t"), now)),
+                1 | 2 => drop(state.set_admin(AdminState::Ready, Arc::from("t"), now)),
+                3 => (0..3).for_each(|_| drop(state.probed(bad_probe(), now))),
+                4 => (0..2).for_each(|_| drop(state.probed(good_probe(), now))),
+                5 => (0..5).for_each(|_| drop(state.observe(strike(), now))),
+                6 => state.set_weight(Weight::new(1 + round % 9), Arc::from("t"), now),
+                _ => {
+                    let after = Duration::from_millis(1);
+                    drop(state.observe(Observation::Greeted { after }, now));
+                }
+            }
+            drop(fleet.shared.tick(lock(pools).serial, Occasion::Change, now));
+            if round % 40 == 0 {
+                let members = fleet
+                    .pool
+                    .members()
+                    .iter()
+                    .map(|member| member.settings.clone())
+                    .collect();
+                let roll = Arc::new(Roll::new(
+                    &Arc::from("mx"),
+                    settings,
+                    members,
+                    &fleet.shared,
+                ));
+                *lock(pools) = Arc::clone(&roll);
+                fleet.shared.install(&roll, now);
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn threads_never_pass_a_limit_and_leave_nothing_behind() {
+        for (balance, count) in [
+            (Balance::LeastConnections, 6),
+            (Balance::LeastConnections, 80),
+            (Balance::RoundRobin, 6),
+            (Balance::RoundRobin, 80),
+            (Balance::RandomTwo, 80),
+        ] {
+            let settings = PoolSettings {
+                balance,
+                ..PoolSettings::default()
+            };
+            let specs: Vec<Spec> = (0u16..count)
+                .map(|at| Spec {
+                    weight: 1 + at % 3,
+                    tier: 1 + u8::from(at % 5 == 4),
+                    max: 1 + u32::from(at) % 3,
+                })
+                .collect();
+            let fleet = Fleet::new(settings, &specs);
+            let pools = Mutex::new(Arc::new(Roll::new(
+                &Arc::from("mx"),
+                settings,
+                Vec::new(),
+                &fleet.shared,
+            )));
+            let stop = AtomicBool::new(false);
+            let places: usize = std::thread::scope(|scope| {
+                let workers: Vec<_> = (0..4)
+                    .map(|seed| {
+                        let (fleet, pools, stop) = (&fleet, &pools, &stop);
+                        scope.spawn(move || work(fleet, pools, seed, stop))
+                    })
+                    .collect();
+                disturb(&fleet, &specs, settings, &pools);
+                stop.store(true, Ordering::Relaxed);
+                workers
+                    .into_iter()
+                    .map(|worker| worker.join().expect("no worker panics"))
+                    .sum()
+            });
+            assert!(places > 0);
+            fleet.assert_idle();
+            assert_eq!(fleet.shared.waiting(), 0);
+            lock(&fleet.shared.heap).assert_keys(&lock(&pools).members);
+        }
+    }
+
+    #[test]
+    fn a_session_that_panics_gives_its_place_back() {
+        let mut fleet = Fleet::new(PoolSettings::default(), &[Spec::max(1)]);
+        let slot = fleet.pick().expect("a place");
+        let session = std::thread::spawn(move || {
+            let _slot = slot;
+            std::panic::resume_unwind(Box::new("a session's own mistake"));
+        });
+        assert!(session.join().is_err());
+        fleet.assert_idle();
+    }
+
+    #[test]
+    fn slots_of_old_generations_count_in_the_heap_of_the_new_one() {
+        let specs = vec![Spec::weight(1); 70];
+        let mut fleet = Fleet::new(PoolSettings::default(), &specs);
+        let old: Vec<_> = (0..70).map(|_| fleet.pick().expect("a place")).collect();
+        fleet.reload(PoolSettings::default(), &specs);
+        let mut old = old.into_iter();
+        drop(old.by_ref().take(35).collect::<Vec<_>>());
+        for _ in 0..35 {
+            let slot = fleet.pick().expect("a place");
+            assert_eq!(
+                slot.member().state().in_flight(),
+                1,
+                "the idle ones come first"
+            );
+            std::mem::forget(slot);
+        }
+        lock(&fleet.shared.heap).assert_keys(fleet.pool.members());
+    }
+
+    #[test]
+    fn a_pool_works_before_and_after_it_is_installed() {
+        for count in [3, 70] {
+            let specs = vec![Spec::tier(2); count];
+            let mut fleet = Fleet::new(PoolSettings::default(), &specs);
+            let members = |fleet: &Fleet| -> Vec<_> {
+                let each = fleet.pool.members().iter();
+                each.map(|member| member.settings.clone()).collect()
+            };
+            let next = super::super::Pool::new(
+                Arc::from("mx"),
+                PoolSettings::default(),
+                members(&fleet),
+                Arc::clone(&fleet.shared),
+            );
+            let tried = Tried::default();
+            let early = next.pick(ClientKey(1), &tried, fleet.now, &mut fleet.rng);
+            next.install(fleet.now);
+            let late = fleet.pick();
+            assert!(early.is_ok() && late.is_ok());
+            drop((early, late));
+            fleet.assert_idle();
+            lock(&fleet.shared.heap).assert_keys(next.members());
+        }
+    }
+
+    /// Looks at a member and comparisons of keys, for one pick and its release.
+    fn cost(balance: Balance, count: usize) -> u64 {
+        let settings = PoolSettings {
+            balance,
+            ..PoolSettings::default()
+        };
+        let mut fleet = Fleet::equal(settings, count);
+        let warm: Vec<_> = (0..count as u128 / 2)
+            .map(|client| fleet.pick_for(client, &Tried::default()).expect("a place"))
+            .collect();
+        let before = super::super::member::looks();
+        for client in 0..1000 {
+            drop(fleet.pick_for(client, &Tried::default()).expect("a place"));
+        }
+        drop(warm);
+        (super::super::member::looks() - before) / 1000
+    }
+
+    #[test]
+    fn a_pick_among_ten_thousand_costs_at_most_four_among_ten() {
+        for balance in [
+            Balance::LeastConnections,
+            Balance::RoundRobin,
+            Balance::RandomTwo,
+            Balance::SourceHash,
+        ] {
+            let (small, large) = (cost(balance, 10), cost(balance, 10_000));
+            assert!(
+                large <= 4 * small.max(1),
+                "{balance:?}: {small} and {large}"
+            );
+        }
+    }
 }

@@ -87,7 +87,7 @@ mod tests {
         let now = Instant::now();
         let (weight, ramp) = effective(Weight::ONE, Fullness::Degraded, None, Duration::ZERO, now);
         assert_eq!((weight, ramp), (UNIT / 2, Ramp::Done));
-        let slow = Duration::from_secs(3600);
+        let slow = Duration::from_hours(1);
         let (weight, ramp) = effective(Weight::ONE, Fullness::Degraded, Some(now), slow, now);
         assert_eq!((weight, ramp), (UNIT / 32, Ramp::Going));
     }

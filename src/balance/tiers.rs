@@ -204,3 +204,142 @@ impl Tiers {
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::types::Percent;
+
+    /// Tiers whose weights are set at will.
+    struct Bench {
+        tiers: Tiers,
+        settings: PoolSettings,
+        now: Instant,
+    }
+
+    impl Bench {
+        fn new(configured: &[(u8, u64)]) -> Self {
+            let numbers: Vec<u8> = configured.iter().map(|(tier, _)| *tier).collect();
+            let mut tiers = Tiers::default().renewed(&numbers);
+            for (tier, weight) in configured {
+                let rank = tiers.rank_mut(*tier);
+                rank.configured = *weight;
+                rank.usable = *weight;
+                rank.backends = 1;
+            }
+            Self {
+                tiers,
+                settings: PoolSettings::default(),
+                now: Instant::now(),
+            }
+        }
+
+        fn usable(&mut self, tier: u8, weight: u64) -> Vec<Turn> {
+            let rank = self.tiers.rank_mut(tier);
+            rank.usable = weight;
+            rank.backends = u32::from(weight > 0);
+            self.settle(Occasion::Change)
+        }
+
+        fn settle(&mut self, occasion: Occasion) -> Vec<Turn> {
+            let mut turns = Vec::new();
+            self.tiers
+                .settle(&self.settings, occasion, self.now, |turn| turns.push(turn));
+            self.tiers.check_invariants();
+            turns
+        }
+
+        fn open(&self) -> Vec<u8> {
+            self.tiers.open().collect()
+        }
+    }
+
+    fn opened(tier: u8, usable: u64, configured: u64) -> Turn {
+        Turn::Opened {
+            tier,
+            usable,
+            configured,
+        }
+    }
+
+    #[test]
+    fn the_standby_opens_when_nothing_is_left_and_closes_after_thirty_seconds() {
+        let mut bench = Bench::new(&[(1, 4), (2, 4)]);
+        assert_eq!(bench.settle(Occasion::Change), []);
+        assert_eq!(bench.usable(1, 1), []);
+        assert_eq!(bench.usable(1, 0), [opened(2, 0, 4)]);
+        assert_eq!(bench.open(), [1, 2]);
+        assert_eq!(bench.usable(1, 4), []);
+        assert!(bench.tiers.failback_pending(&bench.settings));
+        bench.now += Duration::from_millis(29_999);
+        assert_eq!(bench.settle(Occasion::Change), []);
+        bench.now += Duration::from_millis(1);
+        assert_eq!(bench.settle(Occasion::Change), [Turn::Closed { tier: 2 }]);
+        assert_eq!(bench.open(), [1]);
+    }
+
+    #[test]
+    fn a_relapse_starts_the_thirty_seconds_anew() {
+        let mut bench = Bench::new(&[(1, 1), (2, 1)]);
+        bench.usable(1, 0);
+        bench.usable(1, 1);
+        bench.now += Duration::from_secs(20);
+        bench.usable(1, 0);
+        bench.usable(1, 1);
+        bench.now += Duration::from_secs(20);
+        assert_eq!(bench.settle(Occasion::Change), []);
+        bench.now += Duration::from_secs(10);
+        assert_eq!(bench.settle(Occasion::Change), [Turn::Closed { tier: 2 }]);
+    }
+
+    #[test]
+    fn the_share_is_of_all_tiers_before() {
+        let mut bench = Bench::new(&[(1, 100), (2, 100), (3, 1)]);
+        bench.settings.open_standby_below = Percent::new(50).expect("a percentage");
+        assert_eq!(bench.usable(1, 50), []);
+        assert_eq!(bench.usable(1, 49), [opened(2, 49, 100)]);
+        assert_eq!(bench.usable(2, 51), []);
+        assert_eq!(bench.usable(2, 50), [opened(3, 99, 200)]);
+    }
+
+    #[test]
+    fn tiers_open_in_order_and_all_that_are_needed_at_once() {
+        let mut bench = Bench::new(&[(1, 1), (4, 1000), (9, 1)]);
+        bench.usable(4, 0);
+        assert_eq!(bench.open(), [1], "tier 1 serves, however weak tier 4 is");
+        assert_eq!(bench.usable(1, 0), [opened(4, 0, 1), opened(9, 0, 1001)]);
+        bench.usable(1, 1);
+        bench.usable(4, 1000);
+        bench.now += Duration::from_secs(30);
+        assert_eq!(
+            bench.settle(Occasion::Change),
+            [Turn::Closed { tier: 9 }, Turn::Closed { tier: 4 }]
+        );
+    }
+
+    #[test]
+    fn manual_failback_waits_for_the_operator() {
+        let mut bench = Bench::new(&[(1, 1), (2, 1)]);
+        bench.settings.failback = Failback::Manual;
+        bench.usable(1, 0);
+        assert_eq!(bench.settle(Occasion::Operator), [], "tier 1 is not well");
+        assert!(!bench.tiers.failback_pending(&bench.settings));
+        bench.usable(1, 1);
+        bench.now += Duration::from_hours(1);
+        assert_eq!(bench.settle(Occasion::Change), []);
+        assert!(bench.tiers.failback_pending(&bench.settings));
+        assert_eq!(bench.settle(Occasion::Operator), [Turn::Closed { tier: 2 }]);
+    }
+
+    #[test]
+    fn a_reload_keeps_open_what_was_open() {
+        let mut bench = Bench::new(&[(1, 1), (2, 1), (3, 1)]);
+        bench.usable(1, 0);
+        assert_eq!(bench.tiers.renewed(&[1, 2, 3]).open_upto(), 2);
+        assert_eq!(bench.tiers.renewed(&[1, 3]).open_upto(), 1);
+        assert_eq!(bench.tiers.renewed(&[5, 6]).open_upto(), 5);
+        assert_eq!(bench.tiers.renewed(&[]).open_upto(), 0);
+    }
+}

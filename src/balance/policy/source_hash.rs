@@ -78,11 +78,6 @@ impl Maglev {
         }
         None
     }
-
-    #[cfg(test)]
-    pub(in crate::balance) fn slots(&self) -> &[u32] {
-        &self.slots
-    }
 }
 
 /// Each member claims the free slots of its own permutation in turn, as often as its weight says.
@@ -201,7 +196,31 @@ impl SipHash {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::PoolSettings;
+    use super::super::super::testing::{Fleet, Spec};
     use super::*;
+
+    #[test]
+    fn every_member_has_its_share_of_the_slots() {
+        for weights in [vec![1; 600], vec![1, 2, 5, 100, 1000], vec![1, 999]] {
+            let specs: Vec<Spec> = weights.iter().map(|weight| Spec::weight(*weight)).collect();
+            let fleet = Fleet::new(PoolSettings::default(), &specs);
+            let table = Maglev::new("mx", fleet.pool.members(), &weights);
+            let mut slots = vec![0u32; weights.len()];
+            for index in &table.slots {
+                slots[*index as usize] += 1;
+            }
+            let total: f64 = weights.iter().map(|weight| f64::from(*weight)).sum();
+            for (weight, count) in weights.iter().zip(&slots) {
+                let fair = f64::from(SMALL_SLOTS) * f64::from(*weight) / total;
+                let off = (f64::from(*count) - fair).abs();
+                assert!(
+                    off <= fair * 0.02 + 2.0,
+                    "{weight} of {total}: {count}, not {fair}"
+                );
+            }
+        }
+    }
 
     #[test]
     fn siphash_gives_the_vectors_of_its_paper() {

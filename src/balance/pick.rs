@@ -1,0 +1,125 @@
+//! A pick: choose, then reserve. Two atomics are written, and in large pools the heap's mutex held
+//! for a moment; nothing waits.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::choose::{Ask, Choice, NoBackend, PickMode, Purpose, choose, without_policy};
+use super::heap::{Order, Presence};
+use super::member::{Member, Tried};
+use super::policy::round_robin;
+use super::roll::Roll;
+use super::shared::{PoolShared, lock};
+use super::slot::Slot;
+use crate::types::{ClientKey, Rng};
+
+/// Picks that lose the race for a last place before the pool counts as full.
+const RACES_MAX: usize = 8;
+
+impl PoolShared {
+    /// Choose and reserve.
+    pub(super) fn pick(
+        &self,
+        roll: &Roll,
+        client: ClientKey,
+        tried: &Tried,
+        purpose: Purpose,
+        rng: &mut Rng,
+    ) -> Result<Slot, NoBackend> {
+        for _ in 0..RACES_MAX {
+            let ask = Ask {
+                client,
+                tried,
+                purpose,
+                open: self.open_members(roll),
+                rotation: roll.rotation(),
+            };
+            let choice = match self.pick_from_heap(roll, tried) {
+                FromHeap::Slot(slot) => return Ok(slot),
+                FromHeap::Nothing if self.is_plainly_full(roll, tried) => {
+                    return Err(NoBackend::AllFull);
+                }
+                FromHeap::Nothing => without_policy(roll, &ask, rng)?,
+                FromHeap::Off => choose(roll, &ask, rng)?,
+            };
+            if let Some(slot) = self.reserve(roll, choice) {
+                return Ok(slot);
+            }
+        }
+        Err(NoBackend::AllFull)
+    }
+
+    /// The heap is empty and there are usable members in open tiers: they are full, and nobody needs
+    /// to read ten thousand of them to know.
+    fn is_plainly_full(&self, roll: &Roll, tried: &Tried) -> bool {
+        tried.is_empty()
+            && !roll.settings.spill_when_full
+            && self.usable_open.load(Ordering::Acquire) > 0
+    }
+
+    fn reserve(&self, roll: &Roll, choice: Choice) -> Option<Slot> {
+        let member = &roll.members[choice.index];
+        let state = member.state();
+        if !state.reserve(member.settings.max_connections) {
+            return None;
+        }
+        if let Some(turn) = choice.turn {
+            self.take_turn(member, turn);
+        } else {
+            roll.rotate_behind(choice.index);
+        }
+        if self.has_heap() {
+            self.rekey(member);
+        }
+        Some(Slot::reserved(Arc::clone(member), choice.mode))
+    }
+
+    /// Moves a member on in round robin, and the pool's virtual time with it.
+    fn take_turn(&self, member: &Member, turn: u64) {
+        let now = self.now.load(Ordering::Relaxed);
+        let step = round_robin::step(member.weight_256());
+        member.state().move_turn(turn, now, step);
+        self.now.store(now.max(turn), Ordering::Relaxed);
+    }
+
+    fn pick_from_heap(&self, roll: &Roll, tried: &Tried) -> FromHeap {
+        if !self.has_heap() {
+            return FromHeap::Off;
+        }
+        let mut heap = lock(&self.heap);
+        if heap.serial != roll.serial || heap.order == Order::Off {
+            return FromHeap::Off;
+        }
+        while let Some(index) = heap.best(&roll.members, tried) {
+            let member = &roll.members[index];
+            if !member.state().reserve(member.settings.max_connections) {
+                heap.park(index);
+                continue;
+            }
+            if heap.order == Order::RoundRobin {
+                self.take_turn(member, member.state().turn());
+            }
+            heap.stamp(index);
+            heap.put(member, Presence::Serves);
+            return FromHeap::Slot(Slot::reserved(Arc::clone(member), PickMode::Normal));
+        }
+        FromHeap::Nothing
+    }
+
+    /// A place of `member` came free.
+    pub(super) fn place_came_free(&self, member: &Member) {
+        if self.has_heap() {
+            self.rekey(member);
+        }
+    }
+}
+
+/// What the heap says to a pick.
+#[derive(Debug)]
+enum FromHeap {
+    Slot(Slot),
+    /// No member in it takes this session.
+    Nothing,
+    /// It does not serve this generation.
+    Off,
+}

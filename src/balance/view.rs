@@ -1,0 +1,91 @@
+//! What others read of a backend: counts by thread, a change to be logged, a copy for the status
+//! page. Plain data; the rules are elsewhere.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{AdminState, Cause, HealthState, ProbeReport};
+use crate::types::{Counter, Histogram, Weight};
+
+/// Counts of one backend on one thread. All are monotonic.
+#[derive(Debug, Default)]
+pub struct BackendTotals {
+    /// Dials, hedges included.
+    pub attempts: Counter,
+    /// Sessions that were committed to it.
+    pub sessions: Counter,
+    /// Dials that were hedges.
+    pub hedges: Counter,
+    /// Octets from clients.
+    pub octets_to_backend: Counter,
+    /// Octets to clients.
+    pub octets_to_client: Counter,
+    /// Failed attempts by [`Stage::index`] and [`FailureKind::index`].
+    pub strikes: [[Counter; 12]; 7],
+    /// Times from dial to greeting.
+    pub greeting: Histogram,
+}
+
+/// The sums of [`BackendTotals`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Dials, hedges included.
+    pub attempts: u64,
+    /// Sessions that were committed to it.
+    pub sessions: u64,
+    /// Dials that were hedges.
+    pub hedges: u64,
+    /// Octets from clients.
+    pub octets_to_backend: u64,
+    /// Octets to clients.
+    pub octets_to_client: u64,
+}
+
+/// A change of state, to be logged and counted by the caller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateChange {
+    /// The pool.
+    pub pool: Arc<str>,
+    /// The backend's name.
+    pub backend: Arc<str>,
+    /// Its address.
+    pub address: SocketAddr,
+    /// The state it left.
+    pub from: (AdminState, HealthState),
+    /// The state it is in now.
+    pub to: (AdminState, HealthState),
+    /// Why.
+    pub cause: Cause,
+}
+
+/// A copy of the state for the status page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendView {
+    /// What the operator wants.
+    pub admin: AdminState,
+    /// What we found.
+    pub health: HealthState,
+    /// Why it is in this state.
+    pub cause: Cause,
+    /// When this state began.
+    pub since: Instant,
+    /// When the ejection ends at the latest.
+    pub ejected_until: Option<Instant>,
+    /// Ejections that count towards the length of the next one.
+    pub ejections: u32,
+    /// Strikes since the last greeting.
+    pub consecutive_strikes: u32,
+    /// Sockets, idle ones included; bounded by `max_connections`.
+    pub open: u32,
+    /// Sessions: what balancing sees.
+    pub in_flight: u32,
+    /// Weight as balancing sees it now, in 1/256 of a unit (slow start).
+    pub effective_weight_256: u32,
+    /// The operator's weight, if set at run time.
+    pub weight_override: Option<Weight>,
+    /// The last probe and when it ended.
+    pub last_probe: Option<(Instant, ProbeReport)>,
+    /// The average time from dial to greeting.
+    pub usual_greeting: Option<Duration>,
+}
