@@ -5,9 +5,13 @@
 //! Whom to believe (X1) and how long to wait (X2) is the session's business, not ours.
 
 mod crc32c;
+#[cfg(any(test, fuzzing))]
+mod fuzzing;
 mod proxy_in;
 mod proxy_out;
 
+#[cfg(any(test, fuzzing))]
+pub use fuzzing::fuzz_header;
 pub use proxy_in::{
     HEADER_IN_MAX, HeaderError, HeaderRead, ReceivedHeader, ReceivedTlvs, SslTlv, UNIQUE_ID_MAX,
     read_header,

@@ -7,7 +7,7 @@
 
 use std::net::SocketAddr;
 
-use memchr::memchr;
+use memchr::{memchr, memchr_iter};
 use proxy_header::{ParseConfig, Protocol, ProxyHeader};
 
 use super::crc32c::crc32c;
@@ -167,7 +167,7 @@ fn can_become_v1(begun: &[u8]) -> bool {
     } else {
         b" ::"
     };
-    let rest: [&[u8]; 4] = match begun.iter().filter(|&&octet| octet == b' ').count() {
+    let rest: [&[u8]; 4] = match memchr_iter(b' ', begun).count() {
         2 if !begun.starts_with(b"PROXY UNKNOWN") => [address, b" 0", b" 0", b"\r\n"],
         3 if !begun.starts_with(b"PROXY UNKNOWN") => [b" 0", b" 0", b"\r\n", b""],
         4 if !begun.starts_with(b"PROXY UNKNOWN") => [b" 0", b"\r\n", b"", b""],

@@ -73,9 +73,29 @@ impl Step {
             Self::Greeting => ProbeStage::Greeting,
             Self::Ehlo(Cover::Clear) => ProbeStage::Ehlo,
             Self::Starttls | Self::Ehlo(Cover::Tls) => ProbeStage::Starttls,
-            Self::Mail | Self::Rcpt | Self::Rset => ProbeStage::Mail,
-            Self::ForeignMail | Self::ForeignRcpt | Self::ForeignRset => ProbeStage::Mail,
+            Self::Mail
+            | Self::Rcpt
+            | Self::Rset
+            | Self::ForeignMail
+            | Self::ForeignRcpt
+            | Self::ForeignRset => ProbeStage::Mail,
             Self::Quit => ProbeStage::Quit,
+        }
+    }
+
+    /// Whether the probe goes on after this reply.
+    fn is_passed_by(self, reply: &Reply<'_>) -> bool {
+        match self {
+            Self::Greeting | Self::Starttls => reply.code == ReplyCode::READY,
+            Self::Mail => reply.code.class() == 2,
+            Self::Rcpt => reply.code.class() == 2 || is_greylisting(reply),
+            Self::Rset => reply.code != ReplyCode::CLOSING,
+            // Judged where more is known.
+            Self::Ehlo(_)
+            | Self::ForeignMail
+            | Self::ForeignRcpt
+            | Self::ForeignRset
+            | Self::Quit => true,
         }
     }
 
@@ -83,8 +103,12 @@ impl Step {
     fn is_extra(self) -> bool {
         match self {
             Self::ForeignMail | Self::ForeignRcpt | Self::ForeignRset | Self::Quit => true,
-            Self::Greeting | Self::Ehlo(_) | Self::Starttls => false,
-            Self::Mail | Self::Rcpt | Self::Rset => false,
+            Self::Greeting
+            | Self::Ehlo(_)
+            | Self::Starttls
+            | Self::Mail
+            | Self::Rcpt
+            | Self::Rset => false,
         }
     }
 }
@@ -196,26 +220,23 @@ impl Conversation {
             self.end.full = true;
             return self.done();
         }
+        if !step.is_passed_by(reply) {
+            return self.refused(reply);
+        }
         match step {
             Step::Greeting => self.greeted(reply, behind),
             Step::Ehlo(cover) => self.introduced(cover, reply),
-            Step::Starttls if reply.code == ReplyCode::READY => {
+            Step::Starttls => {
                 self.state = State::AwaitTls;
                 ProbeOutput::StartTls {
                     wait: self.plan.timeout,
                 }
             }
-            Step::Starttls => self.refused(reply),
-            Step::Mail if reply.code.class() != 2 => self.refused(reply),
             Step::Mail => match self.plan.recipient.clone() {
                 Some(recipient) => self.send(Step::Rcpt, &format!("RCPT TO:<{recipient}>")),
                 None => self.send(Step::Rset, "RSET"),
             },
-            Step::Rcpt if reply.code.class() == 2 || is_greylisting(reply) => {
-                self.send(Step::Rset, "RSET")
-            }
-            Step::Rcpt => self.refused(reply),
-            Step::Rset if reply.code == ReplyCode::CLOSING => self.refused(reply),
+            Step::Rcpt => self.send(Step::Rset, "RSET"),
             Step::Rset => self.relay_test(),
             Step::ForeignMail | Step::ForeignRcpt | Step::ForeignRset => self.foreign(step, reply),
             Step::Quit => self.done(),
@@ -223,9 +244,6 @@ impl Conversation {
     }
 
     fn greeted(&mut self, reply: &Reply<'_>, behind: &[u8]) -> ProbeOutput {
-        if reply.code != ReplyCode::READY {
-            return self.refused(reply);
-        }
         self.end.greeting_text = Some(reply.short_text());
         if let ReplyRead::Complete(second) = read_reply(behind) {
             // Only behind a PROXY header: an answer to the header, where none was due.

@@ -5,12 +5,16 @@
 
 mod closing;
 mod conversation;
+#[cfg(any(test, fuzzing))]
+mod fuzzing;
 mod greeting;
 mod probe;
 mod reply;
 
 pub use closing::{CLOSING_COMMANDS_MAX, CLOSING_TIME_MAX, ClosingDialogue, Next, Readiness};
 pub use conversation::Conversation;
+#[cfg(any(test, fuzzing))]
+pub use fuzzing::{fuzz_dialogues, fuzz_greeting};
 pub use greeting::{
     Greeting, GreetingJudgement, GreetingRule, IdentityCarried, judge_greeting, read_greeting,
 };

@@ -142,7 +142,7 @@ pub(super) fn read_line(octets: &[u8], start: usize, expected: Option<ReplyCode>
     }
     let place = match (line.get(3), line.get(4)) {
         (Some(b'-'), _) => LinePlace::More,
-        (Some(b' ' | b'\n'), _) | (Some(b'\r'), Some(b'\n') | None) | (None, _) => LinePlace::Last,
+        (Some(b' ' | b'\n') | None, _) | (Some(b'\r'), Some(b'\n') | None) => LinePlace::Last,
         (Some(_), _) => return LineRead::Invalid(ReplyError::NotAReply),
     };
     match memchr(b'\n', line) {

@@ -39,9 +39,9 @@ fn value(kind: u8, octets: &[u8]) -> Vec<u8> {
     .concat()
 }
 
-fn pair() -> Option<(SocketAddr, SocketAddr)> {
+fn pair() -> (SocketAddr, SocketAddr) {
     let address = |text: &str| text.parse().expect("a test's address");
-    Some((address("192.0.2.1:56324"), address("198.51.100.2:25")))
+    (address("192.0.2.1:56324"), address("198.51.100.2:25"))
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn rule_x4_v2_addresses_are_read() {
     let header = complete(&tcp4(b""));
     assert_eq!(
         (header.length, header.addresses, header.tlvs),
-        (28, pair(), None)
+        (28, Some(pair()), None)
     );
     let six: Vec<u8> = (0..32).chain([0, 1, 0, 2]).collect();
     let header = complete(&v2(0x21, 0x21, &six));
@@ -259,7 +259,7 @@ fn rule_x6_tlvs_are_kept_or_skipped() {
         value(tlv::AUTHORITY, b"second.example"),
     ];
     let header = complete(&tcp4(&tlvs.concat()));
-    assert_eq!(header.addresses, pair());
+    assert_eq!(header.addresses, Some(pair()));
     let kept = header.tlvs.expect("three are worth keeping");
     assert_eq!(kept.authority.as_deref(), Some("mx.example"));
     assert_eq!(kept.unique_id, Some(vec![b'u'; UNIQUE_ID_MAX]));
@@ -305,7 +305,7 @@ fn rule_x6_the_checksum_is_verified() {
         tcp4(&tlvs.concat())
     };
     let right = crc32c(&[&with_sum(0)]);
-    assert_eq!(complete(&with_sum(right)).addresses, pair());
+    assert_eq!(complete(&with_sum(right)).addresses, Some(pair()));
     let mismatch = HeaderRead::Invalid(HeaderError::Checksum);
     assert_eq!(read_header(&with_sum(right ^ 1)), mismatch);
     let mut altered = with_sum(right);

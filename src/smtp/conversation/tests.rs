@@ -4,6 +4,9 @@ use proptest::prelude::*;
 
 use super::*;
 
+/// What is expected to be sent, and the reply to it.
+type Script<'a> = &'a [(&'a str, &'a str)];
+
 const SECOND: Duration = Duration::from_secs(1);
 
 fn plan(depth: u8) -> ProbePlan {
@@ -20,7 +23,7 @@ fn plan(depth: u8) -> ProbePlan {
 /// Plays `script`, a reply per expected command (`""` first, for the greeting), and gives the end.
 ///
 /// `"TLS"` stands for a handshake. A script that ends early ends with the backend closing.
-fn play(conversation: &mut Conversation, script: &[(&str, &str)]) -> ProbeEnd {
+fn play(conversation: &mut Conversation, script: Script<'_>) -> ProbeEnd {
     let mut output = conversation.handle(ProbeInput::Connected);
     for (command, reply) in script {
         match &output {
@@ -53,7 +56,7 @@ fn play(conversation: &mut Conversation, script: &[(&str, &str)]) -> ProbeEnd {
     }
 }
 
-fn probe(plan: ProbePlan, script: &[(&str, &str)]) -> ProbeEnd {
+fn probe(plan: ProbePlan, script: Script<'_>) -> ProbeEnd {
     play(&mut Conversation::new(plan), script)
 }
 
@@ -77,7 +80,7 @@ const QUIT: (&str, &str) = ("QUIT", "221 2.0.0 bye\r\n");
 
 #[test]
 fn rule_h1_each_depth_says_one_command_per_flight_and_quits() {
-    let scripts: [(u8, ProbeStage, &[(&str, &str)]); 6] = [
+    let scripts: [(u8, ProbeStage, Script<'_>); 6] = [
         (0, ProbeStage::Connect, &[]),
         (1, ProbeStage::Greeting, &[GREETING, QUIT]),
         (2, ProbeStage::Ehlo, &[GREETING, EHLO, QUIT]),
@@ -239,7 +242,7 @@ fn rule_s6_a_refusing_backend_is_left_with_quit_and_a_closing_one_without() {
 
 #[test]
 fn a_backend_that_ends_or_is_silent_is_down_at_the_stage_it_had_reached() {
-    let scripts: [(ProbeStage, &[(&str, &str)]); 4] = [
+    let scripts: [(ProbeStage, Script<'_>); 4] = [
         (ProbeStage::Greeting, &[]),
         (ProbeStage::Ehlo, &[GREETING]),
         (ProbeStage::Starttls, &[GREETING, EHLO]),
@@ -414,7 +417,7 @@ fn rule_h4_greylisting_is_not_down() {
     ];
     for (reply, failure) in replies {
         let rcpt = (RCPT.0, &*format!("{reply}\r\n"));
-        let last: &[(&str, &str)] = if failure.is_none() {
+        let last: Script<'_> = if failure.is_none() {
             &[RSET, QUIT]
         } else {
             &[QUIT]
@@ -442,7 +445,7 @@ fn without_recipient_mail_is_taken_back_at_once() {
 #[test]
 fn rule_d11_the_relay_test_records_the_answer_and_fails_nothing() {
     let foreign = "RCPT TO:<postmaster@foreign.example>";
-    let tested = |depth, script: &[(&str, &str)]| {
+    let tested = |depth, script: Script<'_>| {
         let conversation = Conversation::new(plan(depth));
         play(
             &mut conversation.with_relay_test("postmaster@foreign.example".into()),
