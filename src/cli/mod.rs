@@ -6,14 +6,18 @@
 //! composition root's knowledge: it hands in a [`Start`].
 
 mod address;
+mod backend;
 mod check;
 mod demo;
+mod endpoint;
 mod exit;
 mod papers;
 mod probe;
+mod reload;
 mod run;
 mod signals;
 mod sink;
+mod status;
 mod term;
 mod version;
 
@@ -82,6 +86,12 @@ enum Command {
     Check(check::Args),
     /// Have one graded conversation with a mail server (a Nagios plugin)
     Probe(probe::Args),
+    /// Show what the running process does
+    Status(status::StatusArgs),
+    /// Drain a backend of the running process, bring it back, set its weight
+    Backend(backend::BackendArgs),
+    /// Let the running process read its configuration again
+    Reload(reload::ReloadArgs),
     /// Be a small test MTA with scripted faults
     Sink(sink::Args),
     /// See it all in a terminal: three backends, traffic, one that dies and comes back
@@ -125,6 +135,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, start: Start) -> Exit
         Command::Run(args) => run::run(args, start),
         Command::Check(args) => check::run(&args),
         Command::Probe(args) => probe::run(&args),
+        Command::Status(args) => asked(status::run(&args)),
+        Command::Backend(args) => asked(backend::run(&args)),
+        Command::Reload(args) => asked(reload::run(&args)),
         Command::Sink(args) => sink::run(&args),
         Command::Demo(args) => demo::run(&args, start),
         Command::ConfigReference(_) => papers::config_reference(),
@@ -143,6 +156,14 @@ fn usage(error: &clap::Error, arguments: &[OsString]) -> Exit {
         _ if arguments.get(1).is_some_and(|command| command == "probe") => Exit::Unknown,
         _ => Exit::CannotStart,
     }
+}
+
+/// How a command ends that asked the running process.
+fn asked(answer: anyhow::Result<Exit>) -> Exit {
+    answer.unwrap_or_else(|error| {
+        complain(&error);
+        Exit::CannotStart
+    })
 }
 
 /// Prints an error with all its causes.

@@ -8,10 +8,10 @@ use crate::config;
 
 /// Paints words, or leaves them plain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Paint(Colors);
+pub(super) struct Paint(pub(super) Colors);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Colors {
+pub(super) enum Colors {
     On,
     Off,
 }

@@ -114,7 +114,10 @@ impl Context {
 
     /// Hands the log's batch over.
     pub fn flush_log(&self) {
-        self.log.borrow_mut().flush();
+        let mut log = self.log.borrow_mut();
+        log.flush();
+        self.counters().log_drops.set(log.drops());
+        self.counters().log_suppressed.set(log.suppressed());
     }
 
     pub(super) fn note_backend(&self, key: usize, backend: &Arc<BackendState>) {

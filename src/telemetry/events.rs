@@ -23,11 +23,7 @@ pub fn state_name(admin: AdminState, health: HealthState) -> &'static str {
     match (admin, health) {
         (AdminState::Drain, _) => "drain",
         (AdminState::Maint, _) => "maint",
-        (AdminState::Ready, HealthState::Unknown) => "unknown",
-        (AdminState::Ready, HealthState::Up) => "up",
-        (AdminState::Ready, HealthState::Degraded) => "degraded",
-        (AdminState::Ready, HealthState::Down) => "down",
-        (AdminState::Ready, HealthState::Ejected) => "ejected",
+        (AdminState::Ready, health) => health.name(),
     }
 }
 

@@ -1,0 +1,219 @@
+//! Where the status endpoint listens: a TCP address or a Unix socket.
+//!
+//! A Unix socket's file is the door: its permission bits say who may change things. A stale file is
+//! removed only if it is a socket and nobody answers there; ours is removed when we end.
+
+use std::fs;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use crate::config::model::AdminBind;
+
+/// A socket that listens.
+#[derive(Debug)]
+pub struct AdminListener {
+    pub(super) socket: Socket,
+}
+
+#[derive(Debug)]
+pub(super) enum Socket {
+    Tcp(TcpListener),
+    Unix(UnixListener, SocketFile),
+}
+
+/// Why it does not listen.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Somebody else listens there.
+    #[error(
+        "the status endpoint cannot listen on {0}: another program (or another posthouse) does; \
+         stop it or change [admin] bind"
+    )]
+    InUse(String),
+    /// The path is something else than a socket.
+    #[error(
+        "the status endpoint cannot listen on {0}: that file is no socket; remove it or change \
+         [admin] bind"
+    )]
+    NotASocket(String),
+    /// Anything else.
+    #[error("the status endpoint cannot listen on {at}: {source}; {remedy}")]
+    Other {
+        /// Where.
+        at: String,
+        /// Why.
+        source: io::Error,
+        /// What to do.
+        remedy: &'static str,
+    },
+}
+
+impl AdminListener {
+    /// Listens there.
+    ///
+    /// # Errors
+    /// It says what to do.
+    pub fn bind(bind: &AdminBind) -> Result<Self, BindError> {
+        match bind {
+            AdminBind::Tcp(address) => tcp(*address),
+            AdminBind::Unix { path, mode } => unix(path, *mode),
+        }
+    }
+
+    /// The TCP address, with the port that the kernel chose.
+    pub fn address(&self) -> Option<SocketAddr> {
+        match &self.socket {
+            Socket::Tcp(socket) => socket.local_addr().ok(),
+            Socket::Unix(..) => None,
+        }
+    }
+}
+
+fn tcp(address: SocketAddr) -> Result<AdminListener, BindError> {
+    let other = |source: io::Error| match source.kind() {
+        io::ErrorKind::AddrInUse => BindError::InUse(address.to_string()),
+        io::ErrorKind::AddrNotAvailable => BindError::Other {
+            at: address.to_string(),
+            source,
+            remedy: "use an address of this machine in [admin] bind",
+        },
+        io::ErrorKind::PermissionDenied => BindError::Other {
+            at: address.to_string(),
+            source,
+            remedy: "use a port above 1023 in [admin] bind",
+        },
+        _ => BindError::Other {
+            at: address.to_string(),
+            source,
+            remedy: "see [admin] bind",
+        },
+    };
+    let socket = TcpListener::bind(address).map_err(other)?;
+    socket.set_nonblocking(true).map_err(other)?;
+    Ok(AdminListener {
+        socket: Socket::Tcp(socket),
+    })
+}
+
+fn unix(path: &Path, mode: u32) -> Result<AdminListener, BindError> {
+    let at = path.display().to_string();
+    remove_stale(path, &at)?;
+    let other = |source: io::Error| BindError::Other {
+        at: at.clone(),
+        source,
+        remedy: "the folder must exist and belong to the user posthouse runs as",
+    };
+    let socket = UnixListener::bind(path).map_err(other)?;
+    let file = SocketFile::new(path).map_err(other)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(other)?;
+    socket.set_nonblocking(true).map_err(other)?;
+    Ok(AdminListener {
+        socket: Socket::Unix(socket, file),
+    })
+}
+
+fn remove_stale(path: &Path, at: &str) -> Result<(), BindError> {
+    let Ok(found) = fs::symlink_metadata(path) else {
+        return Ok(());
+    };
+    if !found.file_type().is_socket() {
+        return Err(BindError::NotASocket(at.to_owned()));
+    }
+    match UnixStream::connect(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path)
+            .map_err(|source| BindError::Other {
+                at: at.to_owned(),
+                source,
+                remedy: "remove the file of the ended process",
+            }),
+        // Whoever answers, or refuses us for another reason, is alive.
+        _ => Err(BindError::InUse(at.to_owned())),
+    }
+}
+
+/// Removes the socket's file when we end, if it is still ours.
+#[derive(Debug)]
+pub(super) struct SocketFile {
+    path: PathBuf,
+    device_and_inode: (u64, u64),
+}
+
+impl SocketFile {
+    fn new(path: &Path) -> io::Result<Self> {
+        let found = fs::symlink_metadata(path)?;
+        Ok(Self {
+            path: path.to_owned(),
+            device_and_inode: (found.dev(), found.ino()),
+        })
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let ours = fs::symlink_metadata(&self.path)
+            .is_ok_and(|found| (found.dev(), found.ino()) == self.device_and_inode);
+        if ours {
+            // A file that cannot be removed is stale, and the next start removes it.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(path: &Path) -> AdminBind {
+        AdminBind::Unix {
+            path: path.to_owned(),
+            mode: 0o660,
+        }
+    }
+
+    #[test]
+    fn a_unix_socket_has_its_permissions_and_goes_with_us() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("admin");
+        let listener = AdminListener::bind(&at(&path)).expect("bind");
+        let mode = fs::metadata(&path).expect("a file").permissions().mode();
+        assert_eq!(mode & 0o777, 0o660);
+        drop(listener);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_stale_socket_is_replaced_and_a_living_one_is_not() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("admin");
+        // std leaves the file behind: as after a kill.
+        drop(UnixListener::bind(&path).expect("bind"));
+        assert!(path.exists());
+        let living = AdminListener::bind(&at(&path)).expect("the stale one is replaced");
+        let error = AdminListener::bind(&at(&path)).expect_err("somebody answers");
+        assert!(matches!(error, BindError::InUse(_)), "{error}");
+        assert!(path.exists());
+        drop(living);
+    }
+
+    #[test]
+    fn a_file_that_is_no_socket_stays() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("admin");
+        fs::write(&path, "precious").expect("write");
+        let error = AdminListener::bind(&at(&path)).expect_err("no socket");
+        assert!(matches!(error, BindError::NotASocket(_)), "{error}");
+        assert_eq!(fs::read_to_string(&path).expect("still there"), "precious");
+    }
+
+    #[test]
+    fn a_port_in_use_is_said_with_the_remedy() {
+        let first = AdminListener::bind(&AdminBind::Tcp("127.0.0.1:0".parse().expect("address")))
+            .expect("bind");
+        let address = first.address().expect("TCP");
+        let error = AdminListener::bind(&AdminBind::Tcp(address)).expect_err("in use");
+        assert!(error.to_string().contains("change [admin] bind"), "{error}");
+    }
+}

@@ -1,0 +1,399 @@
+//! From the running process to the plain values of a status page or a scrape.
+//!
+//! Reads counters and takes each backend's short lock once. Runs off the control thread's loop:
+//! with ten thousand backends it takes milliseconds. Nothing here waits.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::views;
+use crate::balance::{
+    AdminState, BackendState, BackendView, Balance, Cause, FailureKind, Member, ProbeReport, Stage,
+};
+use crate::config::model;
+use crate::control::{Handle, ReloadReport};
+use crate::metrics::SessionOutcome;
+use crate::snapshot::{ListenerState, PoolView, RunPhase, Shared, Snapshot};
+use crate::telemetry::state_name;
+
+/// Whether this process should be sent mail: some pool that a listener leads to can take it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Readiness {
+    pub(super) ready: bool,
+    /// Everything that is wrong, even if it is ready.
+    pub(super) reasons: Vec<String>,
+}
+
+pub(super) fn readiness(shared: &Shared) -> Readiness {
+    let snapshot = shared.current.load();
+    let mut reasons = Vec::new();
+    let mut some_usable = false;
+    for pool in snapshot.pools() {
+        let used = snapshot.listeners().any(|l| l.pool == pool.index);
+        if used && pool.pool.is_usable() {
+            some_usable = true;
+        } else if used {
+            reasons.push(format!("pool {:?} cannot take mail", &*pool.name));
+        }
+    }
+    if snapshot.listeners().next().is_none() {
+        reasons.push("there is no listener".to_owned());
+    }
+    let draining = shared.phase() == RunPhase::Draining;
+    if draining {
+        reasons.push("draining: the process is shutting down".to_owned());
+    }
+    Readiness {
+        ready: some_usable && !draining,
+        reasons,
+    }
+}
+
+/// The whole status.
+pub(super) fn status(handle: &Handle) -> views::Status {
+    let shared = handle.shared();
+    let snapshot = shared.current.load_full();
+    let clock = Clock::now();
+    let readiness = readiness(shared);
+    let suppressed = shared
+        .workers
+        .iter()
+        .map(|worker| worker.log_suppressed.value())
+        .sum::<u64>();
+    views::Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        hostname: snapshot.config.hostname.to_string(),
+        pid: std::process::id(),
+        phase: match shared.phase() {
+            RunPhase::Serving => "serving",
+            RunPhase::Draining => "draining",
+        }
+        .to_owned(),
+        ready: readiness.ready,
+        reasons: readiness.reasons,
+        started_at: unix_seconds(shared.started_at),
+        uptime_seconds: seconds(clock.now.saturating_duration_since(shared.started)),
+        generation: snapshot.generation.0,
+        last_reload: handle.last_reload().map(reload),
+        limits: limits(shared),
+        listeners: snapshot
+            .listeners()
+            .map(|view| listener(&view.settings, &view.state))
+            .collect(),
+        pools: snapshot.pools().map(|view| pool(view, clock)).collect(),
+        leaving: leaving(shared, &snapshot),
+        workers: workers(shared, clock.now),
+        log: views::Log {
+            dropped: shared.telemetry.drops(),
+            suppressed: suppressed + shared.telemetry.suppressed(),
+        },
+    }
+}
+
+/// The addresses of one backend, as they are now.
+pub(super) fn backends_named(shared: &Shared, pool: &str, name: &str) -> Vec<views::Backend> {
+    let snapshot = shared.current.load();
+    let clock = Clock::now();
+    let members = snapshot
+        .pool_named(pool)
+        .map_or(&[][..], |view| view.pool.members());
+    members
+        .iter()
+        .filter(|member| &*member.settings.name == name)
+        .map(|member| backend(member, clock))
+        .collect()
+}
+
+/// What a reload did, as the page says it.
+pub(super) fn reload(report: ReloadReport) -> views::Reload {
+    views::Reload {
+        ok: report.ok,
+        generation: report.generation,
+        at: report.at,
+        trigger: report.trigger.to_owned(),
+        mistakes: report.mistakes,
+        changes: report.changes,
+    }
+}
+
+/// Both clocks, read once per page.
+#[derive(Clone, Copy)]
+struct Clock {
+    now: Instant,
+    wall: SystemTime,
+}
+
+impl Clock {
+    fn now() -> Self {
+        Self {
+            now: Instant::now(),
+            wall: SystemTime::now(),
+        }
+    }
+
+    fn unix(self, at: Instant) -> u64 {
+        let ago = self.now.saturating_duration_since(at);
+        unix_seconds(self.wall.checked_sub(ago).unwrap_or(UNIX_EPOCH))
+    }
+}
+
+fn limits(shared: &Shared) -> views::Limits {
+    views::Limits {
+        sessions: u64::from(shared.sessions()),
+        sessions_max: u64::from(shared.session_limit.load(Ordering::Relaxed)),
+        descriptors: open_descriptors(),
+        descriptors_max: shared.descriptor_limit,
+        resident_bytes: resident_octets(),
+    }
+}
+
+fn listener(settings: &model::Listener, state: &ListenerState) -> views::Listener {
+    let counters = &state.counters;
+    let outcomes = SessionOutcome::ALL.into_iter().filter_map(|outcome| {
+        let count = counters.sum(|of| of.outcomes[outcome.index()].value());
+        (count > 0).then(|| (outcome.name().to_owned(), count))
+    });
+    views::Listener {
+        name: state.name.to_string(),
+        bind: settings.bind.iter().map(ToString::to_string).collect(),
+        mode: match settings.mode {
+            model::Mode::Passthrough => "passthrough",
+        }
+        .to_owned(),
+        pool: settings.pool.to_string(),
+        sessions: u64::from(state.active.load(Ordering::Relaxed)),
+        sessions_max: u64::from(settings.max_sessions),
+        accepted: counters.sum(|of| of.accepted.value()),
+        outcomes: outcomes.collect(),
+        bytes_to_backend: counters.sum(|of| of.octets_to_backend.value()),
+        bytes_to_client: counters.sum(|of| of.octets_to_client.value()),
+    }
+}
+
+fn pool(view: &PoolView, clock: Clock) -> views::Pool {
+    let core = view.pool.view();
+    let mut tiers: Vec<views::Tier> = Vec::new();
+    for member in view.pool.members() {
+        let tier = member.settings.tier.value();
+        let at = match tiers.binary_search_by_key(&tier, |known| known.tier) {
+            Ok(at) => at,
+            Err(at) => {
+                tiers.insert(
+                    at,
+                    views::Tier {
+                        tier,
+                        open: core.open_tiers.contains(&tier),
+                        backends: Vec::new(),
+                    },
+                );
+                at
+            }
+        };
+        tiers[at].backends.push(backend(member, clock));
+    }
+    views::Pool {
+        name: view.name.to_string(),
+        balance: balance_name(view.settings.balance).to_owned(),
+        identity: match view.settings.identity {
+            model::Identity::None => "none",
+            model::Identity::ProxyV1 => "proxy-v1",
+            model::Identity::ProxyV2 => "proxy-v2",
+        }
+        .to_owned(),
+        usable: core.usable,
+        all_down: core.all_down,
+        waiting: core.waiting,
+        waiting_max: view.settings.queue_max,
+        failback_pending: core.failback_pending,
+        unresolved: view.unresolved.iter().map(ToString::to_string).collect(),
+        tiers,
+    }
+}
+
+fn balance_name(balance: Balance) -> &'static str {
+    match balance {
+        Balance::LeastConnections => "least-connections",
+        Balance::RoundRobin => "round-robin",
+        Balance::RandomTwo => "random-two",
+        Balance::SourceHash => "source-hash",
+        Balance::First => "first",
+    }
+}
+
+/// The word for what the operator wants.
+pub(super) fn admin_name(state: AdminState) -> &'static str {
+    match state {
+        AdminState::Ready => "ready",
+        AdminState::Drain => "drain",
+        AdminState::Maint => "maint",
+    }
+}
+
+fn backend(member: &Member, clock: Clock) -> views::Backend {
+    let settings = &member.settings;
+    let view = settings.state.view(clock.now);
+    let until = |at: Instant| seconds(at.saturating_duration_since(clock.now));
+    views::Backend {
+        name: settings.name.to_string(),
+        address: settings.address.to_string(),
+        state: state_name(view.admin, view.health).to_owned(),
+        admin: admin_name(view.admin).to_owned(),
+        health: view.health.name().to_owned(),
+        since: clock.unix(view.since),
+        since_seconds: seconds(clock.now.saturating_duration_since(view.since)),
+        ejected_for_seconds: view.ejected_until.map(until),
+        ejections: view.ejections,
+        consecutive_strikes: view.consecutive_strikes,
+        weight_configured: settings.weight.value(),
+        weight_override: view.weight_override.map(crate::types::Weight::value),
+        weight_effective: weight(&view),
+        open: view.open,
+        open_max: settings.max_connections,
+        in_flight: view.in_flight,
+        totals: totals(&settings.state),
+        usual_greeting_ms: view.usual_greeting.map(millis),
+        probe: view
+            .last_probe
+            .as_ref()
+            .map(|(at, report)| probe(report, clock.now.saturating_duration_since(*at))),
+        cause: cause(view.cause),
+    }
+}
+
+/// The weight as balancing sees it now.
+pub(super) fn weight(view: &BackendView) -> f64 {
+    f64::from(view.effective_weight_256) / 256.0
+}
+
+fn cause(cause: Cause) -> views::Cause {
+    views::Cause {
+        origin: cause.origin.to_owned(),
+        stage: cause.stage.map(|stage| stage.name().to_owned()),
+        kind: cause.kind.map(|kind| kind.name().to_owned()),
+        code: cause.code,
+        text: cause.text.map(|text| text.to_string()),
+        duration_ms: cause.duration.map(millis),
+        who: cause.who.map(|who| who.to_string()),
+    }
+}
+
+fn totals(state: &BackendState) -> views::Totals {
+    let sum = |of: fn(&crate::balance::BackendTotals) -> u64| state.totals.sum(of);
+    views::Totals {
+        attempts: sum(|of| of.attempts.value()),
+        sessions: sum(|of| of.sessions.value()),
+        strikes: sum(|of| {
+            let all = of.strikes.iter().flatten();
+            all.map(crate::types::Counter::value).sum()
+        }),
+        hedges: sum(|of| of.hedges.value()),
+        bytes_to_backend: sum(|of| of.octets_to_backend.value()),
+        bytes_to_client: sum(|of| of.octets_to_client.value()),
+    }
+}
+
+/// The strikes that happened, by stage and kind.
+pub(super) fn strikes(state: &BackendState) -> Vec<(Stage, FailureKind, u64)> {
+    let mut found = Vec::new();
+    for stage in Stage::ALL {
+        for kind in FailureKind::ALL {
+            let count = state
+                .totals
+                .sum(|of| of.strikes[stage.index()][kind.index()].value());
+            if count > 0 {
+                found.push((stage, kind, count));
+            }
+        }
+    }
+    found
+}
+
+fn probe(report: &ProbeReport, age: Duration) -> views::Probe {
+    views::Probe {
+        ok: report.failure.is_none(),
+        stage: report.stage.name().to_owned(),
+        kind: report.failure.map(|kind| kind.name().to_owned()),
+        code: report.code,
+        text: report.text.as_ref().map(ToString::to_string),
+        age_seconds: seconds(age),
+        duration_ms: millis(report.duration),
+        greeting_ms: report.greeting.map(millis),
+        full: report.full,
+        keywords: report.keywords.iter().map(ToString::to_string).collect(),
+        certificate_days: report.certificate_days,
+    }
+}
+
+/// Backends of the registry that this snapshot does not name and that still have connections.
+fn leaving(shared: &Shared, snapshot: &Snapshot) -> Vec<views::Leaving> {
+    let named: std::collections::HashSet<*const BackendState> = snapshot
+        .pools()
+        .flat_map(|view| view.pool.members())
+        .map(|member| Arc::as_ptr(&member.settings.state))
+        .collect();
+    shared
+        .registry
+        .backends()
+        .into_iter()
+        .filter(|state| state.open() > 0 && !named.contains(&Arc::as_ptr(state)))
+        .map(|state| views::Leaving {
+            pool: state.pool().to_string(),
+            name: state.name().to_string(),
+            address: state.address().to_string(),
+            open: state.open(),
+        })
+        .collect()
+}
+
+fn workers(shared: &Shared, now: Instant) -> Vec<views::Worker> {
+    (0..)
+        .zip(&shared.workers)
+        .map(|(index, of)| views::Worker {
+            worker: index,
+            sessions: of.sessions.value(),
+            heartbeat_age_seconds: heartbeat_age(shared, of.heartbeat_micros.value(), now),
+            loop_stalls: of.loop_stalls.value(),
+            panics: of.panics.value(),
+            accept_failures: of.accept_failures.value(),
+        })
+        .collect()
+}
+
+/// Seconds since a worker's last heartbeat.
+pub(super) fn heartbeat_age(shared: &Shared, heartbeat_micros: u64, now: Instant) -> f64 {
+    let running = now.saturating_duration_since(shared.started);
+    seconds(running.saturating_sub(Duration::from_micros(heartbeat_micros)))
+}
+
+/// Open descriptors of this process; the one that counts them is not one of them.
+pub(super) fn open_descriptors() -> Option<u64> {
+    let count = std::fs::read_dir("/proc/self/fd").ok()?.count() as u64;
+    Some(count.saturating_sub(1))
+}
+
+/// Resident memory of this process.
+pub(super) fn resident_octets() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kibi: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibi * 1024)
+}
+
+/// Whole seconds since 1970.
+pub(super) fn unix_seconds(at: SystemTime) -> u64 {
+    at.duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
+
+/// Seconds with three decimals.
+fn seconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e3).round() / 1e3
+}
+
+/// Milliseconds with three decimals.
+fn millis(duration: Duration) -> f64 {
+    duration.as_micros() as f64 / 1e3
+}

@@ -1,0 +1,165 @@
+//! From the running process to a scrape.
+//!
+//! Gathered once per scrape, off the control thread's loop; the text is then written in chunks.
+
+use std::sync::Arc;
+use std::time::{Instant, UNIX_EPOCH};
+
+use super::gather::{heartbeat_age, open_descriptors, readiness, resident_octets, strikes, weight};
+use crate::balance::BackendState;
+use crate::control::Handle;
+use crate::metrics::SessionOutcome;
+use crate::metrics::sample::{
+    BackendSample, Directions, ListenerSample, PoolSample, ProbeSample, ProcessSample, Scrape,
+    WorkerSample,
+};
+use crate::snapshot::{ListenerState, PoolView, RunPhase, Shared};
+use crate::telemetry::state_name;
+use crate::types::{Histogram, HistogramTotals};
+
+/// Everything a scrape shows.
+pub(super) fn scrape(handle: &Handle) -> Scrape {
+    let shared = handle.shared();
+    let snapshot = shared.current.load_full();
+    let now = Instant::now();
+    let members = snapshot.pools().flat_map(|view| view.pool.members());
+    Scrape {
+        process: process(handle, snapshot.generation.0),
+        listeners: shared
+            .registry
+            .listeners()
+            .iter()
+            .map(|state| listener(state))
+            .collect(),
+        pools: snapshot.pools().map(|view| pool(view)).collect(),
+        backends: members
+            .map(|member| backend(&member.pool, &member.settings.state, now))
+            .collect(),
+        workers: workers(shared, now),
+    }
+}
+
+fn process(handle: &Handle, generation: u64) -> ProcessSample {
+    let shared = handle.shared();
+    let control = &shared.control;
+    let relaxed = std::sync::atomic::Ordering::Relaxed;
+    ProcessSample {
+        ready: readiness(shared).ready,
+        draining: shared.phase() == RunPhase::Draining,
+        sessions: u64::from(shared.sessions()),
+        session_limit: u64::from(shared.session_limit.load(relaxed)),
+        descriptors: open_descriptors(),
+        descriptor_limit: shared.descriptor_limit,
+        resident_octets: resident_octets(),
+        started_at: shared
+            .started_at
+            .duration_since(UNIX_EPOCH)
+            .map_or(0.0, |since| since.as_millis() as f64 / 1e3),
+        generation,
+        last_reload: handle.last_reload().map(|report| (report.at, report.ok)),
+        reloads: (control.reloads.value(), control.reload_failures.value()),
+        probes: (control.probes_good.value(), control.probes_bad.value()),
+        state_changes: control.state_changes.value(),
+        log_drops: shared.telemetry.drops(),
+        log_suppressed: shared.telemetry.suppressed(),
+    }
+}
+
+fn listener(state: &Arc<ListenerState>) -> ListenerSample {
+    let counters = &state.counters;
+    let mut sample = ListenerSample {
+        name: state.name.to_string(),
+        accepted: counters.sum(|of| of.accepted.value()),
+        active: counters.sum(|of| of.active.value()),
+        octets: Directions {
+            to_backend: counters.sum(|of| of.octets_to_backend.value()),
+            to_client: counters.sum(|of| of.octets_to_client.value()),
+        },
+        early_talkers: counters.sum(|of| of.early_talkers.value()),
+        ..ListenerSample::default()
+    };
+    for outcome in SessionOutcome::ALL {
+        sample.outcomes[outcome.index()] = counters.sum(|of| of.outcomes[outcome.index()].value());
+    }
+    for of in counters.iter() {
+        of.greeting.add_to(&mut sample.greeting);
+        of.connect.add_to(&mut sample.connect);
+        of.session.add_to(&mut sample.session);
+        of.queue.add_to(&mut sample.queue);
+    }
+    sample
+}
+
+fn pool(view: &PoolView) -> PoolSample {
+    let core = view.pool.view();
+    PoolSample {
+        name: view.name.to_string(),
+        waiting: u64::from(core.waiting),
+        queue_max: u64::from(view.settings.queue_max),
+        usable: u64::from(core.usable),
+        backends: view.pool.members().len() as u64,
+        unresolved: view.unresolved.len() as u64,
+        all_down: core.all_down,
+        failback_pending: core.failback_pending,
+        open_tier: core.open_tiers.iter().copied().max().map_or(0, u64::from),
+    }
+}
+
+fn backend(pool: &str, state: &BackendState, now: Instant) -> BackendSample {
+    let view = state.view(now);
+    let sums = state.sums();
+    BackendSample {
+        pool: pool.to_owned(),
+        backend: state.name().to_string(),
+        address: state.address().to_string(),
+        state: state_name(view.admin, view.health),
+        weight: weight(&view),
+        attempts: sums.attempts,
+        sessions: sums.sessions,
+        hedges: sums.hedges,
+        strikes: strikes(state),
+        open: u64::from(view.open),
+        in_flight: u64::from(view.in_flight),
+        octets: Directions {
+            to_backend: sums.octets_to_backend,
+            to_client: sums.octets_to_client,
+        },
+        greetings: greetings(state.totals.iter().map(|of| &of.greeting)),
+        probe: view.last_probe.map(|(_, report)| ProbeSample {
+            good: report.failure.is_none(),
+            seconds: report.duration.as_micros() as f64 / 1e6,
+            certificate_days: report.certificate_days,
+        }),
+    }
+}
+
+/// How many greetings there were, and their time in seconds.
+fn greetings<'a>(histograms: impl Iterator<Item = &'a Histogram>) -> (u64, f64) {
+    let mut totals = HistogramTotals::default();
+    for histogram in histograms {
+        histogram.add_to(&mut totals);
+    }
+    (totals.buckets.iter().sum(), totals.sum_micros as f64 / 1e6)
+}
+
+fn workers(shared: &Shared, now: Instant) -> Vec<WorkerSample> {
+    (0..)
+        .zip(&shared.workers)
+        .map(|(index, of): (u32, _)| WorkerSample {
+            name: index.to_string(),
+            sessions: of.sessions.value(),
+            heartbeat_age: heartbeat_age(shared, of.heartbeat_micros.value(), now),
+            loop_stalls: of.loop_stalls.value(),
+            log_drops: of.log_drops.value(),
+            log_suppressed: of.log_suppressed.value(),
+            accept_failures: of.accept_failures.value(),
+            panics: of.panics.value(),
+            spliced: of.spliced.value(),
+            pipes_exhausted: of.pipes_exhausted.value(),
+            lingering: of.lingering.value(),
+            spilled_octets: of.spilled_octets.value(),
+            queued: of.queued.value(),
+            failovers: of.failovers.value(),
+        })
+        .collect()
+}

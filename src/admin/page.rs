@@ -1,0 +1,259 @@
+//! The status page for people: the JSON as tables, without a script.
+//!
+//! Everything that came from outside is escaped, and the page's policy forbids scripts, foreign
+//! pictures, forms and frames: a backend's greeting cannot become markup.
+
+use std::fmt::Write as _;
+
+use hyper::StatusCode;
+use hyper::header::{CONTENT_SECURITY_POLICY, HeaderValue};
+
+use super::reply::{self, Reply};
+use super::views::{Backend, Pool, Status};
+
+/// Backends shown on the page; more are in `/status`.
+const BACKENDS_SHOWN_MAX: usize = 500;
+
+const POLICY: &str = "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; \
+                      frame-ancestors 'none'";
+
+/// The style sheet.
+pub(super) const STYLE: &str = include_str!("page.css");
+
+/// The page of `status`.
+pub(super) fn reply(status: &Status) -> Reply {
+    let mut reply = reply::whole(StatusCode::OK, "text/html; charset=utf-8", html(status));
+    reply
+        .headers_mut()
+        .insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    reply
+}
+
+fn html(status: &Status) -> String {
+    let mut out = String::with_capacity(16 * 1024);
+    out.push_str(
+        "<!doctype html><html lang=en><meta charset=utf-8><meta http-equiv=refresh content=5>\
+         <meta name=viewport content=\"width=device-width\"><title>Posthouse</title>\
+         <link rel=stylesheet href=/style.css><main><header><h1>Posthouse</h1>",
+    );
+    let word = match (status.ready, status.phase.as_str()) {
+        (_, "draining") => "draining",
+        (true, _) => "ready",
+        (false, _) => "not ready",
+    };
+    let mark = if status.ready { "up" } else { "down" };
+    // Writing to a String cannot fail, here and below.
+    let _ = write!(out, "<p class=\"state {mark}\">{word}</p><p>");
+    escape(&mut out, &status.hostname);
+    let _ = write!(
+        out,
+        " · version {} · up {} · generation {} · {} of {} sessions</p></header>",
+        status.version,
+        duration(status.uptime_seconds),
+        status.generation,
+        status.limits.sessions,
+        status.limits.sessions_max,
+    );
+    for reason in &status.reasons {
+        out.push_str("<p class=reason>");
+        escape(&mut out, reason);
+        out.push_str("</p>");
+    }
+    reload(&mut out, status);
+    listeners(&mut out, status);
+    let mut room = BACKENDS_SHOWN_MAX;
+    for pool in &status.pools {
+        self::pool(&mut out, pool, &mut room);
+    }
+    if room == 0 {
+        out.push_str("<p>More backends are in <a href=/status>/status</a>.</p>");
+    }
+    out.push_str(
+        "<footer><a href=/status>status</a> · <a href=/metrics>metrics</a> · \
+         <a href=/readyz>readyz</a></footer></main></html>\n",
+    );
+    out
+}
+
+fn reload(out: &mut String, status: &Status) {
+    let Some(reload) = status.last_reload.as_ref().filter(|reload| !reload.ok) else {
+        return;
+    };
+    out.push_str("<p class=reason>The last reload was refused; nothing changed.</p><pre>");
+    for mistake in &reload.mistakes {
+        escape(out, mistake);
+        out.push('\n');
+    }
+    out.push_str("</pre>");
+}
+
+fn listeners(out: &mut String, status: &Status) {
+    out.push_str(
+        "<h2>Listeners</h2><table><tr><th>listener<th>address<th>pool<th class=n>sessions\
+         <th class=n>accepted<th class=n>no backend<th class=n>MB in<th class=n>MB out</tr>",
+    );
+    for listener in &status.listeners {
+        out.push_str("<tr><td>");
+        escape(out, &listener.name);
+        out.push_str("<td>");
+        escape(out, &listener.bind.join(", "));
+        out.push_str("<td>");
+        escape(out, &listener.pool);
+        let refused = listener.outcomes.get("no-backend").copied().unwrap_or(0)
+            + listener.outcomes.get("queue-timeout").copied().unwrap_or(0);
+        let _ = write!(
+            out,
+            "<td class=n>{}<td class=n>{}<td class=n>{refused}<td class=n>{:.1}<td class=n>{:.1}",
+            listener.sessions,
+            listener.accepted,
+            listener.bytes_to_backend as f64 / 1e6,
+            listener.bytes_to_client as f64 / 1e6,
+        );
+        out.push_str("</tr>");
+    }
+    out.push_str("</table>");
+}
+
+fn pool(out: &mut String, pool: &Pool, room: &mut usize) {
+    out.push_str("<h2>Pool ");
+    escape(out, &pool.name);
+    let _ = write!(
+        out,
+        "</h2><p>{} · {} usable · {} of {} waiting",
+        pool.balance, pool.usable, pool.waiting, pool.waiting_max
+    );
+    if pool.all_down {
+        out.push_str(" · <b class=down>no backend is healthy</b>");
+    }
+    for name in &pool.unresolved {
+        out.push_str(" · no address for ");
+        escape(out, name);
+    }
+    out.push_str(
+        "</p><table><tr><th>backend<th>address<th class=n>tier<th>state<th>for<th>cause\
+         <th class=n>open<th class=n>in flight<th class=n>sessions<th class=n>strikes\
+         <th class=n>probe ms<th class=n>weight</tr>",
+    );
+    for tier in &pool.tiers {
+        for backend in tier.backends.iter().take(*room) {
+            row(out, tier.tier, tier.open, backend);
+        }
+        *room = room.saturating_sub(tier.backends.len());
+    }
+    out.push_str("</table>");
+}
+
+fn row(out: &mut String, tier: u8, open: bool, backend: &Backend) {
+    out.push_str("<tr><td>");
+    escape(out, &backend.name);
+    out.push_str("<td>");
+    escape(out, &backend.address);
+    let standby = if open { "" } else { " standby" };
+    let _ = write!(
+        out,
+        "<td class=n>{tier}{standby}<td class=\"state {0}\">{0}<td>{1}<td>",
+        backend.state,
+        duration(backend.since_seconds)
+    );
+    escape(out, &backend.cause.sentence());
+    let probe = backend.probe.as_ref();
+    let _ = write!(
+        out,
+        "<td class=n>{}<td class=n>{}<td class=n>{}<td class=n>{}<td class=n>{}<td class=n>{}</tr>",
+        backend.open,
+        backend.in_flight,
+        backend.totals.sessions,
+        backend.totals.strikes,
+        probe.map_or("–".to_owned(), |probe| format!(
+            "{:.1}",
+            probe.duration_ms
+        )),
+        short(backend.weight_effective),
+    );
+}
+
+/// A weight without needless decimals.
+pub fn short(weight: f64) -> String {
+    if weight.fract() == 0.0 {
+        format!("{weight:.0}")
+    } else {
+        format!("{weight:.1}")
+    }
+}
+
+/// A duration in its two largest units.
+pub fn duration(seconds: f64) -> String {
+    let whole = seconds.max(0.0) as u64;
+    match whole {
+        0..60 => format!("{whole}s"),
+        60..3600 => format!("{}m{:02}s", whole / 60, whole % 60),
+        3600..86_400 => format!("{}h{:02}m", whole / 3600, whole / 60 % 60),
+        _ => format!("{}d{:02}h", whole / 86_400, whole / 3600 % 24),
+    }
+}
+
+fn escape(out: &mut String, text: &str) {
+    for character in text.chars() {
+        match character {
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '&' => out.push_str("&amp;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            other => out.push(other),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::views::{Cause, Tier};
+
+    #[test]
+    fn nothing_from_outside_becomes_markup() {
+        let evil = "<script>alert('&\"')</script>".to_owned();
+        let backend = Backend {
+            name: evil.clone(),
+            address: evil.clone(),
+            state: "down".to_owned(),
+            cause: Cause {
+                origin: "probe".to_owned(),
+                text: Some(evil.clone()),
+                ..Cause::default()
+            },
+            ..Backend::default()
+        };
+        let status = Status {
+            hostname: evil.clone(),
+            reasons: vec![evil.clone()],
+            pools: vec![Pool {
+                name: evil.clone(),
+                unresolved: vec![evil],
+                tiers: vec![Tier {
+                    tier: 1,
+                    open: true,
+                    backends: vec![backend],
+                }],
+                ..Pool::default()
+            }],
+            ..Status::default()
+        };
+        let page = html(&status);
+        assert!(!page.contains("<script"), "{page}");
+        assert_eq!(page.matches("&lt;script&gt;").count(), 7);
+    }
+
+    #[test]
+    fn durations_show_two_units() {
+        for (seconds, text) in [
+            (0.4, "0s"),
+            (59.9, "59s"),
+            (61.0, "1m01s"),
+            (3661.0, "1h01m"),
+            (90_000.0, "1d01h"),
+        ] {
+            assert_eq!(duration(seconds), text);
+        }
+    }
+}

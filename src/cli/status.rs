@@ -1,0 +1,427 @@
+//! `posthouse status`: what the running process does, as a table.
+//!
+//! Pools, tiers and backends with their state and why. Colour only on a terminal; what backends
+//! said is shown without control octets.
+
+use std::fmt::Write as _;
+use std::io::{IsTerminal as _, Write as _};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use hyper::Method;
+
+use super::Exit;
+use super::endpoint::{AdminArgs, runtime, shown};
+use super::term::{Colors, Paint};
+use crate::admin::client::{Client, ClientError};
+use crate::admin::views::{Backend, Pool, Status};
+use crate::admin::{duration, short};
+
+/// The longest cause in a table.
+const CAUSE_CHARACTERS_MAX: usize = 72;
+
+/// The arguments.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct StatusArgs {
+    /// Show it again every so many seconds, until Ctrl-C
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        num_args = 0..=1,
+        default_missing_value = "2",
+        value_parser = clap::value_parser!(u16).range(1..=3600)
+    )]
+    pub(super) watch: Option<u16>,
+    /// The whole status as JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Where the running process is asked.
+    #[command(flatten)]
+    pub(super) admin: AdminArgs,
+}
+
+/// Shows the status once, or again and again. Exit code 1 if the process is not ready.
+///
+/// # Errors
+/// There was no answer (without `--watch`), or nobody reads the output any more.
+pub(super) fn run(args: &StatusArgs) -> anyhow::Result<Exit> {
+    let client = args.admin.client()?;
+    let runtime = runtime()?;
+    let paint = Paint::for_stdout();
+    let Some(seconds) = args.watch else {
+        let body = runtime.block_on(ask(&client))?;
+        let (text, ready) = show(&body, args.json, paint)?;
+        put_out(&text)?;
+        return Ok(if ready { Exit::Done } else { Exit::Mistakes });
+    };
+    loop {
+        let text = match runtime.block_on(ask(&client)) {
+            Ok(body) => show(&body, args.json, paint)?.0,
+            // It may be restarting: that is what one watches for.
+            Err(error) => format!("{}\n", shown(&error.to_string())),
+        };
+        let clear = if std::io::stdout().is_terminal() {
+            "\x1b[H\x1b[2J\x1b[3J"
+        } else {
+            ""
+        };
+        put_out(&format!("{clear}{text}"))?;
+        std::thread::sleep(Duration::from_secs(u64::from(seconds)));
+    }
+}
+
+async fn ask(client: &Client) -> Result<Vec<u8>, ClientError> {
+    let answer = client.ask_for(Method::GET, "/status", None).await?;
+    Ok(answer.body.into())
+}
+
+fn show(body: &[u8], json: bool, paint: Paint) -> anyhow::Result<(String, bool)> {
+    let status: Status =
+        serde_json::from_slice(body).context("the answer is no status of posthouse")?;
+    let text = if json {
+        String::from_utf8_lossy(body).into_owned()
+    } else {
+        render(&status, paint)
+    };
+    Ok((text, status.ready))
+}
+
+fn put_out(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .context("cannot write the table")
+}
+
+/// A state in its colour; `padded` is how it is shown.
+fn state(paint: Paint, word: &str, padded: &str) -> String {
+    match word {
+        "up" | "ready" => paint.good(padded),
+        "down" | "ejected" | "not ready" => paint.bad(padded),
+        _ => paint.warn(padded),
+    }
+}
+
+/// Which side of a column is straight.
+#[derive(Clone, Copy)]
+enum Side {
+    Left,
+    Right,
+}
+
+/// A table whose columns are as wide as their widest cell.
+struct Table {
+    heads: Vec<(&'static str, Side)>,
+    rows: Vec<Vec<String>>,
+    /// The column that holds a state, to be coloured.
+    state: Option<usize>,
+}
+
+impl Table {
+    fn render(&self, out: &mut String, paint: Paint) {
+        let width = |column: usize| {
+            self.rows
+                .iter()
+                .map(|row| row[column].chars().count())
+                .chain([self.heads[column].0.len()])
+                .max()
+                .unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..self.heads.len()).map(width).collect();
+        let heads: Vec<String> = self
+            .heads
+            .iter()
+            .map(|(head, _)| (*head).to_owned())
+            .collect();
+        let line = self.line(&heads, &widths, Paint(Colors::Off));
+        let _ = writeln!(out, "{}", paint.strong(&line));
+        for row in &self.rows {
+            let _ = writeln!(out, "{}", self.line(row, &widths, paint));
+        }
+    }
+
+    fn line(&self, cells: &[String], widths: &[usize], paint: Paint) -> String {
+        let mut line = String::new();
+        for (column, (cell, width)) in cells.iter().zip(widths).enumerate() {
+            if column > 0 {
+                line.push_str("  ");
+            }
+            let gap = " ".repeat(width - cell.chars().count());
+            let padded = match self.heads[column].1 {
+                Side::Left => format!("{cell}{gap}"),
+                Side::Right => format!("{gap}{cell}"),
+            };
+            if self.state == Some(column) {
+                line.push_str(&state(paint, cell, &padded));
+            } else {
+                line.push_str(&padded);
+            }
+        }
+        line.truncate(line.trim_end().len());
+        line
+    }
+}
+
+fn render(status: &Status, paint: Paint) -> String {
+    let mut out = String::new();
+    let word = match (status.phase.as_str(), status.ready) {
+        ("draining", _) => "draining",
+        (_, true) => "ready",
+        (_, false) => "not ready",
+    };
+    let _ = writeln!(
+        out,
+        "posthouse {} on {}: {}, up {}, generation {}, {} of {} sessions",
+        shown(&status.version),
+        shown(&status.hostname),
+        state(paint, word, word),
+        duration(status.uptime_seconds),
+        status.generation,
+        status.limits.sessions,
+        status.limits.sessions_max
+    );
+    for reason in &status.reasons {
+        let _ = writeln!(out, "  {}", shown(reason));
+    }
+    if let Some(reload) = status.last_reload.as_ref().filter(|reload| !reload.ok) {
+        let _ = writeln!(
+            out,
+            "  the last reload was refused for {} mistakes: posthouse check shows them",
+            reload.mistakes.len()
+        );
+    }
+    out.push('\n');
+    listeners(status).render(&mut out, paint);
+    for pool in &status.pools {
+        out.push('\n');
+        self::pool(pool, &mut out, paint);
+    }
+    for leaving in &status.leaving {
+        let line = format!(
+            "removed: {}/{} at {} still has {} sessions",
+            leaving.pool, leaving.name, leaving.address, leaving.open
+        );
+        let _ = write!(out, "\n{}\n", shown(&line));
+    }
+    out
+}
+
+fn listeners(status: &Status) -> Table {
+    let rows = status.listeners.iter().map(|listener| {
+        vec![
+            shown(&listener.name),
+            shown(&listener.bind.join(" ")),
+            shown(&listener.pool),
+            listener.sessions.to_string(),
+            listener.accepted.to_string(),
+        ]
+    });
+    Table {
+        heads: vec![
+            ("LISTENER", Side::Left),
+            ("ADDRESS", Side::Left),
+            ("POOL", Side::Left),
+            ("SESSIONS", Side::Right),
+            ("ACCEPTED", Side::Right),
+        ],
+        rows: rows.collect(),
+        state: None,
+    }
+}
+
+fn pool(pool: &Pool, out: &mut String, paint: Paint) {
+    let title = format!("pool {}", shown(&pool.name));
+    let _ = write!(
+        out,
+        "{}: {}, {} usable, {} of {} waiting",
+        paint.strong(&title),
+        shown(&pool.balance),
+        pool.usable,
+        pool.waiting,
+        pool.waiting_max
+    );
+    if pool.all_down {
+        let _ = write!(out, ", {}", state(paint, "down", "no backend is healthy"));
+    }
+    if pool.failback_pending {
+        let _ = write!(
+            out,
+            ", a standby tier serves until: posthouse backend {} failback",
+            shown(&pool.name)
+        );
+    }
+    out.push('\n');
+    for name in &pool.unresolved {
+        let _ = writeln!(
+            out,
+            "  backend {}: its host name has no address",
+            shown(name)
+        );
+    }
+    let mut rows = Vec::new();
+    for tier in &pool.tiers {
+        let rank = if tier.open {
+            tier.tier.to_string()
+        } else {
+            format!("{} standby", tier.tier)
+        };
+        rows.extend(tier.backends.iter().map(|backend| row(&rank, backend)));
+    }
+    let table = Table {
+        heads: vec![
+            ("BACKEND", Side::Left),
+            ("ADDRESS", Side::Left),
+            ("TIER", Side::Left),
+            ("STATE", Side::Left),
+            ("FOR", Side::Right),
+            ("OPEN", Side::Right),
+            ("IN FLIGHT", Side::Right),
+            ("SESSIONS", Side::Right),
+            ("STRIKES", Side::Right),
+            ("PROBE MS", Side::Right),
+            ("WEIGHT", Side::Right),
+            ("CAUSE", Side::Left),
+        ],
+        rows,
+        state: Some(3),
+    };
+    table.render(out, paint);
+}
+
+fn row(rank: &str, backend: &Backend) -> Vec<String> {
+    let probe = backend.probe.as_ref();
+    let open = match backend.open_max {
+        0 => backend.open.to_string(),
+        most => format!("{}/{most}", backend.open),
+    };
+    let weight = if backend.weight_override.is_some() {
+        format!("{}*", short(backend.weight_effective))
+    } else {
+        short(backend.weight_effective)
+    };
+    let mut cause = shown(&backend.cause.sentence());
+    if let Some((at, _)) = cause.char_indices().nth(CAUSE_CHARACTERS_MAX) {
+        cause.truncate(at);
+        cause.push('…');
+    }
+    vec![
+        shown(&backend.name),
+        shown(&backend.address),
+        rank.to_owned(),
+        shown(&backend.state),
+        duration(backend.since_seconds),
+        open,
+        backend.in_flight.to_string(),
+        backend.totals.sessions.to_string(),
+        backend.totals.strikes.to_string(),
+        probe.map_or("-".to_owned(), |probe| format!("{:.1}", probe.duration_ms)),
+        weight,
+        cause,
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::views::{Cause, Listener, Probe, Tier, Totals};
+
+    const PLAIN: Paint = Paint(Colors::Off);
+    const COLOURED: Paint = Paint(Colors::On);
+
+    fn status() -> Status {
+        let backend = |name: &str, state: &str, text: &str| Backend {
+            name: name.to_owned(),
+            address: "10.0.0.11:25".to_owned(),
+            state: state.to_owned(),
+            cause: Cause {
+                origin: "probe".to_owned(),
+                text: Some(text.to_owned()),
+                ..Cause::default()
+            },
+            since_seconds: 61.0,
+            weight_effective: 1.0,
+            totals: Totals {
+                sessions: 1234,
+                ..Totals::default()
+            },
+            ..Backend::default()
+        };
+        let mut second = backend("a-longer-name", "ejected", "gone\u{1b}[2J");
+        second.weight_override = Some(3);
+        second.weight_effective = 1.5;
+        second.open_max = 20;
+        second.probe = Some(Probe {
+            duration_ms: 12.34,
+            ..Probe::default()
+        });
+        Status {
+            version: "0.1.0".to_owned(),
+            hostname: "lb.example".to_owned(),
+            phase: "serving".to_owned(),
+            ready: true,
+            generation: 3,
+            listeners: vec![Listener {
+                name: "mx".to_owned(),
+                bind: vec!["0.0.0.0:25".to_owned()],
+                pool: "mx".to_owned(),
+                ..Listener::default()
+            }],
+            pools: vec![Pool {
+                name: "mx".to_owned(),
+                balance: "first".to_owned(),
+                tiers: vec![
+                    Tier {
+                        tier: 1,
+                        open: true,
+                        backends: vec![backend("mx1", "up", "ok")],
+                    },
+                    Tier {
+                        tier: 2,
+                        open: false,
+                        backends: vec![second],
+                    },
+                ],
+                ..Pool::default()
+            }],
+            ..Status::default()
+        }
+    }
+
+    #[test]
+    fn the_table_is_straight() {
+        let text = render(&status(), PLAIN);
+        assert_eq!(
+            text,
+            "\
+posthouse 0.1.0 on lb.example: ready, up 0s, generation 3, 0 of 0 sessions
+
+LISTENER  ADDRESS     POOL  SESSIONS  ACCEPTED
+mx        0.0.0.0:25  mx           0         0
+
+pool mx: first, 0 usable, 0 of 0 waiting
+BACKEND        ADDRESS       TIER       STATE      FOR  OPEN  IN FLIGHT  SESSIONS  STRIKES  PROBE MS  WEIGHT  CAUSE
+mx1            10.0.0.11:25  1          up       1m01s     0          0      1234        0         -       1  probe \"ok\"
+a-longer-name  10.0.0.11:25  2 standby  ejected  1m01s  0/20          0      1234        0      12.3    1.5*  probe \"gone\u{fffd}[2J\"
+"
+        );
+    }
+
+    #[test]
+    fn colours_do_not_shift_columns() {
+        let plain = render(&status(), PLAIN);
+        let mut coloured = render(&status(), COLOURED);
+        assert!(coloured.contains("\x1b[1;31mejected\x1b[0m"));
+        for code in ["0", "1", "1;31", "32", "33"] {
+            coloured = coloured.replace(&format!("\x1b[{code}m"), "");
+        }
+        assert_eq!(coloured, plain);
+    }
+
+    #[test]
+    fn the_json_of_the_endpoint_is_read_back() {
+        let body = serde_json::to_vec(&status()).expect("plain");
+        let (text, ready) = show(&body, false, PLAIN).expect("a status");
+        assert!(ready && text.contains("a-longer-name"));
+        show(b"<html>", false, PLAIN).expect_err("no status");
+    }
+}
