@@ -162,7 +162,7 @@ fn listener(settings: &model::Listener, state: &ListenerState) -> views::Listene
         }
         .to_owned(),
         pool: settings.pool.to_string(),
-        sessions: u64::from(state.active.load(Ordering::Relaxed)),
+        sessions: counters.sum(|of| of.active.value()),
         sessions_max: u64::from(settings.max_sessions),
         accepted: counters.sum(|of| of.accepted.value()),
         outcomes: outcomes.collect(),

@@ -2,3 +2,4 @@
 
 pub mod architecture;
 pub mod defaults;
+pub mod status;

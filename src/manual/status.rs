@@ -1,0 +1,363 @@
+//! # The status endpoint and the log, for those who read them with programs
+//!
+//! Stable: fields, metrics and events are added, never renamed or given another meaning.
+//!
+//! ## Paths
+//!
+//! | path | verb | answer |
+//! |---|---|---|
+//! | `/healthz` | GET | 200 as long as the control thread turns |
+//! | `/readyz` | GET | 200 if some pool that a listener leads to can take mail; 503 if not, or while draining; the reasons, one per line |
+//! | `/status` | GET | JSON, as below |
+//! | `/metrics` | GET | Prometheus text format 0.0.4, as below |
+//! | `/` | GET | the status for people, without a script |
+//! | `/reload` | POST | 200 if it took effect, 422 with every mistake if not |
+//! | `/pools/P/backends/B` | PUT | `{"state": "ready"\|"drain"\|"maint", "weight": 1..1000\|null}`, one or both; 200 with the backend as it is now |
+//! | `/pools/P/failback` | POST | 200: with `failback = "manual"`, the first tier may take over again |
+//!
+//! Any refusal is `{"error": …, "remedy": …}`: 400 the body, 401 the token, 403 no token configured
+//! or a foreign `Host` or `Origin`, 404 no such path, pool or backend, 405 with `Allow`, 413 the
+//! body is too long, 503 stopping.
+//!
+//! Changing verbs over TCP need `Authorization: Bearer TOKEN` with the first line of
+//! `[admin] token_file`, which is read anew each time; without that key they are refused. They are
+//! taken only for a `Host` that is an address, `localhost` or our own name, and not from pages of
+//! another site. On a Unix socket its permissions decide, and the token only if one is configured.
+//!
+//! Bounds: 64 connections, more wait in the kernel; one question per connection; header 16 KiB and
+//! 64 lines within 10 s; body 64 KiB; 30 s per connection; 4 pages gathered at once.
+//!
+//! ## `/status`
+//!
+//! **The whole answer**
+//!
+//! | field | type | meaning |
+//! |---|---|---|
+//! | `version` | string | The version of the program. |
+//! | `hostname` | string | Our name in replies. |
+//! | `pid` | number | The process id. |
+//! | `phase` | string | `serving` or `draining`. |
+//! | `ready` | bool | Whether it should be sent mail, as `GET /readyz` says. |
+//! | `reasons` | array of strings | Why not, or what is wrong although it is ready. |
+//! | `started_at` | number | When it started, in seconds since 1970. |
+//! | `uptime_seconds` | number | How long it has been running. |
+//! | `generation` | number | The generation of the configuration in force; the first is 1. |
+//! | `last_reload` | object or null | The last reload that was asked for, if any. |
+//! | `limits` | object | Amounts of the whole process and their limits. |
+//! | `listeners` | array | Listeners by name. |
+//! | `pools` | array | Pools by name. |
+//! | `leaving` | array | Backends that no configuration names any more and that still have sessions. |
+//! | `workers` | array | Data threads. |
+//! | `log` | object | What the log could not write. |
+//!
+//! **`last_reload` (and the answer of `POST /reload`)**
+//!
+//! | field | type | meaning |
+//! |---|---|---|
+//! | `ok` | bool | Whether it took effect. |
+//! | `generation` | number | The generation in force afterwards. |
+//! | `at` | number | When, in seconds since 1970. |
+//! | `trigger` | string | What asked: `signal`, `http`, `watch` or `discovery`. |
+//! | `mistakes` | array of strings | Every mistake; empty if `ok`. |
+//! | `changes` | array of strings | What changed, and what needs a restart. |
+//!
+//! **`limits`**
+//!
+//! | field | type | meaning |
+//! |---|---|---|
+//! | `sessions` | number | Sessions now. |
+//! | `sessions_max` | number | The most there may be. |
+//! | `descriptors` | number or null | Open descriptors, if they could be counted. |
+//! | `descriptors_max` | number | The descriptor limit. |
+//! | `resident_bytes` | number or null | Resident memory, if known. |
+//!
+//! **`listeners[]`**
+//!
+//! | field | type | meaning |
+//! |---|---|---|
+//! | `name` | string | The name. |
+//! | `bind` | array of strings | Its addresses. |
+//! | `mode` | string | `passthrough`. |
+//! | `pool` | string | The pool it leads to. |
+//! | `sessions` | number | Sessions now. |
+//! | `sessions_max` | number | The most there may be; 0 is no limit of its own. |
+//! | `accepted` | number | Connections accepted since the start. |
+//! | `outcomes` | object of numbers | Ended sessions by outcome; outcomes that never happened are absent. |
+//! | `bytes_to_backend` | number | Bytes from clients to backends. |
+//! | `bytes_to_client` | number | Bytes from backends to clients. |
+//!
+//! **`pools[]`**
+//!
+//! | field | type | meaning |
+//! |---|---|---|
+//! | `name` | string | The name. |
+//! | `balance` | string | The policy. |
+//! | `identity` | string | What backends are told of the client: `none`, `proxy-v1`, `proxy-v2`. |
+//! | `usable` | number | Backends that can take sessions. |
+//! | `all_down` | bool | Whether no backend is healthy. |
+//! | `waiting` | number | Clients in the queue. |
+//! | `waiting_max` | number | Clients the queue holds. |
+//! | `failback_pending` | bool | Whether a standby tier serves and `POST /pools/P/failback` would end that. |
+//! | `unresolved` | array of strings | Names of backends whose host name has no address (yet). |
+//! | `tiers` | array | Tiers in order. |
+//!
+//! **`pools[].tiers[]`**
+//!
+//! | field | type | meaning |
+//! |---|---|---|
+//! | `tier` | number | The rank, from 1. |
+//! | `open` | bool | Whether it serves. |
+//! | `backends` | array | Its backends, one for each address. |
+//!
+//! **`pools[].tiers[].backends[]` (and in the answer of `PUT`)**
+//!
+//! | field | type | meaning |
+//! |---|---|---|
+//! | `name` | string | The name. |
+//! | `address` | string | The address. |
+//! | `state` | string | One word: `drain` or `maint` if the operator set that, else as `health`. |
+//! | `admin` | string | What the operator set: `ready`, `drain`, `maint`. |
+//! | `health` | string | What was found: `unknown`, `up`, `degraded`, `down`, `ejected`. |
+//! | `cause` | object | Why it is in this state. |
+//! | `since` | number | When this state began, in seconds since 1970. |
+//! | `since_seconds` | number | How long this state has lasted. |
+//! | `ejected_for_seconds` | number or null | How long an ejection still lasts at most. |
+//! | `ejections` | number | Ejections that count towards the length of the next one. |
+//! | `consecutive_strikes` | number | Failed attempts since the last greeting. |
+//! | `weight_configured` | number | The weight of the configuration. |
+//! | `weight_override` | number or null | The operator's weight, if set at run time. |
+//! | `weight_effective` | number | The weight as balancing sees it now (slow start). |
+//! | `open` | number | Open connections. |
+//! | `open_max` | number | The most there may be; 0 is no limit. |
+//! | `in_flight` | number | Sessions now. |
+//! | `totals` | object | Counts since the start. |
+//! | `usual_greeting_ms` | number or null | The usual time from dial to greeting. |
+//! | `probe` | object or null | The last probe. |
+//!
+//! **`cause`**
+//!
+//! | field | type | meaning |
+//! |---|---|---|
+//! | `origin` | string | `probe`, `session`, `operator`, `timer` or `reload`. |
+//! | `stage` | string or null | The step that failed. |
+//! | `kind` | string or null | How it failed. |
+//! | `code` | number or null | The reply code. |
+//! | `text` | string or null | The reply's text or the error. |
+//! | `duration_ms` | number or null | How long the step took. |
+//! | `who` | string or null | Who, where it was an operator. |
+//!
+//! **`totals`**
+//!
+//! | field | type | meaning |
+//! |---|---|---|
+//! | `attempts` | number | Dials for sessions. |
+//! | `sessions` | number | Sessions it greeted. |
+//! | `strikes` | number | Failed attempts that were its fault. |
+//! | `hedges` | number | Dials because another backend was slow. |
+//! | `bytes_to_backend` | number | Bytes from clients. |
+//! | `bytes_to_client` | number | Bytes to clients. |
+//!
+//! **`probe`**
+//!
+//! | field | type | meaning |
+//! |---|---|---|
+//! | `ok` | bool | Whether it was good. |
+//! | `stage` | string | The last step it reached. |
+//! | `kind` | string or null | How it failed. |
+//! | `code` | number or null | The reply code that decided. |
+//! | `text` | string or null | The reply's text or the error. |
+//! | `age_seconds` | number | How long ago it ended. |
+//! | `duration_ms` | number | How long it took. |
+//! | `greeting_ms` | number or null | From connect to the greeting. |
+//! | `full` | bool | It takes mail but says that it is full. |
+//! | `keywords` | array of strings | EHLO keywords with their parameters. |
+//! | `certificate_days` | number or null | Days until its certificate ends, where TLS was reached. |
+//!
+//! **`leaving[]`**
+//!
+//! | field | type | meaning |
+//! |---|---|---|
+//! | `pool` | string | The pool it was in. |
+//! | `name` | string | The name it had. |
+//! | `address` | string | The address. |
+//! | `open` | number | Open connections. |
+//!
+//! **`workers[]`**
+//!
+//! | field | type | meaning |
+//! |---|---|---|
+//! | `worker` | number | The index, from 0. |
+//! | `sessions` | number | Sessions now. |
+//! | `heartbeat_age_seconds` | number | Since it last showed that it is alive. |
+//! | `loop_stalls` | number | Turns of its loop over 20 ms. |
+//! | `panics` | number | Sessions ended by a fault of ours. |
+//! | `accept_failures` | number | accept(2) failures for want of descriptors or memory. |
+//!
+//! **`log`**
+//!
+//! | field | type | meaning |
+//! |---|---|---|
+//! | `dropped` | number | Lines dropped because the writer was behind. |
+//! | `suppressed` | number | Lines left out by the storm limit. |
+//!
+//! `outcomes` and the metric's `outcome` use the same words; see
+//! [`SessionOutcome`](crate::metrics::SessionOutcome).
+//!
+//! ## `/metrics`
+//!
+//! | metric | type | labels | meaning |
+//! |---|---|---|---|
+//! | `posthouse_build_info` | gauge | version | Always 1; the version is a label. |
+//! | `posthouse_ready` | gauge |  | 1 if this process should be sent mail (as /readyz). |
+//! | `posthouse_draining` | gauge |  | 1 while shutting down. |
+//! | `posthouse_sessions` | gauge |  | Sessions now, of the whole process. |
+//! | `posthouse_sessions_limit` | gauge |  | The most sessions there may be at once. |
+//! | `posthouse_config_generation` | gauge |  | The generation of the configuration in force. |
+//! | `posthouse_reloads_total` | counter | result | Reloads by result. |
+//! | `posthouse_config_last_reload_timestamp_seconds` | gauge |  | When a reload was last tried; the start if never. |
+//! | `posthouse_config_last_reload_successful` | gauge |  | 1 if the last reload took effect, or there was none. |
+//! | `posthouse_probes_total` | counter | result | Probes by result. |
+//! | `posthouse_backend_state_changes_total` | counter |  | State changes of backends. |
+//! | `posthouse_log_dropped_lines_total` | counter |  | Log lines dropped because the writer was behind, of all threads. |
+//! | `posthouse_log_suppressed_events_total` | counter |  | Log events (not session lines) left out by the storm limit. |
+//! | `process_open_fds` | gauge |  | Open descriptors. |
+//! | `process_max_fds` | gauge |  | The descriptor limit. |
+//! | `process_resident_memory_bytes` | gauge |  | Resident memory. |
+//! | `process_start_time_seconds` | gauge |  | When the process started, in seconds since 1970. |
+//! | `posthouse_listener_accepted_total` | counter | listener | Accepted connections. |
+//! | `posthouse_listener_sessions` | gauge | listener | Sessions now. |
+//! | `posthouse_sessions_total` | counter | listener, outcome | Ended sessions by outcome. |
+//! | `posthouse_listener_bytes_total` | counter | listener, direction | Bytes relayed by direction. |
+//! | `posthouse_listener_early_talkers_total` | counter | listener | Clients that sent before the greeting. |
+//! | `posthouse_greeting_seconds` | histogram | listener | From accept to the first octet to the client. |
+//! | `posthouse_connect_seconds` | histogram | listener | From dialling a backend to connected. |
+//! | `posthouse_session_seconds` | histogram | listener | From accept to the end of the session. |
+//! | `posthouse_queue_seconds` | histogram | listener | Time in the queue, of sessions that waited. |
+//! | `posthouse_pool_queue_waiting` | gauge | pool | Clients that wait for a backend. |
+//! | `posthouse_pool_queue_limit` | gauge | pool | Clients that may wait for a backend. |
+//! | `posthouse_pool_backends` | gauge | pool | Backends of the pool, by address. |
+//! | `posthouse_pool_usable_backends` | gauge | pool | Backends that can take a session now. |
+//! | `posthouse_pool_unresolved_backends` | gauge | pool | Backends whose host name has no address yet. |
+//! | `posthouse_pool_all_down` | gauge | pool | 1 if no backend is healthy. |
+//! | `posthouse_pool_open_tier` | gauge | pool | The last tier that is open; above 1 standby backends serve. |
+//! | `posthouse_pool_failback_pending` | gauge | pool | 1 if the operator's failback is awaited. |
+//! | `posthouse_backend_state` | gauge | pool, backend, address, state | 1 for the state the backend is in, 0 for the others. |
+//! | `posthouse_backend_weight` | gauge | pool, backend, address | The weight as balancing sees it now (slow start included). |
+//! | `posthouse_backend_open_connections` | gauge | pool, backend, address | Open connections. |
+//! | `posthouse_backend_in_flight` | gauge | pool, backend, address | Sessions in flight. |
+//! | `posthouse_backend_attempts_total` | counter | pool, backend, address | Dials for sessions. |
+//! | `posthouse_backend_sessions_total` | counter | pool, backend, address | Sessions the backend greeted. |
+//! | `posthouse_backend_hedges_total` | counter | pool, backend, address | Dials because another backend was slow. |
+//! | `posthouse_backend_strikes_total` | counter | pool, backend, address, stage, kind | Failed attempts that were the backend's fault, by stage and kind; only those that happened. |
+//! | `posthouse_backend_bytes_total` | counter | pool, backend, address, direction | Bytes relayed by direction. |
+//! | `posthouse_backend_greeting_seconds` | summary | pool, backend, address | From dial to the greeting. |
+//! | `posthouse_backend_probe_successful` | gauge | pool, backend, address | 1 if the last probe was good. |
+//! | `posthouse_backend_probe_seconds` | gauge | pool, backend, address | How long the last probe took. |
+//! | `posthouse_backend_certificate_remaining_seconds` | gauge | pool, backend, address | Until the backend's certificate ends, in whole days, where probes reach TLS. |
+//! | `posthouse_worker_sessions` | gauge | worker | Sessions now. |
+//! | `posthouse_worker_heartbeat_age_seconds` | gauge | worker | Since the thread last showed that it is alive. |
+//! | `posthouse_worker_loop_stalls_total` | counter | worker | Turns of the loop longer than 20 ms. |
+//! | `posthouse_worker_log_drops_total` | counter | worker | Log lines dropped because the writer was behind. |
+//! | `posthouse_worker_log_suppressed_total` | counter | worker | Session lines left out by the storm limit. |
+//! | `posthouse_worker_accept_failures_total` | counter | worker | accept(2) failed for want of descriptors or memory. |
+//! | `posthouse_worker_panics_total` | counter | worker | Sessions ended by a fault of ours. |
+//! | `posthouse_worker_spliced_total` | counter | worker | Directions moved to zero-copy. |
+//! | `posthouse_worker_pipes_exhausted_total` | counter | worker | Zero-copy was wanted and no pipe was to be had. |
+//! | `posthouse_worker_lingering` | gauge | worker | Sessions in lingering close now. |
+//! | `posthouse_worker_spilled_bytes` | gauge | worker | Bytes held for slow receivers now. |
+//! | `posthouse_worker_queued_total` | counter | worker | Sessions that waited in a queue. |
+//! | `posthouse_worker_failovers_total` | counter | worker | Attempts beyond the first one of a session. |
+//!
+//! Histogram bounds are 1-2.5-5 steps from 100 µs to 1,000 s.
+//!
+//! ## The log
+//!
+//! Text is `time level event key=value …`, one line per event, values quoted where they must be;
+//! JSON is one object per line with `time`, `level`, `event` and the same keys; the journal gets
+//! the text as `MESSAGE`, `PRIORITY`, `EVENT`, and each key upper-cased with `_` for other
+//! characters. Control characters and what turns the writing direction are always escaped. A value
+//! is at most 1,024 octets.
+//!
+//! `session.end`, one per session: `session.id`, `listener`, `client.addr`, `via.addr` (where a
+//! PROXY header named the client), `pool`, `backend`, `backend.addr`, `outcome`, `ended_by`,
+//! `phase`, `attempts`, `failures` (`backend/stage/kind[/code]/ms`, comma-separated; in JSON an
+//! array of objects), `hedged`, `queue_ms`, `connect_ms`, `greeting_ms`, `session_ms`,
+//! `octets.to_backend`, `octets.to_client`, `reply`. Absent facts are absent keys.
+//!
+//! `backend.state`, one per change: `pool`, `backend`, `backend.addr`, `from`, `to`, and why:
+//! `cause.origin`, `cause.stage`, `cause.kind`, `cause.code`, `cause.text`, `cause.ms`,
+//! `cause.who`. `pool.tier_opened`, `pool.tier_closed`: `pool`, `tier`, `weight.usable`,
+//! `weight.configured`.
+//!
+//! Nobody waits for the log: when its reader is stuck, lines are dropped, counted, and
+//! `log.dropped` says how many (`lines`, `lines.total`). A storm is cut: per second and worker 50
+//! session lines of each outcome but `completed`, and 200 events of each name; `log.suppressed`
+//! says once per second how many were left out (`lines`, and one key per outcome or name).
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
+    use crate::admin::views;
+    use crate::metrics::exposition::catalogue;
+
+    const PAGE: &str = include_str!("status.rs");
+
+    #[test]
+    fn every_metric_is_on_this_page() {
+        for (name, kind, help) in catalogue() {
+            let row = format!("//! | `{name}` | {kind} |");
+            let found = PAGE.lines().find(|line| line.starts_with(&row));
+            assert!(
+                found.is_some_and(|line| line.contains(help)),
+                "{row} … {help}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_field_of_the_status_is_on_this_page() {
+        let backend = views::Backend {
+            probe: Some(views::Probe::default()),
+            ..views::Backend::default()
+        };
+        let status = views::Status {
+            last_reload: Some(views::Reload::default()),
+            listeners: vec![views::Listener::default()],
+            pools: vec![views::Pool {
+                tiers: vec![views::Tier {
+                    backends: vec![backend],
+                    ..views::Tier::default()
+                }],
+                ..views::Pool::default()
+            }],
+            leaving: vec![views::Leaving::default()],
+            workers: vec![views::Worker::default()],
+            ..views::Status::default()
+        };
+        let mut names = BTreeSet::new();
+        collect(
+            &serde_json::to_value(status).expect("plain data"),
+            &mut names,
+        );
+        assert!(names.len() > 70, "the sample holds every struct");
+        for name in names {
+            assert!(PAGE.contains(&format!("//! | `{name}` | ")), "{name}");
+        }
+    }
+
+    fn collect(value: &Value, names: &mut BTreeSet<String>) {
+        match value {
+            Value::Object(fields) => {
+                for (name, inner) in fields {
+                    names.insert(name.clone());
+                    collect(inner, names);
+                }
+            }
+            Value::Array(items) => items.iter().for_each(|item| collect(item, names)),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+    }
+}
