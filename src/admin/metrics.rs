@@ -25,12 +25,7 @@ pub(super) fn scrape(handle: &Handle) -> Scrape {
     let members = snapshot.pools().flat_map(|view| view.pool.members());
     Scrape {
         process: process(handle, snapshot.generation.0),
-        listeners: shared
-            .registry
-            .listeners()
-            .iter()
-            .map(|state| listener(state))
-            .collect(),
+        listeners: shared.registry.listeners().iter().map(listener).collect(),
         pools: snapshot.pools().map(|view| pool(view)).collect(),
         backends: members
             .map(|member| backend(&member.pool, &member.settings.state, now))

@@ -4,6 +4,7 @@
 //! pictures, forms and frames: a backend's greeting cannot become markup.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use hyper::StatusCode;
 use hyper::header::{CONTENT_SECURITY_POLICY, HeaderValue};
@@ -183,7 +184,7 @@ pub fn short(weight: f64) -> String {
 
 /// A duration in its two largest units.
 pub fn duration(seconds: f64) -> String {
-    let whole = seconds.max(0.0) as u64;
+    let whole = Duration::try_from_secs_f64(seconds).map_or(0, |whole| whole.as_secs());
     match whole {
         0..60 => format!("{whole}s"),
         60..3600 => format!("{}m{:02}s", whole / 60, whole % 60),

@@ -24,7 +24,7 @@ pub(super) type Reply = Response<Octets>;
 pub(super) enum Octets {
     Whole(Option<Bytes>),
     Scrape(
-        Exposition,
+        Box<Exposition>,
         #[expect(dead_code, reason = "held")] OwnedSemaphorePermit,
     ),
 }
@@ -70,7 +70,7 @@ pub(super) fn scrape(text: Exposition, permit: OwnedSemaphorePermit) -> Reply {
     with_kind(
         StatusCode::OK,
         exposition::CONTENT_TYPE,
-        Octets::Scrape(text, permit),
+        Octets::Scrape(Box::new(text), permit),
     )
 }
 

@@ -298,10 +298,6 @@ pub struct BackendPut {
         skip_serializing_if = "Option::is_none",
         deserialize_with = "present"
     )]
-    #[expect(
-        clippy::option_option,
-        reason = "absent and null mean different things"
-    )]
     pub weight: Option<Option<u16>>,
 }
 

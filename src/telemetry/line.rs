@@ -176,7 +176,10 @@ impl Fields<'_> {
         let start = self.out.len();
         write(self.out);
         let value = &self.out[start..];
-        if value.len() > VALUE_OCTETS_MAX || value.is_empty() || !value.iter().all(is_plain) {
+        if value.len() > VALUE_OCTETS_MAX
+            || value.is_empty()
+            || !value.iter().copied().all(is_plain)
+        {
             let value = String::from_utf8_lossy(value).into_owned();
             self.out.truncate(start);
             match self.form {
@@ -233,12 +236,12 @@ fn journal_octet(octet: u8) -> u8 {
 }
 
 /// Octets that mean the same in all forms without quotes.
-fn is_plain(octet: &u8) -> bool {
+fn is_plain(octet: u8) -> bool {
     octet.is_ascii_graphic() && !matches!(octet, b'"' | b'=' | b'\\')
 }
 
 fn text_value(out: &mut Vec<u8>, value: &str) {
-    if !value.is_empty() && value.as_bytes().iter().all(is_plain) {
+    if !value.is_empty() && value.bytes().all(is_plain) {
         out.extend_from_slice(value.as_bytes());
     } else {
         out.push(b'"');
@@ -263,7 +266,7 @@ enum Escapes {
 }
 
 fn escape(out: &mut Vec<u8>, value: &str, escapes: Escapes) {
-    if value.as_bytes().iter().all(is_plain) {
+    if value.bytes().all(is_plain) {
         out.extend_from_slice(value.as_bytes());
         return;
     }

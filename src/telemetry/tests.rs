@@ -87,7 +87,7 @@ fn attempts() -> Vec<AttemptRecord> {
             stage: Stage::Greeting,
             kind: FailureKind::Temporary,
             code: Some(421),
-            after: Duration::from_micros(12_000),
+            after: Duration::from_millis(12),
         },
     ]
 }

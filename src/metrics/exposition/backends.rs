@@ -101,7 +101,7 @@ pub(super) const FAMILIES: &[Family] = &[
         Backend,
         "1 if the last probe was good.",
         |s, o| if let Some(probe) = s.probe {
-            o.flag(&s.labels(), probe.good)
+            o.flag(&s.labels(), probe.good);
         }
     ),
     family!(
@@ -110,7 +110,7 @@ pub(super) const FAMILIES: &[Family] = &[
         Backend,
         "How long the last probe took.",
         |s, o| if let Some(probe) = s.probe {
-            o.value(&s.labels(), probe.seconds)
+            o.value(&s.labels(), probe.seconds);
         }
     ),
     family!(

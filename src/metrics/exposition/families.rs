@@ -272,7 +272,7 @@ pub(super) const FAMILIES: &[Family] = &[
         Process,
         "Open descriptors.",
         |s, o| if let Some(count) = s.process.descriptors {
-            o.value(&[], count)
+            o.value(&[], count);
         }
     ),
     family!(
@@ -288,7 +288,7 @@ pub(super) const FAMILIES: &[Family] = &[
         Process,
         "Resident memory.",
         |s, o| if let Some(octets) = s.process.resident_octets {
-            o.value(&[], octets)
+            o.value(&[], octets);
         }
     ),
     family!(

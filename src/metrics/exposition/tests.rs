@@ -129,7 +129,7 @@ fn the_page_obeys_the_format_and_says_the_numbers() {
             3.0,
         ),
         ("posthouse_greeting_seconds_count{listener=mx}", 4.0),
-        ("posthouse_greeting_seconds_sum{listener=mx}", 2000.000251),
+        ("posthouse_greeting_seconds_sum{listener=mx}", 2_000.000_251),
         ("posthouse_pool_queue_waiting{pool=mx}", 7.0),
         (
             "posthouse_backend_state{pool=mx,backend=mx1,address=10.0.0.1:25,state=up}",
