@@ -97,7 +97,7 @@ pub fn diff(old: &Config, new: &Config) -> Plan {
     );
     keys.live("drain_timeout", drain_timeout, &new.drain_timeout, duration);
     keys.live("watch", watch, &new.watch, ToString::to_string);
-    keys.live("splice", splice, &new.splice, ToString::to_string);
+    keys.restart("splice", splice, &new.splice, ToString::to_string);
     keys.finish(&mut plan);
     diff_log(*log, new.log, &mut plan);
     diff_admin(admin.as_ref(), new.admin.as_ref(), &mut plan);

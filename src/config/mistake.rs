@@ -39,6 +39,28 @@ pub enum Color {
 pub(super) struct Source {
     pub(super) file: PathBuf,
     pub(super) text: String,
+    /// Where lines begin, so that a place is found without reading the text again.
+    lines: Vec<usize>,
+}
+
+impl Source {
+    pub(super) fn new(file: &Path, text: String) -> Self {
+        let newlines = memchr::memchr_iter(b'\n', text.as_bytes());
+        let lines = std::iter::once(0)
+            .chain(newlines.map(|at| at + 1))
+            .collect();
+        Self {
+            file: file.to_owned(),
+            text,
+            lines,
+        }
+    }
+
+    /// The line that holds the octet at `at`, counted from 1, and where it begins.
+    fn line(&self, at: usize) -> (usize, usize) {
+        let line = self.lines.partition_point(|start| *start <= at);
+        (line, self.lines[line - 1])
+    }
 }
 
 impl fmt::Debug for Source {
@@ -73,13 +95,13 @@ pub struct Mistake {
 impl Mistake {
     pub(super) fn at(source: &Arc<Source>, span: Range<usize>, path: &str) -> Self {
         let span = clamp(&source.text, span);
-        let before = &source.text[..span.start];
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        let (line, line_start) = source.line(span.start);
+        let before = &source.text[line_start..span.start];
         Self {
             path: path.to_owned(),
             file: source.file.clone(),
-            line: before.matches('\n').count() + 1,
-            column: before[line_start..].chars().count() + 1,
+            line,
+            column: before.chars().count() + 1,
             span,
             message: String::new(),
             help: None,
@@ -99,10 +121,7 @@ impl Mistake {
             message: format!("cannot read {}: {reason}", file.display()),
             help: Some(help.to_owned()),
             severity: Severity::Error,
-            source: Arc::new(Source {
-                file: file.to_owned(),
-                text: String::new(),
-            }),
+            source: Arc::new(Source::new(file, String::new())),
         }
     }
 
@@ -136,9 +155,7 @@ impl Mistake {
     /// The line where the span begins, and the part of the span within it.
     fn first_line(&self) -> (&str, Range<usize>) {
         let text = &self.source.text;
-        let start = text[..self.span.start]
-            .rfind('\n')
-            .map_or(0, |newline| newline + 1);
+        let (_, start) = self.source.line(self.span.start);
         let rest = &text[start..];
         let line = rest.split('\n').next().unwrap_or(rest);
         let line = line.strip_suffix('\r').unwrap_or(line);

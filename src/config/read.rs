@@ -55,10 +55,7 @@ pub(super) fn configuration(
     machine: &str,
     read: &dyn Fn(&Path) -> io::Result<String>,
 ) -> Result<Loaded, ConfigErrors> {
-    let source = Arc::new(Source {
-        file: origin.to_owned(),
-        text: text.to_owned(),
-    });
+    let source = Arc::new(Source::new(origin, text.to_owned()));
     let report = Report::default();
     let folder = origin.parent().unwrap_or(Path::new(""));
     let files = Files { folder, read };

@@ -360,10 +360,7 @@ fn read_backends_file(
             return report.error(place, Wrong::new(message, help));
         }
     };
-    let source = Arc::new(Source {
-        file: path.to_owned(),
-        text,
-    });
+    let source = Arc::new(Source::new(path, text));
     with_table(&source, report, |table| {
         let place = Place {
             source: Arc::clone(&source),

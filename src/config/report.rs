@@ -67,7 +67,11 @@ impl Report {
             None
         };
         message.clone_into(&mut mistake.message);
-        self.push(mistake);
+        if self.makes_room_for(Severity::Error) {
+            self.push(mistake);
+        } else {
+            self.left_out.set(self.left_out.get() + 1);
+        }
     }
 
     /// Whether no file had a mistake of syntax.
@@ -93,7 +97,7 @@ impl Report {
     }
 
     fn add(&self, place: &Place, wrong: Wrong, severity: Severity) {
-        if self.mistakes.borrow().len() >= MISTAKES_MAX && severity == Severity::Warning {
+        if !self.makes_room_for(severity) {
             self.left_out.set(self.left_out.get() + 1);
             return;
         }
@@ -108,20 +112,68 @@ impl Report {
         self.push(mistake);
     }
 
-    fn push(&self, mistake: Mistake) {
+    /// Whether a mistake more is kept; an error takes the place of a warning.
+    fn makes_room_for(&self, severity: Severity) -> bool {
         let mut mistakes = self.mistakes.borrow_mut();
         if mistakes.len() < MISTAKES_MAX {
-            mistakes.push(mistake);
-            return;
+            return true;
         }
-        self.left_out.set(self.left_out.get() + 1);
-        // An error must not be lost behind warnings: it decides whether the file is used.
-        if mistake.severity == Severity::Error
-            && let Some(at) = mistakes
-                .iter()
-                .rposition(|m| m.severity == Severity::Warning)
-        {
-            mistakes[at] = mistake;
+        let warning = |m: &Mistake| m.severity == Severity::Warning;
+        let displaced = match severity {
+            Severity::Error => mistakes.iter().rposition(warning),
+            Severity::Warning => None,
+        };
+        if let Some(at) = displaced {
+            mistakes.swap_remove(at);
+            self.left_out.set(self.left_out.get() + 1);
         }
+        displaced.is_some()
+    }
+
+    fn push(&self, mistake: Mistake) {
+        self.mistakes.borrow_mut().push(mistake);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(line: usize) -> Place {
+        let text = "x\n".repeat(2 * MISTAKES_MAX);
+        Place {
+            source: Arc::new(Source::new(Path::new("a.toml"), text)),
+            span: 2 * line..2 * line + 1,
+            path: format!("key{line}"),
+        }
+    }
+
+    #[test]
+    fn an_error_is_never_lost_behind_warnings() {
+        let report = Report::default();
+        for line in 0..MISTAKES_MAX + 5 {
+            report.warn(&place(line), Wrong::new("odd", ""));
+        }
+        assert!(!report.has_errors());
+        report.error(&place(MISTAKES_MAX + 7), Wrong::new("bad", ""));
+        assert!(report.has_errors());
+        assert_eq!(report.left_out.get(), 6);
+        assert_eq!(report.mistakes.borrow().len(), MISTAKES_MAX);
+    }
+
+    #[test]
+    fn a_line_that_is_no_toml_gets_one_mistake_only() {
+        let report = Report::default();
+        report.syntax(&place(3), "what is this");
+        report.syntax(&place(3), "and this");
+        report.error(&place(3), Wrong::new("made of it", ""));
+        report.missing(
+            &place(9),
+            Wrong::new("perhaps in the part that was lost", ""),
+        );
+        report.error(&place(4), Wrong::new("another line", ""));
+        let kept = report.mistakes.borrow();
+        let messages: Vec<&str> = kept.iter().map(|m| m.message.as_str()).collect();
+        assert_eq!(messages, ["what is this", "another line"]);
     }
 }

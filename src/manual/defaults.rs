@@ -20,3 +20,6 @@
 //! | pause after accept fails | 100 ms | `worker::accept` | counted; a warning once in about ten seconds |
 //! | worker heartbeat | 50 ms; later than 20 ms is a stall | `worker::heartbeat` | counted |
 //! | keepalive on a backend leg | set after 10 s; 60 s, then 6 × 10 s; user timeout 120 s | `session::relay` | a short session is spared five system calls |
+//! | configuration or backends file | 16 MiB | `config` | a mistake that says so |
+//! | mistakes kept of one load | 500 | `config` | the rest is counted; an error is never lost behind warnings |
+//! | listeners, pools, backends of a pool | 65,536 each | `config` | a mistake that says so |

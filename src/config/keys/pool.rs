@@ -29,10 +29,10 @@ pub(super) const POOL: Section = Section {
         },
         Key {
             name: "proxy_header_max",
-            kind: count(107, 4096, "octets"),
+            kind: count(107, 536, "octets"),
             default: Default::Value("232"),
             at_limit: "TLVs are left out in a fixed order rather than exceed it.",
-            why: "Exim takes no longer PROXY header than 232 octets; Postfix takes 536.",
+            why: "Exim takes no PROXY header longer than 232 octets; Postfix takes 536.",
         },
         Key {
             name: "greeting_verdicts",

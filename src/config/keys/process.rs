@@ -62,7 +62,7 @@ pub(super) const TOP: Section = Section {
             name: "splice",
             kind: Kind::Flag,
             default: Default::Value("true"),
-            at_limit: "",
+            at_limit: "A change needs a restart.",
             why: "Move large messages through the kernel without copying them; off only to compare.",
         },
     ],
