@@ -10,13 +10,19 @@ use clap::{Parser, ValueEnum};
 use tokio::net::lookup_host;
 use tokio::time::timeout;
 
-use super::Exit;
 use super::address::HostPort;
+use super::{Exit, term};
+use crate::balance::{FailureKind, Stage};
 use crate::config::model::Depth;
 use crate::control::probe::{
-    Header, Opening, Plan, ProbeResult, ProbeTls, Starttls, Target, Trust, probe_once,
+    Header, Opening, Plan, ProbeResult, ProbeTls, ProxyVerdict, Starttls, Target, Trust, probe_once,
 };
 use crate::lab::read_duration;
+
+/// How long a step may take, unless it is said.
+const STEP_MAX: Duration = Duration::from_secs(5);
+/// How long a greeting may take, unless it is said (rule H6).
+const GREETING_MAX: Duration = Duration::from_secs(8);
 
 /// `posthouse probe`.
 #[derive(Debug, Parser)]
@@ -31,12 +37,12 @@ pub(super) struct Args {
     /// Send a PROXY header first, as a balancer's probe (v2: LOCAL)
     #[arg(long, value_enum)]
     proxy: Option<ProxyWord>,
-    /// How long the connect and every step but the greeting may take
-    #[arg(long, value_parser = time, default_value = "5s", value_name = "TIME")]
-    timeout: Duration,
-    /// How long the greeting may take (postscreen waits 6s)
-    #[arg(long, value_parser = time, default_value = "8s", value_name = "TIME")]
-    greeting_timeout: Duration,
+    /// How long any step may take [default: 5s, and 8s for the greeting: postscreen waits 6s]
+    #[arg(long, value_parser = time, value_name = "TIME")]
+    timeout: Option<Duration>,
+    /// How long the greeting may take [default: --timeout]
+    #[arg(long, value_parser = time, value_name = "TIME")]
+    greeting_timeout: Option<Duration>,
     /// WARNING when the whole conversation takes longer
     #[arg(long, short, value_parser = time, value_name = "TIME")]
     warn: Option<Duration>,
@@ -50,7 +56,12 @@ pub(super) struct Args {
     #[arg(long, default_value = "posthouse.probe", value_name = "NAME")]
     ehlo: String,
     /// The recipient of --depth mail; nothing is ever sent to it
-    #[arg(long, value_name = "MAILBOX", required_if_eq("depth", "mail"))]
+    #[arg(
+        long,
+        visible_alias = "rcpt",
+        value_name = "MAILBOX",
+        required_if_eq("depth", "mail")
+    )]
     recipient: Option<String>,
     /// The certificate must be valid for the host name
     #[arg(long)]
@@ -129,12 +140,11 @@ pub(super) fn run(args: &Args) -> Exit {
         _ => "UNKNOWN",
     };
     // The bar separates words from data: no other may stand in the line.
-    let words = grade.words.replace('|', "/");
-    if data.is_empty() {
-        println!("SMTP {word} - {words}");
-    } else {
-        println!("SMTP {word} - {words} | {data}");
+    let mut line = format!("SMTP {word} - {}", grade.words.replace('|', "/"));
+    if !data.is_empty() {
+        line = format!("{line} | {data}");
     }
+    term::say(&(line + "\n"));
     grade.exit
 }
 
@@ -152,7 +162,12 @@ fn converse(args: &Args) -> Result<ProbeResult, String> {
 
 async fn look_up(args: &Args) -> Result<SocketAddr, String> {
     let HostPort { host, port } = &args.server;
-    match timeout(args.timeout, lookup_host((host.as_str(), *port))).await {
+    match timeout(
+        args.timeout.unwrap_or(STEP_MAX),
+        lookup_host((host.as_str(), *port)),
+    )
+    .await
+    {
         Ok(Ok(mut addresses)) => addresses
             .next()
             .ok_or_else(|| format!("{host} has no address")),
@@ -184,6 +199,8 @@ fn target(args: &Args, address: SocketAddr) -> Target {
 }
 
 fn plan(args: &Args) -> Plan {
+    let step = args.timeout.unwrap_or(STEP_MAX);
+    let greeting = args.greeting_timeout.or(args.timeout);
     Plan {
         depth: match args.depth {
             DepthWord::Connect => Depth::Connect,
@@ -194,9 +211,9 @@ fn plan(args: &Args) -> Plan {
         },
         ehlo_name: Arc::from(args.ehlo.as_str()),
         recipient: args.recipient.as_deref().map(Arc::from),
-        connect_timeout: args.timeout,
-        greeting_timeout: args.greeting_timeout,
-        timeout: args.timeout,
+        connect_timeout: step,
+        greeting_timeout: greeting.unwrap_or(GREETING_MAX),
+        timeout: step,
         trust: if args.tls_verify {
             Trust::SystemRoots
         } else {
@@ -211,7 +228,7 @@ fn grade(args: &Args, result: &ProbeResult) -> Grade {
     let late = |limit: Option<Duration>| limit.is_some_and(|limit| result.duration > limit);
     let took = seconds_text(result.duration);
     let (exit, words) = if !result.is_good() {
-        (Exit::Critical, failure_text(result))
+        (Exit::Critical, failure_words(args, result))
     } else if days.is_some_and(|days| days < 0) {
         (Exit::Critical, "the certificate has ended".to_owned())
     } else if late(args.crit) {
@@ -230,35 +247,68 @@ fn grade(args: &Args, result: &ProbeResult) -> Grade {
     Grade { exit, words }
 }
 
+/// The failure, and what it may come from.
+fn failure_words(args: &Args, result: &ProbeResult) -> String {
+    let words = failure_text(result);
+    let at_the_door = matches!(
+        result.stage,
+        Stage::Identity | Stage::Greeting | Stage::Ehlo
+    );
+    let refused = result.code.is_some_and(|code| code >= 500);
+    match args.proxy {
+        Some(_) if result.proxy == ProxyVerdict::Mismatch => {
+            format!("{words} (it took the PROXY header for commands)")
+        }
+        Some(_) if at_the_door && refused => {
+            format!("{words} (perhaps it expects no PROXY header)")
+        }
+        None if at_the_door && result.failure == Some(FailureKind::ProxyMismatch) => {
+            format!("{words} (it expects a PROXY header: --proxy)")
+        }
+        _ => words,
+    }
+}
+
 fn good_words(result: &ProbeResult, took: &str) -> String {
     let mut words = match (&result.greeting_text, result.greeting) {
-        (Some(text), Some(time)) => format!("{text}, greeted in {}", seconds_text(time)),
-        _ => "connected".to_owned(),
+        (Some(text), Some(time)) => {
+            vec![text.clone(), format!("greeted in {}", seconds_text(time))]
+        }
+        _ => vec!["connected".to_owned()],
     };
     if !result.keywords.is_empty() {
-        words.push_str(&format!(", {} keywords", result.keywords.len()));
+        words.push(format!("{} keywords", result.keywords.len()));
     }
     if result.starttls == Starttls::Works {
-        words.push_str(", STARTTLS works");
+        words.push("STARTTLS works".to_owned());
     }
     if let Some(certificate) = &result.certificate {
-        words.push_str(&format!(", certificate {} days", certificate.days_left));
+        words.push(format!("certificate {} days", certificate.days_left));
     }
-    format!("{words}, {took} in all")
+    words.push(format!("{took} in all"));
+    words.join(", ")
 }
 
 /// Step, code and words of a probe that failed.
 pub(super) fn failure_text(result: &ProbeResult) -> String {
-    let kind = result.failure.map_or("", |kind| kind.name());
-    let text = match result.text.as_deref().unwrap_or("") {
-        "" => kind.to_owned(),
-        text if result.code.is_some() => with_code(result.code, text),
-        text => format!("{kind}: {text}"),
+    let kind = result.failure.map_or("failed", |kind| kind.name());
+    let text = result.text.as_deref().unwrap_or("");
+    // The system's number says nothing that its words do not.
+    let text = text.split(" (os error").next().unwrap_or(text);
+    let words = if text.is_empty() {
+        kind.to_owned()
+    } else if result.code.is_some() {
+        with_code(result.code, text)
+    } else if text.to_lowercase().contains(kind) {
+        text.to_lowercase()
+    } else {
+        format!("{kind}: {text}")
     };
-    format!("{}: {text}", result.stage.name())
+    format!("{}: {words}", result.stage.name())
 }
 
-fn with_code(code: Option<u16>, text: &str) -> String {
+/// The reply with its code in front, once.
+pub(super) fn with_code(code: Option<u16>, text: &str) -> String {
     match code {
         Some(code) if !text.starts_with(&code.to_string()) => format!("{code} {text}"),
         _ => text.to_owned(),

@@ -2,7 +2,7 @@
 //!
 //! Colours are off when the stream is no terminal, when `NO_COLOR` is set, or `TERM` is `dumb`.
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 
 use crate::config;
 
@@ -75,6 +75,12 @@ impl Paint {
             Colors::Off => text.to_owned(),
         }
     }
+}
+
+/// Prints to standard output. A pipe that was closed (`| head`) wants no more, which is no error.
+pub(super) fn say(text: &str) {
+    let mut out = io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
 /// Columns and rows of the terminal on standard output.

@@ -208,7 +208,9 @@ impl Conversation {
                 "octets behind the 220 to STARTTLS",
             );
         }
-        let mismatch_possible = step == Step::Greeting && self.plan.proxied;
+        let refused = reply.code.class() == 5;
+        let mismatch_possible = self.plan.proxied
+            && (step == Step::Greeting || (matches!(step, Step::Ehlo(_)) && refused));
         if !behind.is_empty() && !mismatch_possible && !step.is_extra() {
             return self.fail(
                 step.stage(),

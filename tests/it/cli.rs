@@ -1,6 +1,10 @@
 //! The command line, with the built binary: words, reports and exit codes.
 
+use std::net::TcpListener;
 use std::process::{Command, Output};
+use std::time::Duration;
+
+use posthouse::lab::{At, Script, Sink, SinkHandle, SinkPlan};
 
 pub(crate) fn posthouse(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_posthouse"))
@@ -18,6 +22,45 @@ pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
+fn sink(script: Script) -> SinkHandle {
+    Sink::spawn_thread(SinkPlan::with(script)).unwrap()
+}
+
+/// A configuration with these lines for backends, on a port that is free.
+fn config(pool: &str, backends: &[String]) -> (tempfile::TempDir, String) {
+    let port = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let folder = tempfile::tempdir().unwrap();
+    let text = format!(
+        "[listeners.mx]\nbind = [\"127.0.0.1:{port}\"]\npool = \"mx\"\n\
+         [pools.mx]\n{pool}\n[pools.mx.health]\ngreeting_timeout = \"200ms\"\n\
+         [pools.mx.backends]\n{}\n",
+        backends.join("\n")
+    );
+    let file = folder.path().join("posthouse.toml");
+    std::fs::write(&file, text).unwrap();
+    let path = file.to_str().unwrap().to_owned();
+    (folder, path)
+}
+
+fn backend(name: &str, sink: &SinkHandle) -> String {
+    format!("{name} = {{ address = \"{}\" }}", sink.address())
+}
+
+const COMMANDS: [&str; 8] = [
+    "run",
+    "check",
+    "probe",
+    "sink",
+    "demo",
+    "config-reference",
+    "completions",
+    "man",
+];
+
 #[test]
 fn version_names_release_build_and_machine() {
     let output = posthouse(&["--version"]);
@@ -27,7 +70,37 @@ fn version_names_release_build_and_machine() {
         text.starts_with(concat!("posthouse ", env!("CARGO_PKG_VERSION"), " (")),
         "{text}"
     );
-    assert!(text.contains("build, x86_64-linux") || !cfg!(target_arch = "x86_64"));
+    assert!(text.contains(std::env::consts::ARCH), "{text}");
+}
+
+#[test]
+fn the_help_of_every_command_lists_its_exit_codes() {
+    for command in COMMANDS {
+        for flag in ["-h", "--help"] {
+            let output = posthouse(&[command, flag]);
+            assert_eq!(output.status.code(), Some(0), "{command} {flag}");
+            let text = stdout(&output);
+            assert!(text.contains("Exit codes"), "{command} {flag}:\n{text}");
+        }
+    }
+    let text = stdout(&posthouse(&["--help"]));
+    assert!(
+        text.contains("Exit codes") && text.contains("Examples"),
+        "{text}"
+    );
+}
+
+#[test]
+fn the_manual_page_holds_every_command_and_the_exit_codes() {
+    let output = posthouse(&["man"]);
+    assert_eq!(output.status.code(), Some(0));
+    let page = stdout(&output);
+    assert!(page.contains(".TH posthouse 1"), "{}", &page[..200]);
+    for command in COMMANDS {
+        let heading = format!(".SH \"POSTHOUSE {}\"", command.to_uppercase());
+        assert!(page.contains(&heading), "{heading}");
+    }
+    assert!(page.contains("Exit codes"));
 }
 
 #[test]
@@ -35,12 +108,12 @@ fn wrong_usage_exits_2_and_says_how_to_ask() {
     for arguments in [&["sink"][..], &["walk"], &["sink", "--listen", "nowhere"]] {
         let output = posthouse(arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
-        let text = stderr(&output);
-        assert!(
-            text.contains("--help") || text.contains("ADDRESS:PORT"),
-            "{text}"
-        );
+        assert!(stderr(&output).contains("--help"), "{arguments:?}");
     }
+    let output = posthouse(&["sink", "--listen", "0", "--fault", "banner=421"]);
+    assert_eq!(output.status.code(), Some(2));
+    let text = stderr(&output);
+    assert!(text.contains("is not a place for a fault"), "{text}");
 }
 
 #[test]
@@ -48,27 +121,89 @@ fn completions_know_every_command() {
     for shell in ["bash", "zsh", "fish"] {
         let output = posthouse(&["completions", shell]);
         assert_eq!(output.status.code(), Some(0));
-        assert!(stdout(&output).contains("sink"), "{shell}");
+        let script = stdout(&output);
+        for command in COMMANDS {
+            assert!(script.contains(command), "{shell}: {command}");
+        }
     }
 }
 
 #[test]
-fn a_sink_ends_by_itself_and_reports_in_json() {
-    let output = posthouse(&["sink", "--listen", "0", "--json", "--seconds", "0"]);
-    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    let report: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
-    assert_eq!(report["counts"]["messages"], 0);
-    assert!(
-        report["listen"][0]
-            .as_str()
-            .unwrap()
-            .starts_with("127.0.0.1:")
-    );
+fn the_reference_configuration_is_printed_and_loads() {
+    let output = posthouse(&["config-reference"]);
+    assert_eq!(output.status.code(), Some(0));
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("reference.toml");
+    std::fs::write(&file, &output.stdout).unwrap();
+    let check = posthouse(&["check", "-c", file.to_str().unwrap()]);
+    assert_eq!(check.status.code(), Some(0), "{}", stderr(&check));
 }
 
 #[test]
-fn a_taken_port_is_named_with_a_remedy() {
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+fn check_shows_every_mistake_at_once_and_exits_1() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("bad.toml");
+    let text = "[listeners.mx]\nbind = [\"127.0.0.1:99999\"]\npool = \"mx\"\nmod = \"passthrough\"\n\
+                [pools.mx]\nbalance = \"least-conections\"\n[pools.mx.backends]\n\
+                a = { address = \"10.0.0.1:25\", weight = 0 }\n";
+    std::fs::write(&file, text).unwrap();
+    let path = file.to_str().unwrap();
+    let output = posthouse(&["check", "-c", path]);
+    assert_eq!(output.status.code(), Some(1));
+    let shown = stderr(&output);
+    for part in [
+        "99999",
+        "mod = \"passthrough\"",
+        "least-connections",
+        "weight = 0",
+        "^",
+        "4 mistakes",
+    ] {
+        assert!(shown.contains(part), "{part} in:\n{shown}");
+    }
+    let output = posthouse(&["check", "-c", path, "--json"]);
+    assert_eq!(output.status.code(), Some(1));
+    let report: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(report["ok"], false);
+    assert_eq!(report["mistakes"].as_array().unwrap().len(), 4);
+    // What cannot be checked cannot be run either, with the same words.
+    let run = posthouse(&["run", "-c", path]);
+    assert_eq!(run.status.code(), Some(1));
+    assert_eq!(stderr(&run), shown);
+}
+
+#[test]
+fn a_missing_file_is_named_with_a_remedy() {
+    for command in ["check", "run"] {
+        let output = posthouse(&[command, "-c", "/nowhere/posthouse.toml"]);
+        assert_eq!(output.status.code(), Some(1), "{command}");
+        let text = stderr(&output);
+        assert!(text.contains("/nowhere/posthouse.toml"), "{text}");
+        assert!(text.contains("check the path"), "{text}");
+    }
+}
+
+#[test]
+fn run_names_a_taken_port_and_exits_2() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("posthouse.toml");
+    let text = format!(
+        "[listeners.mx]\nbind = [\"{address}\"]\npool = \"mx\"\n\
+         [pools.mx.backends]\na = {{ address = \"127.0.0.1:9\" }}\n"
+    );
+    std::fs::write(&file, text).unwrap();
+    let output = posthouse(&["run", "-c", file.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    let text = stderr(&output);
+    assert!(text.contains(&address.to_string()), "{text}");
+    assert!(text.contains("ss "), "{text}");
+}
+
+#[test]
+fn a_taken_port_of_a_sink_is_named_with_a_remedy() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let output = posthouse(&["sink", "--listen", &address]);
     assert_eq!(output.status.code(), Some(2));
@@ -77,4 +212,221 @@ fn a_taken_port_is_named_with_a_remedy() {
         text.contains(&address) && text.contains("ss -ltnp"),
         "{text}"
     );
+}
+
+#[test]
+fn a_probe_grades_each_fault_with_its_word_and_exit_code() {
+    let wait = Duration::from_secs(30);
+    let table = [
+        (Script::good(), &[][..], 0, "SMTP OK - sink.test ESMTP"),
+        (
+            Script::good(),
+            &["--depth", "connect"],
+            0,
+            "SMTP OK - connected",
+        ),
+        (Script::good(), &["--warn", "0ms"], 1, "SMTP WARNING - slow"),
+        (
+            Script::good(),
+            &["--crit", "0ms"],
+            2,
+            "SMTP CRITICAL - slow",
+        ),
+        (
+            Script::good(),
+            &["--depth", "starttls"],
+            2,
+            "SMTP CRITICAL - starttls: ",
+        ),
+        (
+            Script::good(),
+            &["--depth", "mail", "--recipient", "a@example.com"],
+            0,
+            "SMTP OK - ",
+        ),
+        (
+            Script::good().reply(At::Rcpt, "550 5.1.1 no"),
+            &["--depth", "mail", "--recipient", "a@example.com"],
+            2,
+            "SMTP CRITICAL - mail: 550 5.1.1 no",
+        ),
+        (
+            Script::greeting("421 4.3.2 busy"),
+            &[],
+            1,
+            "SMTP WARNING - 421 4.3.2 busy",
+        ),
+        (
+            Script::greeting("554 5.7.1 go away"),
+            &[],
+            2,
+            "SMTP CRITICAL - greeting: 554 5.7.1 go away",
+        ),
+        (
+            Script::silent(),
+            &["--greeting-timeout", "100ms"],
+            2,
+            "SMTP CRITICAL - greeting: timeout",
+        ),
+        (
+            Script::good().delay(At::Ehlo, wait),
+            &["--timeout", "100ms"],
+            2,
+            "SMTP CRITICAL - ehlo: timeout",
+        ),
+        (
+            Script::good().close_at(At::Greeting),
+            &[],
+            2,
+            "SMTP CRITICAL - greeting: ",
+        ),
+        (
+            Script::good().reset_at(At::Ehlo),
+            &[],
+            2,
+            "SMTP CRITICAL - ehlo: ",
+        ),
+        (
+            Script::good().proxy_required(),
+            &["--proxy", "v2"],
+            0,
+            "SMTP OK - ",
+        ),
+        (
+            Script::good().proxy_required(),
+            &["--proxy", "v1"],
+            0,
+            "SMTP OK - ",
+        ),
+        (
+            Script::good(),
+            &["--proxy", "v2"],
+            2,
+            "SMTP CRITICAL - ehlo: 500",
+        ),
+    ];
+    for (script, flags, code, begin) in table {
+        let sink = sink(script.clone());
+        let address = sink.address().to_string();
+        let output = posthouse(&[&["probe", &address], flags].concat());
+        let text = stdout(&output);
+        assert!(text.starts_with(begin), "{flags:?}: {text}");
+        assert_eq!(output.status.code(), Some(code), "{flags:?}: {text}");
+        assert_eq!(text.lines().count(), 1, "{text}");
+        let (_, data) = text.split_once(" | ").unwrap();
+        assert!(data.starts_with("time=0."), "{data}");
+    }
+}
+
+#[test]
+fn a_probe_that_cannot_begin_is_unknown() {
+    let output = posthouse(&["probe", "no-such-host.invalid"]);
+    assert_eq!(output.status.code(), Some(3), "{}", stdout(&output));
+    assert!(stdout(&output).starts_with("SMTP UNKNOWN - cannot look up"));
+    let output = posthouse(&["probe", "127.0.0.1:25", "--depth", "deep"]);
+    assert_eq!(output.status.code(), Some(3));
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = nobody.local_addr().unwrap().to_string();
+    drop(nobody);
+    let output = posthouse(&["probe", &address]);
+    assert_eq!(output.status.code(), Some(2));
+    let text = stdout(&output);
+    assert!(
+        text.starts_with("SMTP CRITICAL - connect: connection refused"),
+        "{text}"
+    );
+}
+
+#[test]
+fn check_live_shows_what_every_backend_says() {
+    let good = sink(Script::good().reply(At::Rcpt, "554 5.7.1 relay access denied"));
+    let relay = sink(Script::good());
+    let silent = sink(Script::silent());
+    let full = sink(Script::greeting("421 4.3.2 busy"));
+    let backends = [
+        backend("a-good", &good),
+        backend("b-relay", &relay),
+        backend("c-silent", &silent),
+        backend("d-full", &full),
+    ];
+    let (_folder, path) = config("", &backends);
+    let output = posthouse(&["check", "-c", &path, "--live"]);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    let text = stdout(&output);
+    let row = |name: &str| {
+        let found = text.lines().find(|line| line.contains(name));
+        found.unwrap_or_else(|| panic!("{name} in:\n{text}"))
+    };
+    assert!(
+        row("a-good").contains("yes") && row("a-good").contains("refused"),
+        "{text}"
+    );
+    assert!(row("b-relay").contains("OPEN"), "{text}");
+    assert!(row("c-silent").contains(" no "), "{text}");
+    assert!(row("d-full").contains("yes, full"), "{text}");
+    assert!(
+        text.contains("keywords: PIPELINING, SIZE 52428800"),
+        "{text}"
+    );
+    assert!(text.contains("2 of 4 addresses need attention"), "{text}");
+    assert_eq!(good.counts().messages + relay.counts().messages, 0);
+
+    let (_folder, path) = config("", &[backend("a-good", &good)]);
+    let output = posthouse(&["check", "-c", &path, "--live", "--json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stdout(&output));
+    let report: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(report["backends"][0]["relay"], "refused");
+    assert_eq!(report["backends"][0]["reachable"], true);
+}
+
+#[test]
+fn check_live_tells_who_understands_the_proxy_header() {
+    let understands = sink(Script::good().proxy_required());
+    let misreads = sink(Script::good());
+    let backends = [
+        backend("a-understands", &understands),
+        backend("b-misreads", &misreads),
+    ];
+    let (_folder, path) = config("identity = \"proxy-v2\"", &backends);
+    let output = posthouse(&["check", "-c", &path, "--live", "--json"]);
+    assert_eq!(output.status.code(), Some(1));
+    let report: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(report["backends"][0]["proxy"], "accepted");
+    assert_eq!(report["backends"][1]["proxy"], "mismatch");
+    assert_eq!(report["backends"][1]["reachable"], false);
+}
+
+#[test]
+fn a_sink_ends_by_itself_and_reports_what_it_took_in_json() {
+    use std::io::{BufRead, BufReader};
+    let mut child = Command::new(env!("CARGO_BIN_EXE_posthouse"))
+        .args(["sink", "--listen", "0", "--json", "--messages", "2"])
+        .args(["--fault", "mail=delay:1ms"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut first = String::new();
+    let mut words = BufReader::new(child.stderr.take().unwrap());
+    words.read_line(&mut first).unwrap();
+    let address = first.trim().strip_prefix("listening on ").unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        for number in [1, 2] {
+            let letter = posthouse::lab::Letter::numbered(number);
+            letter.send(address.parse().unwrap()).await.unwrap();
+        }
+    });
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["counts"]["messages"], 2);
+    assert_eq!(report["counts"]["recipients"], 2);
+    assert_eq!(report["counts"]["faults"], 2);
+    assert_eq!(report["messages"][1]["subject"], "letter 2");
+    assert_eq!(report["messages"][0]["from"], "sender@client.test");
+    assert_eq!(report["listen"][0], address);
 }

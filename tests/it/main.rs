@@ -9,4 +9,5 @@ mod architecture;
 mod cli;
 mod config_mistakes;
 mod config_samples;
+mod demo;
 mod sink;

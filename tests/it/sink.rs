@@ -38,9 +38,8 @@ impl Peer {
             let mut octet = [0; 1];
             let read = timeout(LIMIT, self.0.read(&mut octet)).await;
             let count = read.unwrap_or_else(|_| panic!("{:?}", String::from_utf8_lossy(&got)));
-            if count.unwrap() == 0 {
-                panic!("ended after {:?}", String::from_utf8_lossy(&got));
-            }
+            let came = String::from_utf8_lossy(&got);
+            assert_ne!(count.unwrap(), 0, "ended after {came:?}");
             got.push(octet[0]);
         }
         String::from_utf8(got).unwrap()

@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use crate::cli::probe::{failure_text, with_code};
 use crate::config::model::{BackendAddress, Config, Depth, GreetingMode, Identity, Pool};
 use crate::control::probe::{
     Header, Opening, Plan, ProbeResult, ProbeTls, ProxyVerdict, Starttls, Target, Trust, probe_once,
@@ -38,8 +39,8 @@ pub(super) struct Finding {
     pub(super) reachable: bool,
     /// Why not: step, code and text.
     pub(super) failure: Option<String>,
-    /// It takes mail, but says it is full.
-    pub(super) full: bool,
+    /// It takes mail, but says it is full; its words.
+    pub(super) full: Option<String>,
     /// From connected to greeted, in seconds.
     pub(super) greeting_seconds: Option<f64>,
     /// The greeting's text.
@@ -214,7 +215,7 @@ impl Dial {
             address,
             reachable: false,
             failure: Some(failure),
-            full: false,
+            full: None,
             greeting_seconds: None,
             greeting: None,
             keywords: Vec::new(),
@@ -227,7 +228,7 @@ impl Dial {
     }
 
     fn finding(&self, address: String, result: &ProbeResult) -> Finding {
-        let failure = (!result.is_good()).then(|| super::super::probe::failure_text(result));
+        let failure = (!result.is_good()).then(|| failure_text(result));
         let relay = match result.relay {
             Some(RelayTest::Refused) => "refused",
             Some(RelayTest::Accepted) => "open",
@@ -236,7 +237,10 @@ impl Dial {
         Finding {
             reachable: result.is_good(),
             failure,
-            full: result.full,
+            full: result.full.then(|| {
+                let text = result.text.as_deref().unwrap_or("no words");
+                with_code(result.code, text)
+            }),
             greeting_seconds: result.greeting.map(|time| time.as_secs_f64()),
             greeting: result.greeting_text.clone(),
             keywords: result.keywords.iter().map(ToString::to_string).collect(),

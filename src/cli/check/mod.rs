@@ -64,7 +64,11 @@ pub(super) fn run(args: &Args) -> Exit {
         eprint!("{}", loaded.warnings.render(paint.for_config()));
     }
     if !args.json {
-        println!("{}: {}", args.config.display(), summary(&loaded.config));
+        term::say(&format!(
+            "{}: {}\n",
+            args.config.display(),
+            summary(&loaded.config)
+        ));
     }
     if !args.live {
         if args.json {
@@ -83,7 +87,8 @@ pub(super) fn run(args: &Args) -> Exit {
     if args.json {
         print_json(good, &loaded.warnings, Some(findings));
     } else {
-        print!("\n{}", table::draw(&findings, term::Paint::for_stdout()));
+        term::say("\n");
+        term::say(&table::draw(&findings, term::Paint::for_stdout()));
     }
     if good { Exit::Done } else { Exit::Mistakes }
 }
@@ -95,7 +100,7 @@ fn print_json(ok: bool, mistakes: &ConfigErrors, backends: Option<Vec<live::Find
         backends,
     };
     let text = serde_json::to_string_pretty(&report).expect("a report has only string keys");
-    println!("{text}");
+    term::say(&(text + "\n"));
 }
 
 fn summary(config: &Config) -> String {

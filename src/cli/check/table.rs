@@ -35,14 +35,16 @@ pub(super) fn draw(findings: &[Finding], paint: Paint) -> String {
     for (finding, row) in findings.iter().zip(&rows) {
         text.push_str(&line(row));
         for words in words(finding, paint) {
-            text.push_str(&format!("    {words}\n"));
+            text.push_str("    ");
+            text.push_str(&words);
+            text.push('\n');
         }
     }
     text + &count(findings, paint)
 }
 
 fn row(finding: &Finding, paint: Paint) -> [String; 8] {
-    let reachable = match (finding.reachable, finding.full) {
+    let reachable = match (finding.reachable, finding.full.is_some()) {
         (true, false) => paint.good("yes"),
         (true, true) => paint.warn("yes, full"),
         (false, _) => paint.bad("no"),
@@ -88,6 +90,9 @@ fn words(finding: &Finding, paint: Paint) -> Vec<String> {
     if let Some(failure) = &finding.failure {
         words.push(paint.bad(failure));
     }
+    if let Some(full) = &finding.full {
+        words.push(paint.warn(&format!("says it is full: {full}")));
+    }
     if let Some(greeting) = &finding.greeting {
         words.push(paint.faint(&format!("greeting: {greeting}")));
     }
@@ -102,8 +107,10 @@ fn words(finding: &Finding, paint: Paint) -> Vec<String> {
     }
     if finding.is_open_relay() {
         words.push(paint.bad(
-            "a foreign recipient is accepted from here: whoever reaches our listener can relay. \
-             Take our address out of its mynetworks, or set identity = \"proxy-v2\"",
+            "open relay: a foreign recipient is accepted from here, so from whoever comes to us",
+        ));
+        words.push(paint.bad(
+            "take our address out of its mynetworks, or tell it the client: identity = \"proxy-v2\"",
         ));
     } else if finding.relay == "open" {
         words.push(paint.warn(

@@ -175,10 +175,12 @@ impl Board {
             let whole = u32::from(member.settings.weight.value()) * 256;
             let row = &mut self.rows[index];
             row.now = view.in_flight;
-            row.greeting = view.usual_greeting;
+            let serves = matches!(view.health, HealthState::Up | HealthState::Degraded);
+            row.greeting = view.usual_greeting.filter(|_| serves);
             (row.mood, row.state) = state(&view, whole, now);
             let before = row.health.replace(view.health);
-            if before.is_some_and(|before| before != view.health) {
+            let news = |before| before != view.health && before != HealthState::Unknown;
+            if before.is_some_and(news) {
                 let text = format!("{}{}", health_word(view.health), because(&view.cause));
                 self.note(Voice::Posthouse, index, text);
             }
@@ -190,8 +192,8 @@ impl Board {
             return;
         }
         let subject = message.subject.as_deref().unwrap_or("(no subject)");
-        let to = message.to.join(", ");
-        let text = format!("your message {subject:?} to {to} arrived here");
+        let short: String = subject.chars().take(40).collect();
+        let text = format!("your message arrived here: {short}");
         self.note(Voice::You, index, text);
     }
 

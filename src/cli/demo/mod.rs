@@ -89,7 +89,7 @@ fn play(args: &Args, start: Start) -> anyhow::Result<Exit> {
     let places = Places::choose(args.port, args.admin_port)?;
     if args.print_config {
         let backends = NAMES.map(|_| "127.0.0.1:25".parse().expect("an address"));
-        print!("{}", config_text(&places, backends));
+        term::say(&config_text(&places, backends));
         return Ok(Exit::Done);
     }
     let sinks = start_sinks()?;
@@ -108,7 +108,7 @@ fn play(args: &Args, start: Start) -> anyhow::Result<Exit> {
     let board = runtime.block_on(show(args, &places, &sinks, &running))?;
     running.stop();
     running.wait();
-    print!("{}", summary::text(&board, term::Paint::for_stdout()));
+    term::say(&summary::text(&board, term::Paint::for_stdout()));
     Ok(if board.is_clean() {
         Exit::Done
     } else {
@@ -157,7 +157,7 @@ async fn show(
     let limit = args.seconds.map(Duration::from_secs);
     let began = Instant::now();
     let (stop, stopped) = watch::channel(false);
-    let traffic = Traffic::start(args.clients, places.listen, stopped);
+    let traffic = Traffic::start(args.clients, places.listen, &stopped);
     let mut story = Story::of(limit);
     let mut board = Board::new(places, began, args.clients);
     let mut view = View::new(args);
@@ -177,7 +177,7 @@ async fn show(
                 .context("a backend cannot come back")?;
         }
         board.sample(running.handle().shared(), sinks, &traffic.so_far());
-        view.draw(&mut board)?;
+        view.draw(&board)?;
         if limit.is_some_and(|limit| began.elapsed() >= limit) {
             break;
         }
@@ -216,11 +216,13 @@ impl View {
         }
     }
 
-    fn draw(&mut self, board: &mut Board) -> anyhow::Result<()> {
+    fn draw(&mut self, board: &Board) -> anyhow::Result<()> {
         match self {
-            Self::Picture(screen) => screen
-                .show(&picture::lines(board, screen.size(), screen.paint()))
-                .context("cannot draw"),
+            Self::Picture(screen) => {
+                let size = term::size().unwrap_or((80, 24));
+                let lines = picture::lines(board, size, term::Paint::for_stdout());
+                screen.show(&lines).context("cannot draw")
+            }
             Self::Lines(lines) => lines.print(board).context("cannot print"),
         }
     }

@@ -7,7 +7,7 @@ use crate::cli::term::{Paint, bar, cut, pad, sparkline};
 /// The picture is never wider.
 const WIDTH_MAX: usize = 104;
 /// Lines that are not events.
-const FIXED: usize = 20;
+const FIXED: usize = 19;
 
 /// The lines of a frame, at most as many as there are rows.
 pub(super) fn lines(board: &Board, (columns, rows): (usize, usize), paint: Paint) -> Vec<String> {
@@ -59,12 +59,19 @@ fn head(board: &Board, width: usize, paint: Paint) -> Vec<String> {
 
 fn table(board: &Board, width: usize, paint: Paint) -> Vec<String> {
     // Columns that do not give way: margin, name, state, messages, share, sessions, greeting, gaps.
-    let rest = width.saturating_sub(62);
+    let rest = width.saturating_sub(63);
     let bar_width = (rest / 2).clamp(4, 24);
     let spark_width = (rest - bar_width.min(rest)).clamp(4, HISTORY);
     let mut lines = vec![paint.faint(&format!(
-        "   {:<7}{:<17}{:<bar_width$}  {:>8} {:>6}  {:>4}  {:>8}   {}",
-        "backend", "state", "got", "messages", "share", "now", "greeting", "last 12 s"
+        "   {:<8}{:<17}{:<bar_width$}  {:>8} {:>6}  {:>4}  {:>8}   last {} s",
+        "backend",
+        "state",
+        "got",
+        "messages",
+        "share",
+        "now",
+        "greeting",
+        spark_width / 2
     ))];
     let most = board.rows.iter().map(|row| row.messages).max().unwrap_or(0);
     let total = board.messages().max(1);
@@ -84,7 +91,7 @@ fn table(board: &Board, width: usize, paint: Paint) -> Vec<String> {
         lines.push(format!(
             " {} {}{}{}  {:>8} {:>4.0} %  {:>4}  {greeting:>8}   {}",
             colour(paint, sign),
-            pad(&paint.strong(name), 7),
+            pad(&paint.strong(name), 8),
             pad(&colour(paint, &row.state), 17),
             colour(paint, &filled),
             row.messages,
@@ -163,14 +170,13 @@ fn try_it(board: &Board, paint: Paint) -> Vec<String> {
     lines
 }
 
-/// Two ways to send a message by hand.
-pub(super) fn by_hand(board: &Board) -> [String; 2] {
+/// Two ways to send a message by hand; the second one takes two lines.
+pub(super) fn by_hand(board: &Board) -> [String; 3] {
     let (host, port) = (board.places.listen.ip(), board.places.listen.port());
     [
         format!("swaks --server {host}:{port} --from me@example.org --to you@example.com"),
-        format!(
-            r"printf 'HELO me\nMAIL FROM:<me@x>\nRCPT TO:<you@x>\nDATA\nSubject: hi\n\nhi\n.\nQUIT\n' | nc -C {host} {port}"
-        ),
+        r"printf '%s\n' 'HELO x' 'MAIL FROM:<a@x>' 'RCPT TO:<b@x>' DATA hi . QUIT |".to_owned(),
+        format!("  nc -C {host} {port}"),
     ]
 }
 

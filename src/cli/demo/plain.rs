@@ -30,7 +30,7 @@ impl Lines {
             for note in &board.places.notes {
                 writeln!(out, "demo: {note}")?;
             }
-            let [swaks, _] = by_hand(board);
+            let [swaks, ..] = by_hand(board);
             writeln!(out, "demo: send one yourself: {swaks}")?;
         }
         let new = (board.events_ever - self.events).min(board.events.len());

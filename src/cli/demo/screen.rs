@@ -2,8 +2,6 @@
 
 use std::io::{self, Write};
 
-use crate::cli::term::{self, Paint};
-
 const ALTERNATE_ON: &str = "\x1b[?1049h\x1b[?25l\x1b[2J";
 const ALTERNATE_OFF: &str = "\x1b[?25h\x1b[?1049l";
 /// A frame is shown whole or not at all, where the terminal knows how.
@@ -13,7 +11,8 @@ const FRAME_END: &str = "\x1b[J\x1b[?2026l";
 /// The alternate screen; dropping it gives the terminal back.
 #[derive(Debug)]
 pub(super) struct Screen {
-    paint: Paint,
+    /// What is on it: an unchanged frame is not drawn again.
+    shown: String,
 }
 
 impl Screen {
@@ -21,22 +20,12 @@ impl Screen {
     pub(super) fn open() -> Self {
         put(ALTERNATE_ON).unwrap_or_default();
         Self {
-            paint: Paint::for_stdout(),
+            shown: String::new(),
         }
     }
 
-    /// Columns and rows now.
-    pub(super) fn size(&self) -> (usize, usize) {
-        term::size().unwrap_or((80, 24))
-    }
-
-    /// Its colours.
-    pub(super) fn paint(&self) -> Paint {
-        self.paint
-    }
-
     /// Draws a frame.
-    pub(super) fn show(&self, lines: &[String]) -> io::Result<()> {
+    pub(super) fn show(&mut self, lines: &[String]) -> io::Result<()> {
         let mut frame = String::from(FRAME_BEGIN);
         for (row, line) in lines.iter().enumerate() {
             if row > 0 {
@@ -46,7 +35,12 @@ impl Screen {
             frame.push_str("\x1b[K");
         }
         frame.push_str(FRAME_END);
-        put(&frame)
+        if frame == self.shown {
+            return Ok(());
+        }
+        put(&frame)?;
+        self.shown = frame;
+        Ok(())
     }
 }
 

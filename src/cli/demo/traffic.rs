@@ -45,7 +45,7 @@ pub(super) struct Traffic {
 
 impl Traffic {
     /// Starts so many clients on the current runtime.
-    pub(super) fn start(count: u16, to: SocketAddr, stopped: watch::Receiver<bool>) -> Self {
+    pub(super) fn start(count: u16, to: SocketAddr, stopped: &watch::Receiver<bool>) -> Self {
         let so_far = Arc::new(Mutex::new(SoFar::default()));
         let mut clients = JoinSet::new();
         for number in 0..count {

@@ -321,6 +321,10 @@ fn rule_x13_a_header_read_as_commands_is_a_mismatch() {
     // Postfix to a v2 header it does not expect: the signature holds a QUIT.
     let burst = "220 mx\r\n500 5.5.2 Error\r\n500 5.5.2 Error\r\n500 5.5.2 Error\r\n221 Bye\r\n";
     mismatch(&probe(proxied.clone(), &[("", burst)]), 500);
+    // The same burst, when the greeting came alone and we had asked already.
+    let late = "500 5.5.2 Error\r\n500 5.5.2 Error\r\n500 5.5.2 Error\r\n221 Bye\r\n";
+    let script = [("", "220 mx\r\n"), ("EHLO lb.example", late)];
+    mismatch(&probe(proxied.clone(), &script), 500);
     // Other refusals are what they are.
     let refused = [
         ("", "220 mx\r\n"),

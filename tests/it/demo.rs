@@ -1,0 +1,49 @@
+//! The demo is a promise in one command: nothing is lost while backends die.
+
+use crate::cli::{posthouse, stderr, stdout};
+
+#[test]
+fn six_seconds_lose_no_session_while_a_backend_dies_and_comes_back() {
+    let output = posthouse(&["demo", "--seconds", "6"]);
+    let text = stdout(&output);
+    assert_eq!(output.status.code(), Some(0), "{text}{}", stderr(&output));
+    assert!(text.contains("\n       0 failed sessions\n"), "{text}");
+    for name in ["alpha", "beta", "gamma"] {
+        let row = text
+            .lines()
+            .find(|line| line.starts_with(&format!("  {name} ")) && line.contains("messages"))
+            .unwrap_or_else(|| panic!("no row for {name} in:\n{text}"));
+        let got: u64 = row.split_whitespace().nth(1).unwrap().parse().unwrap();
+        assert!(got > 0, "{row}");
+    }
+    for event in [
+        "we kill it",
+        "connect refused",
+        "we start it again",
+        "up again",
+    ] {
+        assert!(text.contains(event), "{event} in:\n{text}");
+    }
+}
+
+#[test]
+fn a_port_that_was_asked_for_is_refused_when_it_is_taken() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let output = posthouse(&["demo", "--seconds", "1", "--port", &port]);
+    assert_eq!(output.status.code(), Some(2));
+    let text = stderr(&output);
+    assert!(text.contains(&port) && text.contains("ss -ltnp"), "{text}");
+}
+
+#[test]
+fn the_embedded_configuration_is_printed_and_good() {
+    let output = posthouse(&["demo", "--print-config"]);
+    assert_eq!(output.status.code(), Some(0));
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("demo.toml");
+    std::fs::write(&file, &output.stdout).unwrap();
+    let check = posthouse(&["check", "-c", file.to_str().unwrap()]);
+    assert_eq!(check.status.code(), Some(0), "{}", stderr(&check));
+    assert!(stdout(&check).contains("1 listener, 1 pool, 3 backends"));
+}
