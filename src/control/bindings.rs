@@ -61,7 +61,7 @@ impl Bindings {
         let mut groups = Vec::new();
         let mut errors = Vec::new();
         for (place, wanted) in wanted(config) {
-            if self.held.contains_key(&place) {
+            if self.held.contains_key(&place) || self.moving(&place, config).is_some() {
                 continue;
             }
             match BoundGroup::bind(&wanted, workers, &self.own) {
@@ -76,20 +76,58 @@ impl Bindings {
         }
     }
 
-    /// Gives the new sockets to the workers, then takes away what `snapshot` no longer names.
-    /// In this order an address that moves to another listener is never without one.
+    /// Gives the new sockets to the workers, says which lead to another listener now, and takes
+    /// away what `snapshot` no longer names.
     pub(super) fn apply(&mut self, listening: Listening, snapshot: &Snapshot, workers: &[Worker]) {
+        self.lead(snapshot, workers);
         self.add(listening, snapshot, workers);
         self.remove(snapshot, workers);
+    }
+
+    /// The place whose sockets `config` gives to `place`: the same address, which its listener no
+    /// longer names. Closing them would lose the connections in their queues.
+    fn moving(&self, place: &Place, config: &Config) -> Option<Place> {
+        let (address, listeners) = (place.address, &config.listeners);
+        let names = |name: &Arc<str>| {
+            let listener = listeners.get(name);
+            listener.is_some_and(|listener| listener.bind.contains(&address))
+        };
+        let free = |held: &&Place| held.address == address && !names(&held.listener);
+        self.held
+            .keys()
+            .filter(|_| address.port() != 0)
+            .find(free)
+            .cloned()
+    }
+
+    fn lead(&mut self, snapshot: &Snapshot, workers: &[Worker]) {
+        for (place, _) in wanted(&snapshot.config) {
+            if self.held.contains_key(&place) {
+                continue;
+            }
+            let Some(from) = self.moving(&place, &snapshot.config) else {
+                continue;
+            };
+            let (Some(to), Some(held)) = (index(snapshot, &place), self.held.remove(&from)) else {
+                continue;
+            };
+            for worker in workers {
+                worker.send(Command::Move {
+                    local: held.local,
+                    from: held.index,
+                    to,
+                });
+            }
+            self.held.insert(place, Held { index: to, ..held });
+        }
     }
 
     fn add(&mut self, listening: Listening, snapshot: &Snapshot, workers: &[Worker]) {
         self.own = listening.own;
         for (place, local, sockets) in listening.groups {
-            let Some(view) = snapshot.listeners().find(|l| l.name == place.listener) else {
+            let Some(index) = index(snapshot, &place) else {
                 continue;
             };
-            let index = view.state.index;
             for (worker, socket) in workers.iter().zip(sockets) {
                 worker.send(Command::Bind {
                     listener: index,
@@ -150,6 +188,13 @@ impl Prepared {
         }
         Ok(Listening { groups, own })
     }
+}
+
+/// The stable index of the listener of a place.
+fn index(snapshot: &Snapshot, place: &Place) -> Option<usize> {
+    let mut listeners = snapshot.listeners();
+    let view = listeners.find(|listener| listener.name == place.listener)?;
+    Some(view.state.index)
 }
 
 fn wanted(config: &Config) -> impl Iterator<Item = (Place, ListenAddress)> {

@@ -188,6 +188,10 @@ impl Handle {
     ///
     /// # Errors
     /// No such pool or backend.
+    #[expect(
+        clippy::unused_async,
+        reason = "whoever changes backends may come to wait for the control thread"
+    )]
     pub async fn set_backend(
         &self,
         pool: &str,
@@ -240,6 +244,10 @@ impl Handle {
     ///
     /// # Errors
     /// No such pool.
+    #[expect(
+        clippy::unused_async,
+        reason = "whoever changes backends may come to wait for the control thread"
+    )]
     pub async fn fail_back(&self, pool: &str) -> Result<(), ChangeError> {
         let snapshot = self.shared.current.load_full();
         let view = snapshot

@@ -124,7 +124,10 @@ impl Reloader {
             let listening = bind(&bindings, &snapshot.config, workers)?;
             Ok((Arc::new(snapshot), listening))
         });
-        let (snapshot, listening) = built.await.map_err(fault)?.map_err(Refusal::of)?;
+        let (snapshot, listening) = built
+            .await
+            .map_err(|panic| fault(&panic))?
+            .map_err(Refusal::of)?;
         Ok(Next {
             snapshot,
             listening,
@@ -221,17 +224,19 @@ async fn load(path: Option<PathBuf>) -> Result<Loaded, Refusal> {
         ));
     };
     let loaded = spawn_blocking(move || config::load_with_warnings(&path)).await;
-    loaded.map_err(fault)?.map_err(|errors| Refusal {
-        lines: errors.mistakes().iter().map(ToString::to_string).collect(),
-        rendered: errors
-            .mistakes()
-            .iter()
-            .map(|mistake| mistake.render(Color::Off))
-            .collect(),
-    })
+    loaded
+        .map_err(|panic| fault(&panic))?
+        .map_err(|errors| Refusal {
+            lines: errors.mistakes().iter().map(ToString::to_string).collect(),
+            rendered: errors
+                .mistakes()
+                .iter()
+                .map(|mistake| mistake.render(Color::Off))
+                .collect(),
+        })
 }
 
-fn fault(panic: JoinError) -> Refusal {
+fn fault(panic: &JoinError) -> Refusal {
     Refusal::because(format!("a fault of ours: {panic}"))
 }
 

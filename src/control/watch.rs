@@ -8,13 +8,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::handle::{Handle, ReloadFrom, ReloadRequest};
-use crate::config::Config;
+use crate::config::{self, Config};
 
 /// Between looks.
 const LOOK: Duration = Duration::from_secs(1);
@@ -38,20 +39,20 @@ pub(super) async fn run(
     let mut known = Prints::new();
     let mut ticks = interval(LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let started = handle.shared().started_at;
-    let mut first = true;
     loop {
         ticks.tick().await;
-        let config = std::sync::Arc::clone(&handle.shared().current.load().config);
+        let config = Arc::clone(&handle.shared().current.load().config);
         if !config.watch {
             known.clear();
-            first = false;
             continue;
         }
         let files = files(&config, config_path.as_deref());
         let now = look(files.clone()).await;
-        let changed = differs(&known, &now) || (first && newer(&now, started));
-        first = false;
+        let mut changed = differs(&known, &now);
+        if !changed && now.keys().any(|file| !known.contains_key(file)) {
+            // It may have been written between its being read and this first look at it.
+            changed = is_outdated(config_path.clone(), config).await;
+        }
         known = now;
         if changed {
             known = settle(files, known).await;
@@ -119,19 +120,11 @@ fn differs(known: &Prints, now: &Prints) -> bool {
         .any(|(file, print)| known.get(file).is_some_and(|before| before != print))
 }
 
-/// Whether a file was written after `started`: between its being read and the first look.
-fn newer(prints: &Prints, started: SystemTime) -> bool {
-    let started = started
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    let started = (
-        i64::try_from(started.as_secs()).unwrap_or(i64::MAX),
-        i64::from(started.subsec_nanos()),
-    );
-    prints
-        .values()
-        .flatten()
-        .any(|(_, _, _, seconds, nanos)| (*seconds, *nanos) > started)
+/// Whether the file now says something else than the configuration in force.
+async fn is_outdated(path: Option<PathBuf>, in_force: Arc<Config>) -> bool {
+    let Some(path) = path else { return false };
+    let differs = move || config::load(&path).map_or(true, |config| config != *in_force);
+    tokio::task::spawn_blocking(differs).await.unwrap_or(false)
 }
 
 #[cfg(test)]
@@ -197,13 +190,5 @@ mod tests {
         let before = prints(&file);
         fs::remove_file(&file).unwrap();
         assert!(differs(&before, &prints(&file)));
-    }
-
-    #[test]
-    fn what_was_written_after_the_start_was_not_read_at_the_start() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        assert!(newer(&prints(file.path()), SystemTime::UNIX_EPOCH));
-        let future = SystemTime::now() + Duration::from_secs(60);
-        assert!(!newer(&prints(file.path()), future));
     }
 }

@@ -32,28 +32,44 @@ pub(super) struct Ports(Vec<Port>);
 /// One of them.
 #[derive(Debug)]
 pub(super) struct Port {
-    /// The stable index of its listener.
-    pub(super) listener: usize,
     /// Where it listens.
     pub(super) local: SocketAddr,
-    stop: Rc<Stop>,
+    orders: Rc<Orders>,
     _task: AbortHandle,
 }
 
-#[derive(Debug, Default)]
-struct Stop {
-    asked: Cell<bool>,
-    notify: Notify,
+/// What the task of a socket is to do.
+#[derive(Debug)]
+struct Orders {
+    /// The stable index of the listener it leads to.
+    listener: Cell<usize>,
+    stop: Cell<bool>,
+    stopped: Notify,
+}
+
+impl Port {
+    /// The stable index of its listener.
+    pub(super) fn listener(&self) -> usize {
+        self.orders.listener.get()
+    }
 }
 
 impl Ports {
+    /// Makes the sockets at `local` lead to another listener.
+    pub(super) fn lead(&self, local: SocketAddr, from: usize, to: usize) {
+        let moved = |port: &&Port| port.local == local && port.listener() == from;
+        for port in self.0.iter().filter(moved) {
+            port.orders.listener.set(to);
+        }
+    }
+
     /// Stops those that `which` chooses.
     pub(super) fn stop(&mut self, which: impl Fn(&Port) -> bool) {
         self.0.retain(|port| {
             let stops = which(port);
             if stops {
-                port.stop.asked.set(true);
-                port.stop.notify.notify_one();
+                port.orders.stop.set(true);
+                port.orders.stopped.notify_one();
             }
             !stops
         });
@@ -69,31 +85,34 @@ pub(super) fn bind(
 ) -> io::Result<()> {
     let acceptor = Acceptor::new(socket)?;
     let local = acceptor.local();
-    let stop = Rc::new(Stop::default());
-    let task = spawn_local(accept(Rc::clone(cx), listener, acceptor, Rc::clone(&stop)));
+    let orders = Rc::new(Orders {
+        listener: Cell::new(listener),
+        stop: Cell::new(false),
+        stopped: Notify::new(),
+    });
+    let task = spawn_local(accept(Rc::clone(cx), acceptor, Rc::clone(&orders)));
     let port = Port {
-        listener,
         local,
-        stop,
+        orders,
         _task: task.abort_handle(),
     };
     ports.borrow_mut().0.push(port);
     Ok(())
 }
 
-async fn accept(cx: Rc<Context>, listener: usize, acceptor: Acceptor, stop: Rc<Stop>) {
-    let mut policy = Policy::new(listener);
+async fn accept(cx: Rc<Context>, acceptor: Acceptor, orders: Rc<Orders>) {
+    let mut policy = Policy::new(orders.listener.get());
     let mut failures = 0;
     let mut burst = 0;
-    while !stop.asked.get() {
+    while !orders.stop.get() {
         let accepted = tokio::select! {
             biased;
             // Cancel-safe: a connection is returned by the same poll that took it from the queue.
             accepted = poll_fn(|task| acceptor.poll_accept(task)) => accepted,
-            () = stop.notify.notified() => break,
+            () = orders.stopped.notified() => break,
         };
         match accepted {
-            Ok(accepted) => policy.start(&cx, accepted),
+            Ok(accepted) => policy.start(&cx, orders.listener.get(), accepted),
             Err(error) => {
                 note_failure(&cx, &mut failures, &error);
                 tokio::time::sleep(BACK_OFF).await;
@@ -108,7 +127,7 @@ async fn accept(cx: Rc<Context>, listener: usize, acceptor: Acceptor, stop: Rc<S
     // Bounded: the queue is not longer than the backlog, and no new connection comes to a socket
     // whose siblings are closing too but for those completed meanwhile.
     while let Ok(accepted) = acceptor.accept_queued() {
-        policy.start(&cx, accepted);
+        policy.start(&cx, orders.listener.get(), accepted);
     }
 }
 
@@ -139,10 +158,11 @@ impl Policy {
         }
     }
 
-    fn start(&mut self, cx: &Rc<Context>, accepted: Accepted) {
+    fn start(&mut self, cx: &Rc<Context>, listener: usize, accepted: Accepted) {
         let snapshot = cx.shared.current.load();
-        if snapshot.generation != self.generation {
+        if (snapshot.generation, listener) != (self.generation, self.listener) {
             self.generation = snapshot.generation;
+            self.listener = listener;
             // A listener that this generation has no more serves its queue by its last policy.
             if let Some(view) = snapshot.listener(self.listener) {
                 self.local = Some(Rc::new(LocalListener {

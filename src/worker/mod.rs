@@ -37,6 +37,16 @@ pub enum Command {
         /// The socket.
         socket: TcpListener,
     },
+    /// The sockets at this address lead to another listener from now on. They stay open, so that no
+    /// connection is lost.
+    Move {
+        /// The local address.
+        local: SocketAddr,
+        /// The stable index of the listener they led to.
+        from: usize,
+        /// The stable index of the listener they lead to now.
+        to: usize,
+    },
     /// Stop accepting for this listener: drain its accept queues, then close its sockets.
     Unbind {
         /// The stable index.
@@ -135,10 +145,11 @@ async fn serve(id: WorkerId, shared: Arc<Shared>, mut commands: UnboundedReceive
                     tracing::error!(worker = id.0, %error, "listener.bind-failed");
                 }
             }
+            Command::Move { local, from, to } => ports.borrow().lead(local, from, to),
             Command::Unbind { listener, keep } => {
                 ports
                     .borrow_mut()
-                    .stop(|port| port.listener == listener && !keep.contains(&port.local));
+                    .stop(|port| port.listener() == listener && !keep.contains(&port.local));
             }
             Command::CutListener(listener) => cx.cut(|entry| entry.listener == listener),
             Command::CutBackend(backend) => cx.cut(|entry| entry.is_at(&backend)),

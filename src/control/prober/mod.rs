@@ -26,7 +26,7 @@ pub(super) const PROBES_MAX: usize = 256;
 /// Between looks for backends that sessions found to be changing.
 const LOOK: Duration = Duration::from_secs(1);
 /// While there is nothing to probe.
-const IDLE: Duration = Duration::from_secs(3600);
+const IDLE: Duration = Duration::from_hours(1);
 
 /// Probes until the process ends; `retarget` says that there is a new snapshot.
 pub(super) async fn run(handle: Handle, retarget: Rc<Notify>) {

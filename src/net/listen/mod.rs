@@ -21,13 +21,13 @@ use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 pub use holder::Holder;
 
 /// Silence before the first keepalive probe (rule K6).
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+const KEEPALIVE_IDLE: Duration = Duration::from_mins(1);
 /// Between keepalive probes.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// Unanswered keepalive probes that end a connection.
 const KEEPALIVE_RETRIES: u32 = 6;
 /// How long sent octets may stay unacknowledged.
-const USER_TIMEOUT: Duration = Duration::from_secs(120);
+const USER_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// An address to listen on.
 #[derive(Clone, Debug, PartialEq, Eq)]
