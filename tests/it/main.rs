@@ -6,8 +6,15 @@
 )]
 
 mod architecture;
+mod bind;
 mod cli;
 mod config_mistakes;
 mod config_samples;
 mod demo;
+mod drain;
+mod harness;
+mod passthrough;
+mod probes;
+mod reload;
 mod sink;
+mod whole;
