@@ -4,8 +4,10 @@
 //! The command line is given [`start`] and knows none of the parts. Whatever fails on the way is
 //! an error whose text says what to do.
 
+use crate::admin;
 use crate::cli::{self, Exit, LogChoice, StartPlan};
-use crate::control::{self, Running, StartError, StartOptions};
+use crate::config::model;
+use crate::control::{self, LocalTask, OnControl, Running, StartError, StartOptions};
 use crate::telemetry;
 
 /// The whole program: from the arguments of the process to how it ends.
@@ -25,7 +27,21 @@ pub fn start(plan: StartPlan) -> Result<Running, StartError> {
     let options = StartOptions {
         config_path: plan.config_path,
         signals: plan.signals,
-        on_control: None,
+        on_control: plan.config.admin.clone().map(status_endpoint),
     };
     control::start(options, plan.config, telemetry)
+}
+
+/// The status endpoint, to be served by the control thread.
+fn status_endpoint(settings: model::Admin) -> OnControl {
+    Box::new(move |handle| {
+        let endpoint = admin::start(&settings, handle)
+            .map_err(|error| format!("{:#}", anyhow::Error::new(error)))?;
+        let task = async move {
+            if let Err(error) = endpoint.await {
+                tracing::error!(name: "admin.stopped", %error);
+            }
+        };
+        Ok(Box::pin(task) as LocalTask)
+    })
 }

@@ -87,10 +87,13 @@ enum Command {
     /// Have one graded conversation with a mail server (a Nagios plugin)
     Probe(probe::Args),
     /// Show what the running process does
+    #[command(after_help = STATUS_HELP)]
     Status(status::StatusArgs),
     /// Drain a backend of the running process, bring it back, set its weight
+    #[command(after_help = BACKEND_HELP)]
     Backend(backend::BackendArgs),
     /// Let the running process read its configuration again
+    #[command(after_help = RELOAD_HELP)]
     Reload(reload::ReloadArgs),
     /// Be a small test MTA with scripted faults
     Sink(sink::Args),
@@ -123,6 +126,28 @@ Exit codes (each command's --help has its own list):
   2  wrong usage, or this machine does not let it start (port, file, permission)
   3  run: sessions were cut when the shutdown deadline came
   4  a fault of Posthouse itself";
+
+const STATUS_HELP: &str = "\
+Exit codes:
+  0  some pool can take mail
+  1  none can
+  2  wrong usage, or no answer from the running process";
+
+const BACKEND_HELP: &str = "\
+Examples:
+  posthouse backend mx/mx1 drain      no new sessions; those it has go on
+  posthouse backend mx/mx1 ready
+  posthouse backend mx/mx1 weight 3
+
+Exit codes:
+  0  done
+  2  wrong usage, no such backend, not allowed, or no answer from the running process";
+
+const RELOAD_HELP: &str = "\
+Exit codes:
+  0  the new configuration is in force
+  1  it has mistakes, which are shown; nothing changed
+  2  wrong usage, not allowed, or no answer from the running process";
 
 /// Reads arguments, does what is meant, and says how the process ends.
 pub fn main(arguments: impl IntoIterator<Item = OsString>, start: Start) -> Exit {

@@ -50,10 +50,13 @@ fn backend(name: &str, sink: &SinkHandle) -> String {
     format!("{name} = {{ address = \"{}\" }}", sink.address())
 }
 
-const COMMANDS: [&str; 8] = [
+const COMMANDS: [&str; 11] = [
     "run",
     "check",
     "probe",
+    "status",
+    "backend",
+    "reload",
     "sink",
     "demo",
     "config-reference",
