@@ -119,14 +119,15 @@ fn whole_v1(line: &[u8]) -> Option<ReceivedHeader> {
         // What the sender says of an unknown connection is to be ignored.
         Some([] | [b' ', ..]) => {}
         Some(_) => return None,
-        None => {
-            let mut words = rest.rsplit(|&octet| octet == b' ');
-            let canonical = words.by_ref().take(2).all(is_canonical_port);
-            // The family and two addresses; the crate reads them, and strictly.
-            if !canonical || words.count() != 3 {
-                return None;
-            }
+        // Of family and addresses the crate is strict, of ports it is not.
+        None if !rest
+            .rsplit(|&octet| octet == b' ')
+            .take(2)
+            .all(is_canonical_port) =>
+        {
+            return None;
         }
+        None => {}
     }
     let config = ParseConfig {
         include_tlvs: false,

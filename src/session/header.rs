@@ -42,6 +42,9 @@ pub(super) async fn receive(
         }
     })
     .await?;
+    if is_from_here(&header, session.cx.instance()) {
+        return Err(Refusal::ProxyHeader);
+    }
     session.may_speak = session.listener.view.settings.greeting == GreetingMode::Smtp;
     if header.addresses.is_some() || header.tlvs.is_some() {
         let local = client.local_addr().map_err(|_| Refusal::ProxyHeader)?;
@@ -53,6 +56,16 @@ pub(super) async fn receive(
         }));
     }
     Ok(())
+}
+
+/// Whether the connection left this process before and came back: a loop (rule M5). Ids go through
+/// other balancers unchanged.
+fn is_from_here(header: &ReceivedHeader, instance: u64) -> bool {
+    let id = header
+        .tlvs
+        .as_ref()
+        .and_then(|tlvs| tlvs.unique_id.as_deref());
+    id.is_some_and(|id| id.starts_with(&instance.to_be_bytes()))
 }
 
 fn poll_header(
@@ -83,5 +96,36 @@ fn poll_header(
             return Poll::Ready(Ok(header));
         }
         pieces.extend_from_slice(&scratch[before..before + taken]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::ReceivedTlvs;
+
+    #[test]
+    fn rule_m5_a_header_with_our_own_id_is_a_loop() {
+        let from = |id: Option<&[u8]>| {
+            let unique_id = id.map(<[u8]>::to_vec);
+            let tlvs = ReceivedTlvs {
+                unique_id,
+                ..ReceivedTlvs::default()
+            };
+            let header = ReceivedHeader {
+                length: 28,
+                addresses: None,
+                tlvs: Some(Box::new(tlvs)),
+            };
+            is_from_here(&header, 0x0102_0304_0506_0708)
+        };
+        assert!(from(Some(&[
+            1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0, 0, 0, 0, 0, 1
+        ])));
+        assert!(!from(Some(&[
+            1, 2, 3, 4, 5, 6, 7, 9, 0, 0, 0, 0, 0, 0, 0, 1
+        ])));
+        assert!(!from(Some(&[1, 2, 3])));
+        assert!(!from(None));
     }
 }

@@ -352,6 +352,12 @@ fn rule_x13_a_header_that_is_missed_is_a_mismatch() {
         &[("", "220 mx\r\n"), ("EHLO lb.example", "503 no\r\n"), QUIT],
     );
     assert_eq!(end.failure, Some(ProbeFailure::Permanent));
+    let other = "500 Proxy?\r\n";
+    let end = probe(
+        plan(2),
+        &[("", "220 mx\r\n"), ("EHLO lb.example", other), QUIT],
+    );
+    assert_eq!(end.failure, Some(ProbeFailure::Permanent));
 }
 
 #[test]
@@ -434,6 +440,21 @@ fn rule_h4_greylisting_is_not_down() {
             "{reply}"
         );
     }
+}
+
+#[test]
+fn a_backend_that_closes_at_rset_is_refusing_and_any_other_answer_is_good() {
+    let start = [GREETING, EHLO_PLAIN, MAIL, RCPT];
+    let closing = [&start[..], &[("RSET", "421 4.4.2 closing\r\n")]].concat();
+    assert_eq!(
+        probe(plan(4), &closing).failure,
+        Some(ProbeFailure::Temporary)
+    );
+    let odd = [&start[..], &[("RSET", "502 what\r\n"), QUIT]].concat();
+    let end = probe(plan(4), &odd);
+    // The reply to RCPT is the one that decides.
+    assert_eq!(verdict(&end), (ProbeStage::Mail, None, Some(250), false));
+    assert_eq!(end.text.as_deref(), Some("2.1.5 ok"));
 }
 
 #[test]
