@@ -5,6 +5,7 @@
     reason = "a test that panics has failed, and helpers of tests are tests"
 )]
 
+mod admin;
 mod architecture;
 mod bind;
 mod cli;
@@ -15,6 +16,7 @@ mod drain;
 mod harness;
 mod passthrough;
 mod probes;
+mod prometheus;
 mod reload;
 mod sink;
 mod whole;

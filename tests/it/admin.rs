@@ -1,0 +1,515 @@
+//! The status endpoint over real sockets: what is shown, and who may change what.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use hyper::{Method, StatusCode};
+use posthouse::admin::client::{Address, Answer, Client, ClientError};
+use posthouse::admin::views::{BackendChanged, Refusal, Status};
+use posthouse::admin::{AdminListener, Token, serve};
+use posthouse::config::Config;
+use posthouse::config::model::{AdminBind, Backend, BackendAddress, Listener, Pool};
+use posthouse::control::Handle;
+use posthouse::snapshot::{Registry, Resolved, Shared, build};
+use posthouse::telemetry;
+use posthouse::types::Generation;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::prometheus;
+
+const TOKEN: &str = "s3cret";
+
+/// A process that serves nothing, with one listener, and a pool of so many backends.
+fn process(backends: usize) -> Arc<Shared> {
+    let mut config = Config::for_host("lb.example");
+    let mut pool = Pool::for_host("lb.example");
+    for number in 0..backends {
+        let address = SocketAddr::from(([10, 0, (number >> 8) as u8, number as u8], 25));
+        let backend = Backend::at(BackendAddress::Literal(address));
+        pool.backends
+            .insert(Arc::from(format!("mx{number}")), backend);
+    }
+    config.pools.insert(Arc::from("mx"), pool);
+    let listener = Listener::new(
+        vec![SocketAddr::from(([127, 0, 0, 1], 25))],
+        "mx",
+        "lb.example",
+    );
+    config.listeners.insert(Arc::from("in"), listener);
+    let now = Instant::now();
+    let registry = Registry::new(2);
+    let first = build(
+        Arc::new(config),
+        &Resolved::default(),
+        &registry,
+        Generation(1),
+        now,
+    );
+    for view in first.pools() {
+        view.pool.install(now);
+    }
+    Shared::new(
+        first,
+        registry,
+        2,
+        telemetry::silent(),
+        100,
+        1024,
+        (now, SystemTime::now()),
+    )
+}
+
+/// Runs `test` beside an endpoint of `shared`.
+fn beside<F: Future<Output = ()>>(
+    shared: &Arc<Shared>,
+    bind: &AdminBind,
+    token: Option<Token>,
+    test: impl FnOnce(Address) -> F,
+) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let listener = AdminListener::bind(bind).unwrap();
+    let address = match bind {
+        AdminBind::Tcp(_) => Address::Tcp(listener.address().unwrap().to_string()),
+        AdminBind::Unix { path, .. } => Address::Unix(path.clone()),
+    };
+    let handle = Handle::detached(Arc::clone(shared));
+    runtime.block_on(async {
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let stopped = async move { drop(stopped.await) };
+        let served = serve(listener, token, handle, stopped);
+        let tested = async {
+            test(address).await;
+            drop(stop);
+        };
+        let (served, ()) = tokio::join!(served, tested);
+        served.unwrap();
+    });
+}
+
+fn loopback() -> AdminBind {
+    AdminBind::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)))
+}
+
+fn token_in(folder: &Path) -> Token {
+    let path = folder.join("token");
+    std::fs::write(&path, format!("{TOKEN}\n")).unwrap();
+    Token::from_file(&path).unwrap()
+}
+
+fn client(address: &Address, token: Option<&str>) -> Client {
+    Client {
+        address: address.clone(),
+        token: token.map(str::to_owned),
+    }
+}
+
+async fn ask(client: &Client, method: Method, path: &str, body: &str) -> Answer {
+    let body = (!body.is_empty()).then(|| body.as_bytes().to_vec());
+    client.ask(method, path, body).await.unwrap()
+}
+
+async fn status(client: &Client) -> Status {
+    serde_json::from_slice(&ask(client, Method::GET, "/status", "").await.body).unwrap()
+}
+
+fn text(answer: &Answer) -> String {
+    String::from_utf8(answer.body.to_vec()).unwrap()
+}
+
+#[test]
+fn everything_can_be_read_without_a_token() {
+    let shared = process(3);
+    shared.workers[1].sessions.add(4);
+    let before = Arc::clone(&shared);
+    beside(&shared, &loopback(), None, async move |address| {
+        let client = client(&address, None);
+        let alive = ask(&client, Method::GET, "/healthz", "").await;
+        assert_eq!(
+            (alive.status, text(&alive).as_str()),
+            (StatusCode::OK, "alive\n")
+        );
+        assert_eq!(
+            ask(&client, Method::GET, "/readyz", "").await.status,
+            StatusCode::OK
+        );
+
+        let status = status(&client).await;
+        assert!(status.ready && status.reasons.is_empty());
+        assert_eq!(
+            (status.hostname.as_str(), status.generation),
+            ("lb.example", 1)
+        );
+        assert_eq!(
+            (status.limits.sessions, status.limits.sessions_max),
+            (4, 100)
+        );
+        assert!(status.limits.descriptors.unwrap() > 3);
+        assert_eq!(status.listeners[0].pool, "mx");
+        let backends = &status.pools[0].tiers[0].backends;
+        assert_eq!(backends.len(), 3);
+        assert_eq!(
+            (backends[0].name.as_str(), backends[0].address.as_str()),
+            ("mx0", "10.0.0.0:25")
+        );
+        assert_eq!(
+            (backends[0].admin.as_str(), backends[0].health.as_str()),
+            ("ready", "unknown")
+        );
+        assert_eq!(status.workers.len(), before.workers.len());
+
+        let series =
+            prometheus::check(&text(&ask(&client, Method::GET, "/metrics", "").await)).unwrap();
+        assert_eq!(series["posthouse_ready{}"], 1.0);
+        assert_eq!(series["posthouse_worker_sessions{worker=1}"], 4.0);
+        assert_eq!(
+            series["posthouse_backend_state{pool=mx,backend=mx2,address=10.0.0.2:25,state=unknown}"],
+            1.0
+        );
+
+        let page = text(&ask(&client, Method::GET, "/", "").await);
+        assert!(page.contains("10.0.0.2:25") && page.contains("lb.example"));
+        let head = ask(&client, Method::HEAD, "/status", "").await;
+        assert_eq!((head.status, head.body.len()), (StatusCode::OK, 0));
+    });
+}
+
+#[test]
+fn a_wrong_path_or_method_is_said() {
+    beside(&process(1), &loopback(), None, async |address| {
+        let client = client(&address, None);
+        for path in [
+            "/nothing",
+            "/status/x",
+            "/pools/mx",
+            "/pools/mx/backends/a/b",
+            "//",
+        ] {
+            let answer = ask(&client, Method::GET, path, "").await;
+            assert_eq!(answer.status, StatusCode::NOT_FOUND, "{path}");
+        }
+        for (method, path) in [
+            (Method::POST, "/status"),
+            (Method::DELETE, "/metrics"),
+            (Method::GET, "/reload"),
+            (Method::GET, "/pools/mx/backends/mx0"),
+            (Method::PUT, "/pools/mx/failback"),
+        ] {
+            let answer = ask(&client, method, path, "").await;
+            assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED, "{path}");
+            let refusal: Refusal = serde_json::from_slice(&answer.body).unwrap();
+            assert!(refusal.remedy.starts_with("use "), "{refusal:?}");
+        }
+        let raw = raw(&address, "POST /status HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
+        assert!(
+            raw.to_ascii_lowercase()
+                .contains("\r\nallow: get, head\r\n"),
+            "{raw}"
+        );
+    });
+}
+
+#[test]
+fn a_change_over_tcp_needs_the_token() {
+    let folder = tempfile::tempdir().unwrap();
+    let shared = process(2);
+    let put = "/pools/mx/backends/mx1";
+    let drain = r#"{"state":"drain"}"#;
+    beside(&shared, &loopback(), None, async move |address| {
+        let refused = ask(&client(&address, Some(TOKEN)), Method::PUT, put, drain).await;
+        assert_eq!(refused.status, StatusCode::FORBIDDEN);
+        assert!(text(&refused).contains("token_file"), "the remedy");
+    });
+    beside(
+        &shared,
+        &loopback(),
+        Some(token_in(folder.path())),
+        async move |address| {
+            for wrong in [None, Some("s3cre"), Some("s3cret2")] {
+                let refused = ask(&client(&address, wrong), Method::PUT, put, drain).await;
+                assert_eq!(refused.status, StatusCode::UNAUTHORIZED, "{wrong:?}");
+                let refused = ask(&client(&address, wrong), Method::POST, "/reload", "").await;
+                assert_eq!(refused.status, StatusCode::UNAUTHORIZED, "{wrong:?}");
+            }
+            let client = client(&address, Some(TOKEN));
+            assert_eq!(
+                status(&client).await.pools[0].tiers[0].backends[1].state,
+                "unknown"
+            );
+
+            let changed = ask(&client, Method::PUT, put, drain).await;
+            assert_eq!(changed.status, StatusCode::OK, "{}", text(&changed));
+            let changed: BackendChanged = serde_json::from_slice(&changed.body).unwrap();
+            assert_eq!(
+                (changed.pool.as_str(), changed.backends[0].admin.as_str()),
+                ("mx", "drain")
+            );
+            let shown = status(&client).await.pools[0].tiers[0].backends[1].clone();
+            assert_eq!(shown.state, "drain");
+            assert_eq!(shown.cause.who.as_deref(), Some("127.0.0.1"));
+        },
+    );
+}
+
+#[test]
+fn a_weight_is_set_and_given_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let put = "/pools/mx/backends/mx0";
+    beside(
+        &process(1),
+        &loopback(),
+        Some(token_in(folder.path())),
+        async move |address| {
+            let client = client(&address, Some(TOKEN));
+            let weight = async |body: &str| {
+                let answer = ask(&client, Method::PUT, put, body).await;
+                let changed: BackendChanged = serde_json::from_slice(&answer.body).unwrap();
+                changed.backends[0].weight_override
+            };
+            assert_eq!(weight(r#"{"weight":7}"#).await, Some(7));
+            assert_eq!(weight(r#"{"state":"drain"}"#).await, Some(7));
+            assert_eq!(weight(r#"{"weight":null}"#).await, None);
+        },
+    );
+}
+
+#[test]
+fn what_does_not_exist_or_is_no_change_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    beside(
+        &process(1),
+        &loopback(),
+        Some(token_in(folder.path())),
+        async move |address| {
+            let client = client(&address, Some(TOKEN));
+            let long = format!("{{\"state\":\"{}\"}}", "x".repeat(70_000));
+            for (path, body, expected) in [
+                (
+                    "/pools/no/backends/mx0",
+                    r#"{"state":"drain"}"#,
+                    StatusCode::NOT_FOUND,
+                ),
+                (
+                    "/pools/mx/backends/no",
+                    r#"{"state":"drain"}"#,
+                    StatusCode::NOT_FOUND,
+                ),
+                (
+                    "/pools/mx/backends/mx0",
+                    r#"{"state":"up"}"#,
+                    StatusCode::BAD_REQUEST,
+                ),
+                ("/pools/mx/backends/mx0", "{}", StatusCode::BAD_REQUEST),
+                ("/pools/mx/backends/mx0", "", StatusCode::BAD_REQUEST),
+                (
+                    "/pools/mx/backends/mx0",
+                    r#"{"weight":1001}"#,
+                    StatusCode::BAD_REQUEST,
+                ),
+                (
+                    "/pools/mx/backends/mx0",
+                    &long,
+                    StatusCode::PAYLOAD_TOO_LARGE,
+                ),
+            ] {
+                let answer = ask(&client, Method::PUT, path, body).await;
+                assert_eq!(answer.status, expected, "{path} {}", text(&answer));
+                let refusal: Refusal = serde_json::from_slice(&answer.body).unwrap();
+                assert!(!refusal.error.is_empty() && !refusal.remedy.is_empty());
+            }
+            let answer = ask(&client, Method::POST, "/pools/no/failback", "").await;
+            assert_eq!(answer.status, StatusCode::NOT_FOUND);
+            let answer = ask(&client, Method::POST, "/pools/mx/failback", "").await;
+            assert_eq!(answer.status, StatusCode::OK);
+            // There is no control thread behind this handle.
+            let answer = ask(&client, Method::POST, "/reload", "").await;
+            assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+            assert_eq!(
+                status(&client).await.pools[0].tiers[0].backends[0].state,
+                "unknown"
+            );
+        },
+    );
+}
+
+#[test]
+fn a_unix_socket_lets_its_users_change_things() {
+    let folder = tempfile::tempdir().unwrap();
+    let bind = AdminBind::Unix {
+        path: folder.path().join("admin"),
+        mode: 0o600,
+    };
+    beside(&process(1), &bind, None, async |address| {
+        let client = client(&address, None);
+        let changed = ask(
+            &client,
+            Method::PUT,
+            "/pools/mx/backends/mx0",
+            r#"{"state":"maint"}"#,
+        )
+        .await;
+        assert_eq!(changed.status, StatusCode::OK, "{}", text(&changed));
+        let shown = status(&client).await.pools[0].tiers[0].backends[0].clone();
+        assert_eq!(shown.state, "maint");
+        assert!(shown.cause.who.unwrap().starts_with("uid "));
+    });
+    assert!(
+        !folder.path().join("admin").exists(),
+        "the socket goes with its process"
+    );
+}
+
+#[test]
+fn not_ready_says_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let shared = process(1);
+    let draining = Arc::clone(&shared);
+    beside(
+        &shared,
+        &loopback(),
+        Some(token_in(folder.path())),
+        async move |address| {
+            let client = client(&address, Some(TOKEN));
+            let drain = r#"{"state":"drain"}"#;
+            ask(&client, Method::PUT, "/pools/mx/backends/mx0", drain).await;
+            let answer = ask(&client, Method::GET, "/readyz", "").await;
+            assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+            assert!(
+                text(&answer).contains("pool \"mx\" cannot take mail"),
+                "{}",
+                text(&answer)
+            );
+
+            let ready = r#"{"state":"ready"}"#;
+            ask(&client, Method::PUT, "/pools/mx/backends/mx0", ready).await;
+            assert_eq!(
+                ask(&client, Method::GET, "/readyz", "").await.status,
+                StatusCode::OK
+            );
+            draining.start_draining();
+            let answer = ask(&client, Method::GET, "/readyz", "").await;
+            assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+            assert!(text(&answer).contains("draining"));
+            assert_eq!(status(&client).await.phase, "draining");
+        },
+    );
+}
+
+#[test]
+fn a_foreign_page_can_change_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    beside(
+        &process(1),
+        &loopback(),
+        Some(token_in(folder.path())),
+        async |address| {
+            let put = |headers: &str| {
+                format!(
+                    "PUT /pools/mx/backends/mx0 HTTP/1.1\r\nauthorization: Bearer {TOKEN}\r\n\
+                 {headers}content-length: 17\r\n\r\n{{\"state\":\"drain\"}}"
+                )
+            };
+            for headers in [
+                "host: evil.example:8025\r\n",
+                "host: localhost\r\norigin: http://evil.example\r\n",
+                "host: localhost\r\norigin: null\r\n",
+            ] {
+                let answer = raw(&address, &put(headers)).await;
+                assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+            }
+            let answer = raw(&address, &put("host: localhost\r\n")).await;
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        },
+    );
+}
+
+#[test]
+fn a_page_cannot_be_scripted_framed_or_sniffed() {
+    beside(&process(1), &loopback(), None, async |address| {
+        let page = raw(&address, "GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
+        let page = page.to_ascii_lowercase();
+        assert!(
+            page.contains("\r\ncontent-security-policy: default-src 'none';"),
+            "{page}"
+        );
+        assert!(page.contains("\r\nx-content-type-options: nosniff\r\n"));
+        assert!(page.contains("frame-ancestors 'none'"));
+        assert!(!page.contains("<script"));
+    });
+}
+
+#[test]
+fn long_headers_and_crowds_of_idle_clients_harm_nobody() {
+    beside(&process(1), &loopback(), None, async |address| {
+        let long = format!("GET /{} HTTP/1.1\r\nhost: a\r\n\r\n", "x".repeat(40_000));
+        let answer = raw(&address, &long).await;
+        assert!(!answer.starts_with("HTTP/1.1 200"), "{answer}");
+
+        let Address::Tcp(at) = &address else {
+            panic!("TCP")
+        };
+        let mut idle = Vec::new();
+        for _ in 0..100 {
+            idle.push(TcpStream::connect(at.as_str()).await.unwrap());
+        }
+        // 64 of them hold every place: this one waits until they go.
+        let client = client(&address, None);
+        let asked = client.ask(Method::GET, "/healthz", None);
+        let left = async { drop(idle) };
+        let (answer, ()) = tokio::join!(asked, left);
+        assert_eq!(answer.unwrap().status, StatusCode::OK);
+    });
+}
+
+#[test]
+fn thousands_of_backends_are_one_valid_page() {
+    beside(&process(5000), &loopback(), None, async |address| {
+        let client = client(&address, None);
+        let page = text(&ask(&client, Method::GET, "/metrics", "").await);
+        let series = prometheus::check(&page).unwrap();
+        let up = series
+            .keys()
+            .filter(|key| key.starts_with("posthouse_backend_weight{"));
+        assert_eq!(up.count(), 5000);
+        assert_eq!(status(&client).await.pools[0].tiers[0].backends.len(), 5000);
+    });
+}
+
+#[test]
+fn an_endpoint_that_is_not_there_is_said_with_the_remedy() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let gone = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        Address::Tcp(listener.local_addr().unwrap().to_string())
+    };
+    for address in [gone, Address::Unix(folder.path().join("nothing"))] {
+        let asked = client(&address, None);
+        let error = runtime
+            .block_on(asked.ask(Method::GET, "/status", None))
+            .unwrap_err();
+        assert!(matches!(error, ClientError::Refused(_)), "{error}");
+        assert!(error.to_string().contains("--admin"), "{error}");
+    }
+}
+
+/// Sends these octets and returns everything that comes back.
+async fn raw(address: &Address, octets: &str) -> String {
+    let Address::Tcp(address) = address else {
+        panic!("TCP")
+    };
+    let mut stream = TcpStream::connect(address.as_str()).await.unwrap();
+    // The other side may refuse before it has read everything.
+    let _ = stream.write_all(octets.as_bytes()).await;
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    String::from_utf8_lossy(&answer).into_owned()
+}
