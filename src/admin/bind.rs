@@ -40,7 +40,7 @@ pub enum BindError {
     )]
     NotASocket(String),
     /// Anything else.
-    #[error("the status endpoint cannot listen on {at}: {source}; {remedy}")]
+    #[error("the status endpoint cannot listen on {at}; {remedy}")]
     Other {
         /// Where.
         at: String,

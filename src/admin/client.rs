@@ -99,7 +99,7 @@ pub enum ClientError {
     #[error("no permission for {0}: ask as a user whom the socket's mode lets in")]
     Permission(Address),
     /// Any other failure of the connection.
-    #[error("cannot reach the status endpoint on {at}: {source}")]
+    #[error("cannot reach the status endpoint on {at}")]
     Io {
         /// Where.
         at: Address,

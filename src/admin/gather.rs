@@ -3,6 +3,7 @@
 //! Reads counters and takes each backend's short lock once. Runs off the control thread's loop:
 //! with ten thousand backends it takes milliseconds. Nothing here waits.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -56,6 +57,7 @@ pub(super) fn status(handle: &Handle) -> views::Status {
     let snapshot = shared.current.load_full();
     let clock = Clock::now();
     let readiness = readiness(shared);
+    let listening = handle.listening();
     let suppressed = shared
         .workers
         .iter()
@@ -79,7 +81,7 @@ pub(super) fn status(handle: &Handle) -> views::Status {
         limits: limits(shared),
         listeners: snapshot
             .listeners()
-            .map(|view| listener(&view.settings, &view.state))
+            .map(|view| listener(&view.settings, &view.state, &listening))
             .collect(),
         pools: snapshot.pools().map(|view| pool(view, clock)).collect(),
         leaving: leaving(shared, &snapshot),
@@ -148,15 +150,29 @@ fn limits(shared: &Shared) -> views::Limits {
     }
 }
 
-fn listener(settings: &model::Listener, state: &ListenerState) -> views::Listener {
+/// A listener; its addresses are those it listens on now, with the port that the kernel chose.
+fn listener(
+    settings: &model::Listener,
+    state: &ListenerState,
+    listening: &[(Arc<str>, SocketAddr)],
+) -> views::Listener {
     let counters = &state.counters;
+    let bound: Vec<_> = listening
+        .iter()
+        .filter(|(name, _)| *name == state.name)
+        .map(|(_, address)| address.to_string())
+        .collect();
     let outcomes = SessionOutcome::ALL.into_iter().filter_map(|outcome| {
         let count = counters.sum(|of| of.outcomes[outcome.index()].value());
         (count > 0).then(|| (outcome.name().to_owned(), count))
     });
     views::Listener {
         name: state.name.to_string(),
-        bind: settings.bind.iter().map(ToString::to_string).collect(),
+        bind: if bound.is_empty() {
+            settings.bind.iter().map(ToString::to_string).collect()
+        } else {
+            bound
+        },
         mode: match settings.mode {
             model::Mode::Passthrough => "passthrough",
         }

@@ -49,7 +49,11 @@ impl Endpoint {
     /// Every path.
     pub(super) async fn answer(&self, asker: &Asker, asked: Request<Incoming>) -> Reply {
         let path = asked.uri().path().to_owned();
-        let mut parts = path.trim_start_matches('/').split('/').map(decoded);
+        let mut parts = path
+            .strip_prefix('/')
+            .unwrap_or(&path)
+            .split('/')
+            .map(decoded);
         let parts: [Option<String>; 5] = std::array::from_fn(|_| parts.next());
         let parts = parts.each_ref().map(|part| part.as_deref());
         match parts {

@@ -20,7 +20,7 @@ pub struct Token {
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
     /// The file cannot be read.
-    #[error("cannot read the token file {path:?}: {source}")]
+    #[error("cannot read the token file {path:?}")]
     Unreadable {
         /// The file.
         path: PathBuf,

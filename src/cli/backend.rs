@@ -178,6 +178,12 @@ mod tests {
     }
 
     #[test]
+    fn options_may_come_last() {
+        action(&["mx/a", "drain", "--admin", "127.0.0.1:1"]).expect("as typed by hand");
+        action(&["--token-file", "t", "mx/a", "weight", "7"]).expect("as typed in a script");
+    }
+
+    #[test]
     fn a_backend_is_pool_and_name() {
         assert_eq!(named("mx/a").expect("valid"), ("mx", "a"));
         for wrong in ["mx", "/a", "mx/", "/"] {

@@ -14,10 +14,10 @@ const TOKEN_VARIABLE: &str = "POSTHOUSE_TOKEN";
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct AdminArgs {
     /// Status endpoint of the running process: HOST:PORT, http://HOST:PORT or unix:/PATH
-    #[arg(long, value_name = "ADDRESS", default_value = DEFAULT_ADDRESS)]
+    #[arg(long, global = true, value_name = "ADDRESS", default_value = DEFAULT_ADDRESS)]
     pub(super) admin: Address,
     /// File whose first line is the token for changes (or the variable POSTHOUSE_TOKEN)
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE")]
     pub(super) token_file: Option<PathBuf>,
 }
 

@@ -186,7 +186,7 @@ fn render(status: &Status, paint: Paint) -> String {
     if let Some(reload) = status.last_reload.as_ref().filter(|reload| !reload.ok) {
         let _ = writeln!(
             out,
-            "  the last reload was refused for {} mistakes: posthouse check shows them",
+            "  the last reload was refused ({} wrong): posthouse check shows every mistake",
             reload.mistakes.len()
         );
     }

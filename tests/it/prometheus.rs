@@ -4,13 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a valid page says: each series with its value.
-pub type Series = BTreeMap<String, f64>;
+pub(crate) type Series = BTreeMap<String, f64>;
 
 /// Reads a page.
 ///
 /// # Errors
 /// The rule that it breaks, with the line.
-pub fn check(page: &str) -> Result<Series, String> {
+pub(crate) fn check(page: &str) -> Result<Series, String> {
     if !page.ends_with('\n') {
         return Err("the page does not end with a line feed".to_owned());
     }

@@ -9,10 +9,6 @@ use crate::metrics::sample::*;
 use crate::types::Histogram;
 
 #[path = "../../../tests/it/prometheus.rs"]
-#[allow(
-    unreachable_pub,
-    reason = "the file is also a module of the integration tests"
-)]
 mod prometheus;
 
 fn totals(durations: &[u64]) -> HistogramTotals {
