@@ -25,7 +25,8 @@ pub enum Queued {
     Slot(Slot),
     /// Wait for [`Waiter::poll_slot`].
     Waiting(Waiter),
-    /// The queue is full or off.
+    /// The queue is full or off, or no place can come for this session: it tried all that are
+    /// usable, or none is.
     Full,
 }
 
@@ -50,6 +51,24 @@ enum Given {
     /// A reload, or no place will ever come: resolve the pool anew.
     Stale,
     Taken,
+}
+
+/// What [`Given`] says, without it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Nothing,
+    Slot,
+    Stale,
+}
+
+impl Given {
+    fn outcome(&self) -> Outcome {
+        match self {
+            Self::Nothing(_) => Outcome::Nothing,
+            Self::Slot(_) => Outcome::Slot,
+            Self::Stale | Self::Taken => Outcome::Stale,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -166,14 +185,16 @@ impl PoolShared {
     ) -> Queued {
         let cell = Cell::new();
         let ticket;
+        let renewed;
         {
             let mut queue = lock(&self.queue);
+            renewed = queue.serial > roll.serial;
             if queue.entries.len() >= roll.settings.queue_max as usize {
                 return Queued::Full;
             }
             ticket = queue.next_ticket;
             queue.next_ticket += 1;
-            if queue.serial > roll.serial {
+            if renewed {
                 *lock(&cell.0) = Given::Stale;
             } else {
                 if queue.roll.strong_count() == 0 {
@@ -196,9 +217,17 @@ impl PoolShared {
             _roll: Arc::clone(roll),
         };
         self.dispatch();
-        let handed = matches!(&*lock(&waiter.cell.0), Given::Slot(_));
-        if handed && let Some(Ok(slot)) = waiter.cell.take() {
-            return Queued::Slot(slot);
+        let outcome = lock(&waiter.cell.0).outcome();
+        match outcome {
+            Outcome::Slot => {
+                if let Some(Ok(slot)) = waiter.cell.take() {
+                    return Queued::Slot(slot);
+                }
+            }
+            // A place can never come for this session: told to resolve anew it would come back here
+            // for ever while others wait.
+            Outcome::Stale if !renewed => return Queued::Full,
+            Outcome::Stale | Outcome::Nothing => {}
         }
         Queued::Waiting(waiter)
     }
@@ -524,6 +553,19 @@ mod tests {
         let mut seat = wait(&mut fleet, &Tried::default());
         fleet.admin(0, AdminState::Drain);
         assert!(matches!(seat.poll(), Poll::Ready(Err(()))));
+    }
+
+    #[test]
+    fn who_has_tried_everything_does_not_wait_behind_others() {
+        let mut fleet = Fleet::new(PoolSettings::default(), &[Spec::max(1)]);
+        let _held = fleet.pick().expect("a place");
+        let _seat = wait(&mut fleet, &Tried::default());
+        let tried = fleet.tried(&[0]);
+        let queued = fleet
+            .pool
+            .enqueue(ClientKey(1), &tried, fleet.now, &mut fleet.rng);
+        assert!(matches!(queued, Queued::Full), "{queued:?}");
+        assert_eq!(fleet.pool.waiting(), 1);
     }
 
     #[test]

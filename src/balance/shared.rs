@@ -576,7 +576,7 @@ mod tests {
     fn disturb(fleet: &Fleet, specs: &[Spec], settings: PoolSettings, pools: &Mutex<Arc<Roll>>) {
         let mut rng = Rng::seeded(99);
         let mut now = fleet.now;
-        for round in 0..400 {
+        for round in 0..120 {
             now += Duration::from_millis(100);
             let state = &fleet.states[rng.below(specs.len() as u32) as usize];
             match rng.below(8) {
@@ -592,7 +592,7 @@ mod tests {
                 }
             }
             drop(fleet.shared.tick(lock(pools).serial, Occasion::Change, now));
-            if round % 40 == 0 {
+            if round % 20 == 0 {
                 let members = fleet
                     .pool
                     .members()
