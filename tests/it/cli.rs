@@ -433,3 +433,50 @@ fn a_sink_ends_by_itself_and_reports_what_it_took_in_json() {
     assert_eq!(report["messages"][0]["from"], "sender@client.test");
     assert_eq!(report["listen"][0], address);
 }
+
+#[test]
+fn run_balances_until_sigterm_and_exits_0() {
+    use std::io::{BufRead, BufReader};
+    let good = sink(Script::good());
+    let dead = sink(Script::greeting("421 4.3.2 busy"));
+    let (_folder, path) = config(
+        "balance = \"first\"",
+        &[backend("a-dead", &dead), backend("b-good", &good)],
+    );
+    let text = std::fs::read_to_string(&path).unwrap();
+    let address = text.split('"').nth(1).unwrap().to_owned();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_posthouse"))
+        .args(["run", "-c", &path])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut log = BufReader::new(child.stdout.take().unwrap()).lines();
+    // Whatever it says first, it says when every address listens.
+    let first = log.next().unwrap().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let sent = runtime.block_on(async {
+        let letter = posthouse::lab::Letter::numbered(1);
+        letter.send(address.parse().unwrap()).await
+    });
+    assert!(sent.is_ok(), "{sent:?} after {first}");
+    assert_eq!(good.counts().messages, 1);
+    let id = child.id().to_string();
+    assert!(
+        Command::new("kill")
+            .args(["-TERM", &id])
+            .status()
+            .unwrap()
+            .success()
+    );
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let rest: Vec<String> = log.map(Result::unwrap).collect();
+    assert!(
+        rest.iter()
+            .any(|line| line.contains("completed") && line.contains("b-good")),
+        "{first}\n{}",
+        rest.join("\n")
+    );
+}

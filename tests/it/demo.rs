@@ -7,7 +7,7 @@ fn six_seconds_lose_no_session_while_a_backend_dies_and_comes_back() {
     let output = posthouse(&["demo", "--seconds", "6"]);
     let text = stdout(&output);
     assert_eq!(output.status.code(), Some(0), "{text}{}", stderr(&output));
-    assert!(text.contains("\n       0 failed sessions\n"), "{text}");
+    assert!(text.contains("       0 failed sessions\n"), "{text}");
     for name in ["alpha", "beta", "gamma"] {
         let row = text
             .lines()

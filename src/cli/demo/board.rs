@@ -270,7 +270,7 @@ fn because(cause: &Cause) -> String {
     let found_by = match cause.origin {
         "probe" => "found by a probe",
         "session" => "found by live sessions",
-        "timer" => "its time is over",
+        "timer" => "the ejection is over",
         other => other,
     };
     if words.is_empty() {

@@ -6,6 +6,8 @@ use crate::cli::term::{Paint, bar, cut, pad, sparkline};
 
 /// The picture is never wider.
 const WIDTH_MAX: usize = 104;
+/// Events that are shown, where there is room.
+const EVENTS_SHOWN: usize = 12;
 /// Lines that are not events.
 const FIXED: usize = 19;
 
@@ -18,7 +20,8 @@ pub(super) fn lines(board: &Board, (columns, rows): (usize, usize), paint: Paint
     lines.push(String::new());
     lines.extend(totals(board, paint));
     lines.push(String::new());
-    let room = rows.saturating_sub(FIXED + board.places.notes.len()).max(1);
+    let room = rows.saturating_sub(FIXED + board.places.notes.len());
+    let room = room.clamp(1, EVENTS_SHOWN);
     lines.extend(events(board, room, paint));
     lines.push(String::new());
     lines.extend(try_it(board, paint));
@@ -43,7 +46,7 @@ fn head(board: &Board, width: usize, paint: Paint) -> Vec<String> {
     )];
     lines.push(paint.faint(&format!(" {}", "─".repeat(width.saturating_sub(1)))));
     lines.push(format!(
-        " {} clients {} {} {} 3 backends    {} http://{}/status",
+        " {} clients {} {} {} 3 backends   {} http://{}/",
         board.clients,
         paint.faint("──▶"),
         paint.accent(&board.places.listen.to_string()),
@@ -59,7 +62,7 @@ fn head(board: &Board, width: usize, paint: Paint) -> Vec<String> {
 
 fn table(board: &Board, width: usize, paint: Paint) -> Vec<String> {
     // Columns that do not give way: margin, name, state, messages, share, sessions, greeting, gaps.
-    let rest = width.saturating_sub(63);
+    let rest = width.saturating_sub(64);
     let bar_width = (rest / 2).clamp(4, 24);
     let spark_width = (rest - bar_width.min(rest)).clamp(4, HISTORY);
     let mut lines = vec![paint.faint(&format!(
@@ -117,13 +120,13 @@ fn totals(board: &Board, paint: Paint) -> Vec<String> {
         paint.bad(&format!("{} FAILED SESSIONS", traffic.lost))
     };
     let mut lines = vec![format!(
-        "   {failed}   {} messages taken, {} per second   slowest greeting {:.0} ms",
+        "   {failed}   {} messages   {} per second   slowest greeting {:.0} ms",
         paint.strong(&traffic.taken.to_string()),
         board.per_second(),
         traffic.slowest_greeting.as_secs_f64() * 1e3,
     )];
     let mut more = format!(
-        "   {} times another backend took over before the client saw anything",
+        "   {} failovers that no client saw",
         paint.strong(&board.failovers.to_string())
     );
     if traffic.cut > 0 {

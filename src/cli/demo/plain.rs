@@ -24,7 +24,7 @@ impl Lines {
             self.begun = true;
             writeln!(
                 out,
-                "demo: {} clients -> {} -> 3 backends; status http://{}/status",
+                "demo: {} clients -> {} -> 3 backends; status http://{}/",
                 board.clients, board.places.listen, board.places.admin
             )?;
             for note in &board.places.notes {

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::NAMES;
 use super::board::Board;
-use crate::cli::term::{Paint, bar, pad};
+use crate::cli::term::{Paint, bar, pad, width};
 
 /// Who got what, and whether anything was lost.
 pub(super) fn text(board: &Board, paint: Paint) -> String {
@@ -32,16 +32,28 @@ pub(super) fn text(board: &Board, paint: Paint) -> String {
         0 => paint.good("0"),
         lost => paint.bad(&lost.to_string()),
     };
-    let _ = write!(
-        text,
-        "\n  {failed:>6} failed sessions\n  {:>6} times another backend took over before the client \
-         saw anything\n  {:>6} sessions cut in the middle by a kill; {} messages sent again\n  \
-         {:>3.0} ms slowest greeting\n",
-        board.failovers,
-        traffic.cut,
-        traffic.sent_again,
-        traffic.slowest_greeting.as_secs_f64() * 1e3,
-    );
+    let slowest = traffic.slowest_greeting.as_secs_f64() * 1e3;
+    let facts = [
+        (failed, "failed sessions"),
+        (
+            board.failovers.to_string(),
+            "failovers: another backend took over before the client saw anything",
+        ),
+        (
+            traffic.cut.to_string(),
+            "cut in the middle of a session by the kill",
+        ),
+        (
+            traffic.sent_again.to_string(),
+            "sent again because of it, as every mail server does",
+        ),
+        (format!("{slowest:.0} ms"), "the slowest greeting"),
+    ];
+    text.push('\n');
+    for (amount, words) in facts {
+        let margin = " ".repeat(8_usize.saturating_sub(width(&amount)));
+        let _ = writeln!(text, "{margin}{amount} {words}");
+    }
     let verdict = if board.is_clean() {
         paint.good("No session was lost, and every acknowledged message is in a backend.")
     } else if let Some(loss) = &traffic.last_loss {
