@@ -45,12 +45,15 @@ CARGO_ENCODED_RUSTFLAGS=$(IFS=$'\x1f'; echo "${flags[*]}")
 cargo +nightly build --locked --quiet --release --target "$host"
 
 run() {
-	local target=$1 artifacts=$PWD/artifacts/$1/ found=$PWD/target/corpus/$1
+	local target=$1 artifacts=$PWD/artifacts/$1/ found=$PWD/target/corpus/$1 seeds=("corpus/$1")
 	mkdir -p "$artifacts" "$found"
 	# The length reaches over the largest limit that matters to the reader.
-	local length=6000
-	[ "$target" = config ] && length=3000
-	if "$CARGO_TARGET_DIR/$host/release/$target" "$found" "corpus/$target" \
+	local length=4500
+	if [ "$target" = config ]; then
+		length=3000
+		seeds+=(../config ../tests/it/config_bad)
+	fi
+	if "$CARGO_TARGET_DIR/$host/release/$target" "$found" "${seeds[@]}" \
 		-max_total_time="$seconds" -max_len=$length -timeout=10 -rss_limit_mb=1024 \
 		-artifact_prefix="$artifacts" -print_final_stats=1 >"target/$target.log" 2>&1; then
 		echo "fuzz: $target: $(sed -n 's/^stat::number_of_executed_units: *//p' "target/$target.log") inputs, no crash"
