@@ -16,7 +16,7 @@ const RESERVE_PER_WORKER: u64 = 8;
 /// Pooled pipes for splice(2), two descriptors each: of one worker, and of all together.
 const RESERVE_PIPES: (u64, u64) = (64, 200);
 /// Connections of the status endpoint.
-const RESERVE_ADMIN: u64 = 32;
+const RESERVE_ADMIN: u64 = 80;
 /// Fewer sessions than this are no service.
 const SESSIONS_MIN: u64 = 16;
 /// More sessions than this are not promised, whatever the descriptor limit.

@@ -13,9 +13,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{LookupIpStrategy, ResolverConfig};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::{ResolverBuilder, TokioResolver};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout};
@@ -273,12 +273,16 @@ fn sources() -> Sources {
 }
 
 fn system_resolver() -> TokioResolver {
-    let mut builder = TokioResolver::builder_tokio().unwrap_or_else(|error| {
+    let builder = TokioResolver::builder_tokio().unwrap_or_else(|error| {
         // Names of /etc/hosts work without a name server.
         tracing::warn!(%error, "discovery.no_resolver");
         let none = ResolverConfig::from_parts(None, Vec::new(), Vec::new());
         TokioResolver::builder_with_config(none, TokioRuntimeProvider::default())
     });
+    build(builder)
+}
+
+fn build(mut builder: ResolverBuilder<TokioRuntimeProvider>) -> TokioResolver {
     let options = builder.options_mut();
     options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
     // Every look-up is made because the last answer's time is over.
@@ -361,5 +365,79 @@ mod tests {
         );
         names.retain(&Config::for_host("mx.example"));
         assert_eq!(names.resolved(), Resolved::default());
+    }
+
+    /// Answers A with one address after the other, always for one second, and AAAA with nothing.
+    fn name_server(answers: &'static [[u8; 4]]) -> std::net::SocketAddr {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
+        std::thread::spawn(move || {
+            let mut answers = answers
+                .iter()
+                .chain(std::iter::repeat(answers.last().unwrap()));
+            let mut query = [0; 512];
+            while let Ok((_, peer)) = socket.recv_from(&mut query) {
+                // The question is labels up to an empty one, a type and a class (RFC 1035 §4.1.2).
+                let labels = query[12..].iter().position(|octet| *octet == 0).unwrap();
+                let question = &query[12..12 + labels + 5];
+                let is_a = question[labels + 1..labels + 3] == [0, 1];
+                let mut reply = query[..2].to_vec();
+                reply.extend([0x81, 0x80, 0, 1, 0, u8::from(is_a), 0, 0, 0, 0]);
+                reply.extend(question);
+                if is_a {
+                    reply.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4]);
+                    reply.extend(answers.next().unwrap());
+                }
+                let _ = socket.send_to(&reply, peer);
+            }
+        });
+        address
+    }
+
+    fn resolver_at(server: std::net::SocketAddr) -> TokioResolver {
+        use hickory_resolver::config::{ConnectionConfig, NameServerConfig};
+        let mut connection = ConnectionConfig::udp();
+        connection.port = server.port();
+        let server = NameServerConfig::new(server.ip(), true, vec![connection]);
+        let config = ResolverConfig::from_parts(None, Vec::new(), vec![server]);
+        build(TokioResolver::builder_with_config(
+            config,
+            TokioRuntimeProvider::default(),
+        ))
+    }
+
+    #[test]
+    fn addresses_that_change_when_their_ttl_has_passed_ask_for_a_reload() {
+        let server = name_server(&[[192, 0, 2, 1], [192, 0, 2, 1], [192, 0, 2, 7]]);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build_local(tokio::runtime::LocalOptions::default())
+            .unwrap();
+        let mut config = Config::for_host("mx.example");
+        let mut pool = Pool::for_host("mx.example");
+        let host = Arc::<str>::from("moves.example.");
+        let address = BackendAddress::Name {
+            host: Arc::clone(&host),
+            port: 25,
+        };
+        pool.backends.insert(Arc::from("a"), Backend::at(address));
+        config.pools.insert(Arc::from("mx"), pool);
+        let names = Rc::new(Names::default());
+        let request = runtime.block_on(async {
+            *names.resolver.borrow_mut() = Some((sources(), resolver_at(server)));
+            names.learn(&config).await;
+            let first: IpAddr = [192, 0, 2, 1].into();
+            assert_eq!(names.resolved().0[&host], [first]);
+            let (sender, mut receiver) = mpsc::channel(1);
+            tokio::task::spawn_local(Rc::clone(&names).run(sender));
+            receiver.recv().await.unwrap()
+        });
+        assert_eq!(request.trigger, "discovery");
+        let ReloadFrom::Names(changes) = request.from else {
+            panic!("the file is not read for this");
+        };
+        assert!(changes[0].contains("192.0.2.7"), "{changes:?}");
+        let second: IpAddr = [192, 0, 2, 7].into();
+        assert_eq!(names.resolved().0[&host], [second]);
     }
 }

@@ -14,7 +14,7 @@ use std::time::Instant;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::{JoinError, spawn_blocking};
 
-use super::bindings::{Bindings, Listening};
+use super::bindings::{Bindings, Listening, Prepared};
 use super::descriptors;
 use super::discovery::Names;
 use super::handle::{Handle, ReloadFrom, ReloadReport, ReloadRequest, shown};
@@ -22,6 +22,7 @@ use super::prober::PROBES_MAX;
 use super::service;
 use super::ticker::Leftovers;
 use crate::config::{self, Color, Config, ConfigErrors, Loaded};
+use crate::net::listen::BindError;
 use crate::snapshot::{RunPhase, Shared, Snapshot, build};
 use crate::types::Generation;
 use crate::worker::Worker;
@@ -121,7 +122,9 @@ impl Reloader {
         let built = spawn_blocking(move || {
             let now = Instant::now();
             let snapshot = build(config, &resolved, &shared.registry, generation, now);
-            let listening = bind(&bindings, &snapshot.config, workers)?;
+            let prepared = prepare(&bindings, &snapshot.config, workers)?;
+            let listening = prepared.listen(&bindings);
+            let listening = listening.map_err(|error| vec![error.to_string()])?;
             Ok((Arc::new(snapshot), listening))
         });
         let (snapshot, listening) = built
@@ -202,19 +205,14 @@ impl Refusal {
     }
 }
 
-/// Binds and listens on what `config` adds; all of it or nothing.
-pub(super) fn bind(
+/// Binds what `config` adds; all of it or nothing.
+pub(super) fn prepare(
     bindings: &Bindings,
     config: &Config,
     workers: usize,
-) -> Result<Listening, Vec<String>> {
-    let prepared = bindings.prepare(config, workers).map_err(|errors| {
-        let texts = errors.iter().map(ToString::to_string);
-        texts.collect::<Vec<_>>()
-    })?;
-    prepared
-        .listen(bindings)
-        .map_err(|error| vec![error.to_string()])
+) -> Result<Prepared, Vec<String>> {
+    let texts = |errors: Vec<BindError>| errors.iter().map(ToString::to_string).collect();
+    bindings.prepare(config, workers).map_err(texts)
 }
 
 async fn load(path: Option<PathBuf>) -> Result<Loaded, Refusal> {

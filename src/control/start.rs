@@ -15,7 +15,7 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
 
-use super::bindings::{Bindings, Listening};
+use super::bindings::{Bindings, Prepared};
 use super::descriptors::{self, DescriptorError};
 use super::discovery::Names;
 use super::handle::{Handle, LocalTask, Request};
@@ -196,13 +196,16 @@ async fn begin(
     )
     .await?;
     let (handle, requests) = Handle::new(Arc::clone(&shared));
-    let listening = first_bind(&shared, count).await?;
+    let prepared = first_bind(&shared, count).await?;
     let on_control = match options.on_control {
         Some(hook) => Some(hook(handle.clone()).map_err(StartError::OnControl)?),
         None => None,
     };
-    let workers = Rc::new(start_workers(&shared, count)?);
     let mut bindings = Bindings::default();
+    let listening = prepared
+        .listen(&bindings)
+        .map_err(|error| StartError::Bind(vec![error.to_string()]))?;
+    let workers = Rc::new(start_workers(&shared, count)?);
     bindings.apply(listening, &shared.current.load(), &workers);
     handle.board().listening = bindings.listening();
     let reloader = Reloader {
@@ -253,9 +256,9 @@ async fn first_shared(
     spawn_blocking(build).await.map_err(fault)
 }
 
-async fn first_bind(shared: &Arc<Shared>, workers: usize) -> Result<Listening, StartError> {
+async fn first_bind(shared: &Arc<Shared>, workers: usize) -> Result<Prepared, StartError> {
     let config = Arc::clone(&shared.current.load().config);
-    spawn_blocking(move || reload::bind(&Bindings::default(), &config, workers))
+    spawn_blocking(move || reload::prepare(&Bindings::default(), &config, workers))
         .await
         .map_err(fault)?
         .map_err(StartError::Bind)

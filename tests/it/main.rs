@@ -18,5 +18,6 @@ mod passthrough;
 mod probes;
 mod prometheus;
 mod reload;
+mod service;
 mod sink;
 mod whole;

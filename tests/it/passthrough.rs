@@ -100,7 +100,7 @@ async fn a_silent_backend_is_hedged_long_before_its_timeout() {
     let bad = sink("bad.test", Script::silent());
     let backend = good("good.test");
     let mut config = config(&[bad.address(), backend.address()]);
-    pool(&mut config).greeting_timeout = Duration::from_secs(60);
+    pool(&mut config).greeting_timeout = Duration::from_mins(1);
     pool(&mut config).hedge.greeting_after = Some(Duration::from_millis(50));
     let balancer = Balancer::start(config);
     quit(greeted_by(&balancer, "good.test").await).await;

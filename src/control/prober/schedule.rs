@@ -114,8 +114,7 @@ impl Schedule {
             let entry = self.entries.get_mut(&id).expect("the queue names entries");
             entry.due = None;
             if let Some(later) = entry.later(now) {
-                let jittered = now + self.jitter(later);
-                self.plan(id, jittered);
+                self.plan(id, now + later);
                 continue;
             }
             return Some(entry.begin(id));
@@ -138,15 +137,12 @@ impl Schedule {
         for (id, entry) in &self.entries {
             let Some(due) = entry.due else { continue };
             let interest = &entry.interest;
-            let latest = if entry.dormant && !interest.is_dormant() {
-                now
-            } else if interest.is_changing() {
-                now + interest.fast_interval
-            } else {
-                continue;
-            };
-            if due > latest {
-                earlier.push((*id, due, latest));
+            let soon = now + interest.fast_interval;
+            // Cheap first: with 10,000 backends that are well this is all that is done.
+            if entry.dormant && !interest.is_dormant() {
+                earlier.push((*id, due, now));
+            } else if due > soon && interest.is_changing() {
+                earlier.push((*id, due, soon));
             }
         }
         for (id, due, latest) in earlier {
@@ -209,7 +205,7 @@ impl Interest {
     fn is_changing(&self) -> bool {
         self.members
             .iter()
-            .any(|state| !is_maint(state) && state.is_changing())
+            .any(|state| state.is_changing() && !is_maint(state))
     }
 
     fn is_dormant(&self) -> bool {
@@ -239,4 +235,198 @@ impl Interest {
 
 fn is_maint(state: &Arc<BackendState>) -> bool {
     state.view(Instant::now()).admin == AdminState::Maint
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::balance::{Observation, ProbeReport, Stage};
+    use crate::config::model::Depth;
+    use crate::control::probe::{Header, Opening, Trust};
+
+    const INTERVAL: Duration = Duration::from_secs(5);
+    const FAST: Duration = Duration::from_secs(1);
+
+    fn state(admin: AdminState, now: Instant) -> Arc<BackendState> {
+        let address = "192.0.2.1:25".parse().unwrap();
+        BackendState::new(Arc::from("mx"), Arc::from("a"), address, admin, 1, now)
+    }
+
+    fn conversation(port: u16) -> Conversation {
+        Conversation {
+            target: Target {
+                address: ([192, 0, 2, 1], port).into(),
+                host: None,
+                opening: Opening::Smtp,
+                header: Header::None,
+                source: None,
+                interface: None,
+                freebind: false,
+            },
+            plan: Plan {
+                depth: Depth::Ehlo,
+                ehlo_name: Arc::from("lb.test"),
+                recipient: None,
+                connect_timeout: FAST,
+                greeting_timeout: FAST,
+                timeout: FAST,
+                trust: Trust::Any,
+                relay_test: None,
+            },
+            sources: vec![[192, 0, 2, 8].into(), [192, 0, 2, 9].into()],
+        }
+    }
+
+    fn wanted(states: &[Arc<BackendState>]) -> BTreeMap<Conversation, Interest> {
+        let interest = Interest {
+            members: states.to_vec(),
+            interval: INTERVAL,
+            fast_interval: FAST,
+        };
+        BTreeMap::from([(conversation(25), interest)])
+    }
+
+    fn good() -> ProbeReport {
+        ProbeReport {
+            stage: Stage::Ehlo,
+            failure: None,
+            code: Some(250),
+            text: None,
+            duration: Duration::ZERO,
+            greeting: None,
+            full: false,
+            keywords: Arc::default(),
+            certificate_days: None,
+        }
+    }
+
+    /// A schedule of one backend that is up, its first probe just done.
+    fn up(now: Instant) -> (Schedule, Arc<BackendState>) {
+        let state = state(AdminState::Ready, now);
+        let mut schedule = Schedule::new(7);
+        schedule.retarget(wanted(&[Arc::clone(&state)]), now);
+        let first = schedule
+            .take_due(now + FAST)
+            .expect("due within the fast interval");
+        state.probed(good(), now);
+        assert!(!state.is_changing());
+        schedule.done(first.id, now);
+        (schedule, state)
+    }
+
+    fn wait(schedule: &Schedule, now: Instant) -> Duration {
+        let next = schedule.next().expect("something is planned");
+        next.saturating_duration_since(now)
+    }
+
+    #[test]
+    fn the_first_probes_are_spread_over_the_fast_interval() {
+        let now = Instant::now();
+        let mut schedule = Schedule::new(7);
+        let state = state(AdminState::Ready, now);
+        let one = wanted(&[state]).pop_first().unwrap().1;
+        let many = (0..200)
+            .map(|port| (conversation(port), one.clone()))
+            .collect();
+        schedule.retarget(many, now);
+        let due: Vec<_> = schedule.queue.iter().map(|(due, _)| *due - now).collect();
+        assert!(due.iter().all(|after| *after < FAST));
+        let early = due.iter().filter(|after| **after < FAST / 2).count();
+        assert!(
+            (50..150).contains(&early),
+            "{early} of 200 in the first half"
+        );
+    }
+
+    #[test]
+    fn intervals_vary_by_a_fifth() {
+        let now = Instant::now();
+        let (mut schedule, _) = up(now);
+        let waits: Vec<_> = (0..100)
+            .map(|_| {
+                schedule.queue.clear();
+                schedule.done(0, now);
+                wait(&schedule, now)
+            })
+            .collect();
+        let (least, most) = (waits.iter().min().unwrap(), waits.iter().max().unwrap());
+        assert!(*least >= INTERVAL * 8 / 10 && *most <= INTERVAL * 12 / 10);
+        assert!(*most > *least + INTERVAL / 5, "{least:?} to {most:?}");
+    }
+
+    #[test]
+    fn a_changing_backend_is_asked_after_the_fast_interval() {
+        let now = Instant::now();
+        let (mut schedule, state) = up(now);
+        let bad = ProbeReport {
+            failure: Some(crate::balance::FailureKind::Timeout),
+            ..good()
+        };
+        state.probed(bad, now);
+        // Already planned for later: a look brings it forward.
+        assert!(wait(&schedule, now) > FAST);
+        schedule.look(now);
+        assert!(wait(&schedule, now) <= FAST);
+    }
+
+    #[test]
+    fn a_live_session_puts_the_next_probe_off_once() {
+        let now = Instant::now();
+        let (mut schedule, state) = up(now);
+        let due = now + INTERVAL * 2;
+        let live = Observation::Greeted { after: FAST };
+        state.observe(live.clone(), due);
+        assert!(schedule.take_due(due).is_none(), "needless");
+        let put_off = wait(&schedule, due);
+        assert!(put_off <= INTERVAL, "at most one interval");
+        let again = due + put_off;
+        state.observe(live, again);
+        assert!(schedule.take_due(again).is_some(), "not put off twice");
+    }
+
+    #[test]
+    fn maintenance_is_not_probed_and_its_end_is_noticed() {
+        let now = Instant::now();
+        let state = state(AdminState::Maint, now);
+        let mut schedule = Schedule::new(7);
+        schedule.retarget(wanted(&[Arc::clone(&state)]), now);
+        let later = now + FAST;
+        assert!(schedule.take_due(later).is_none());
+        schedule.look(later);
+        assert!(schedule.take_due(later).is_none(), "still in maintenance");
+        state.set_admin(AdminState::Ready, Arc::from("test"), later);
+        schedule.look(later);
+        assert!(schedule.take_due(later).is_some());
+    }
+
+    #[test]
+    fn a_reload_keeps_the_place_in_time_of_what_stays_and_drops_what_goes() {
+        let now = Instant::now();
+        let (mut schedule, state) = up(now);
+        let before = schedule.next();
+        schedule.retarget(wanted(&[state]), now);
+        assert_eq!(schedule.next(), before);
+        schedule.retarget(BTreeMap::new(), now);
+        assert_eq!(schedule.next(), None);
+        assert!(
+            schedule.concerned(0).is_none(),
+            "a late result is for nobody"
+        );
+        schedule.done(0, now);
+        assert_eq!(schedule.next(), None);
+    }
+
+    #[test]
+    fn sources_are_used_in_turn() {
+        let now = Instant::now();
+        let (mut schedule, _) = up(now);
+        let mut seen = Vec::new();
+        for _ in 0..3 {
+            let due = schedule.take_due(now + INTERVAL * 9).expect("long due");
+            seen.push(due.target.source.unwrap().to_string());
+            schedule.done(due.id, now);
+        }
+        // The first probe of `up` had the first.
+        assert_eq!(seen, ["192.0.2.9", "192.0.2.8", "192.0.2.9"]);
+    }
 }
