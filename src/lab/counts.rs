@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
@@ -70,7 +70,8 @@ pub struct MessageRecord {
     pub to: Vec<String>,
     /// Octets of the content, without dot-stuffing.
     pub size: u64,
-    /// [`body_hash`] of the content.
+    /// [`body_hash`] of the content; 16 hexadecimal digits in JSON.
+    #[serde(serialize_with = "as_hex")]
     pub hash: u64,
     /// The first Subject field, if within the first 8 KiB.
     pub subject: Option<String>,
@@ -108,6 +109,12 @@ pub fn body_hash(content: &[u8]) -> u64 {
     let mut hash = BodyHash::default();
     hash.add(content);
     hash.0
+}
+
+/// JSON readers know no whole numbers above 2⁵³.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the shape serde wants")]
+fn as_hex<S: Serializer>(hash: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{hash:016x}"))
 }
 
 /// [`body_hash`] in steps.

@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use posthouse::lab::{At, Script, Sink, SinkHandle, SinkPlan};
+use posthouse::lab::{At, Script, Sink, SinkHandle, SinkPlan, body_hash};
 
 pub(crate) fn posthouse(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_posthouse"))
@@ -431,6 +431,8 @@ fn a_sink_ends_by_itself_and_reports_what_it_took_in_json() {
     assert_eq!(report["counts"]["faults"], 2);
     assert_eq!(report["messages"][1]["subject"], "letter 2");
     assert_eq!(report["messages"][0]["from"], "sender@client.test");
+    let hash = body_hash(&posthouse::lab::Letter::numbered(1).content);
+    assert_eq!(report["messages"][0]["hash"], format!("{hash:016x}"));
     assert_eq!(report["listen"][0], address);
 }
 

@@ -47,3 +47,24 @@ fn the_embedded_configuration_is_printed_and_good() {
     assert_eq!(check.status.code(), Some(0), "{}", stderr(&check));
     assert!(stdout(&check).contains("1 listener, 1 pool, 3 backends"));
 }
+
+#[test]
+fn ctrl_c_ends_the_demo_cleanly_with_a_summary() {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+    let mut child = Command::new(env!("CARGO_BIN_EXE_posthouse"))
+        .args(["demo", "--clients", "2"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let counted = |line: &String| line.starts_with("00:01 ");
+    lines.by_ref().map(Result::unwrap).find(counted).unwrap();
+    let id = child.id().to_string();
+    let killed = Command::new("kill").args(["-INT", &id]).status().unwrap();
+    assert!(killed.success());
+    let rest: Vec<String> = lines.map(Result::unwrap).collect();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let last = rest.last().unwrap();
+    assert!(last.starts_with("No session was lost"), "{last}");
+}

@@ -40,6 +40,8 @@ const CONFIG: &str = include_str!("demo.toml");
 const FRAME: Duration = Duration::from_millis(100);
 /// How long clients may finish at the end.
 const LAST_LETTERS: Duration = Duration::from_secs(10);
+/// How often a start is tried.
+const STARTS_MAX: u32 = 3;
 /// The messages each sink remembers between two frames, to find those sent by hand.
 const REMEMBERED: usize = 4096;
 
@@ -86,21 +88,14 @@ pub(super) fn run(args: &Args, start: Start) -> Exit {
 }
 
 fn play(args: &Args, start: Start) -> anyhow::Result<Exit> {
-    let places = Places::choose(args.port, args.admin_port)?;
     if args.print_config {
+        let places = Places::choose(args.port, args.admin_port)?;
         let backends = NAMES.map(|_| "127.0.0.1:25".parse().expect("an address"));
         term::say(&config_text(&places, backends));
         return Ok(Exit::Done);
     }
     let sinks = start_sinks()?;
-    let config = read_config(&places, &sinks)?;
-    let plan = StartPlan {
-        config,
-        config_path: None,
-        signals: Signals::Ignored,
-        log: LogChoice::None,
-    };
-    let running = start(plan).context("the demo's balancer cannot start")?;
+    let (places, running) = start_balancer(args, &sinks, start)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -114,6 +109,31 @@ fn play(args: &Args, start: Start) -> anyhow::Result<Exit> {
     } else {
         Exit::Mistakes
     })
+}
+
+/// Between the choice of a port and its use another program may take it: then choose again.
+fn start_balancer(
+    args: &Args,
+    sinks: &[SinkHandle],
+    start: Start,
+) -> anyhow::Result<(Places, Running)> {
+    let mut attempt = 1;
+    loop {
+        let places = Places::choose(args.port, args.admin_port)?;
+        let plan = StartPlan {
+            config: read_config(&places, sinks)?,
+            config_path: None,
+            signals: Signals::Ignored,
+            log: LogChoice::None,
+        };
+        match start(plan) {
+            Ok(running) => return Ok((places, running)),
+            Err(_) if attempt < STARTS_MAX => attempt += 1,
+            Err(error) => {
+                return Err(anyhow::Error::new(error).context("the demo's balancer cannot start"));
+            }
+        }
+    }
 }
 
 fn start_sinks() -> anyhow::Result<Vec<SinkHandle>> {
