@@ -23,10 +23,38 @@ pub(super) type Reply = Response<Octets>;
 #[derive(Debug)]
 pub(super) enum Octets {
     Whole(Option<Bytes>),
-    Scrape(
-        Box<Exposition>,
-        #[expect(dead_code, reason = "held")] OwnedSemaphorePermit,
-    ),
+    Scrape(Box<Scrape>),
+}
+
+/// A scrape while it is sent.
+#[derive(Debug)]
+pub(super) struct Scrape {
+    text: Exposition,
+    turn: Turn,
+    _place: OwnedSemaphorePermit,
+}
+
+/// Whose turn on the loop it is: between two chunks everybody else gets one.
+#[derive(Debug)]
+enum Turn {
+    Ours,
+    Others,
+}
+
+impl Scrape {
+    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        match self.turn {
+            Turn::Ours => {
+                self.turn = Turn::Others;
+                Poll::Ready(self.text.next().map(Bytes::from))
+            }
+            Turn::Others => {
+                self.turn = Turn::Ours;
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+        }
+    }
 }
 
 impl Body for Octets {
@@ -35,13 +63,13 @@ impl Body for Octets {
 
     fn poll_frame(
         self: Pin<&mut Self>,
-        _: &mut Context<'_>,
+        cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let chunk = match self.get_mut() {
-            Self::Whole(bytes) => bytes.take(),
-            Self::Scrape(text, _) => text.next().map(Bytes::from),
+            Self::Whole(bytes) => Poll::Ready(bytes.take()),
+            Self::Scrape(scrape) => scrape.poll_chunk(cx),
         };
-        Poll::Ready(chunk.map(|chunk| Ok(Frame::data(chunk))))
+        chunk.map(|chunk| chunk.map(|chunk| Ok(Frame::data(chunk))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -66,11 +94,15 @@ pub(super) fn whole(status: StatusCode, kind: &'static str, body: impl Into<Byte
 }
 
 /// The page of a scrape.
-pub(super) fn scrape(text: Exposition, permit: OwnedSemaphorePermit) -> Reply {
+pub(super) fn scrape(text: Exposition, place: OwnedSemaphorePermit) -> Reply {
     with_kind(
         StatusCode::OK,
         exposition::CONTENT_TYPE,
-        Octets::Scrape(Box::new(text), permit),
+        Octets::Scrape(Box::new(Scrape {
+            text,
+            turn: Turn::Ours,
+            _place: place,
+        })),
     )
 }
 

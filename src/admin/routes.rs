@@ -91,12 +91,12 @@ impl Endpoint {
             Page::Alive => reply::whole(StatusCode::OK, "text/plain; charset=utf-8", "alive\n"),
             Page::Style => reply::whole(StatusCode::OK, "text/css; charset=utf-8", page::STYLE),
             Page::Ready => self.ready(),
-            Page::Status => match self.gathered(gather::status).await {
-                Some((status, _permit)) => reply::json(StatusCode::OK, &status),
+            Page::Status => match self.gathered(status_json).await {
+                Some((reply, _permit)) => reply,
                 None => stopping(),
             },
-            Page::Html => match self.gathered(gather::status).await {
-                Some((status, _permit)) => page::reply(&status),
+            Page::Html => match self.gathered(status_page).await {
+                Some((reply, _permit)) => reply,
                 None => stopping(),
             },
             Page::Metrics => match self.gathered(metrics::scrape).await {
@@ -215,6 +215,14 @@ impl Endpoint {
             Err(error) => change_error(&error),
         }
     }
+}
+
+fn status_json(handle: &Handle) -> Reply {
+    reply::json(StatusCode::OK, &gather::status(handle))
+}
+
+fn status_page(handle: &Handle) -> Reply {
+    page::reply(&gather::status(handle))
 }
 
 /// What can be read.

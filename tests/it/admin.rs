@@ -7,18 +7,18 @@ use std::time::{Instant, SystemTime};
 
 use hyper::{Method, StatusCode};
 use posthouse::admin::client::{Address, Answer, Client, ClientError};
-use posthouse::admin::views::{BackendChanged, Refusal, Status};
+use posthouse::admin::views::{BackendChanged, Refusal, Reload, Status};
 use posthouse::admin::{AdminListener, Token, serve};
 use posthouse::config::Config;
 use posthouse::config::model::{AdminBind, Backend, BackendAddress, Listener, Pool};
-use posthouse::control::Handle;
+use posthouse::control::{Handle, StartOptions};
 use posthouse::snapshot::{Registry, Resolved, Shared, build};
 use posthouse::telemetry;
 use posthouse::types::Generation;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::prometheus;
+use crate::{prometheus, whole};
 
 const TOKEN: &str = "s3cret";
 
@@ -480,6 +480,65 @@ fn thousands_of_backends_are_one_valid_page() {
         assert_eq!(up.count(), 5000);
         assert_eq!(status(&client).await.pools[0].tiers[0].backends.len(), 5000);
     });
+}
+
+/// A file with one listener on `at`, and one more line.
+fn file(at: SocketAddr, more: &str) -> String {
+    format!(
+        "workers = 1\n{more}\n[listeners.mx]\nbind = [\"{at}\"]\npool = \"mx\"\n\
+         [pools.mx.health]\nprobe = false\n[pools.mx.backends]\n\
+         one = {{ address = \"127.0.0.1:9\" }}\n"
+    )
+}
+
+#[test]
+fn a_reload_by_http_says_what_it_did_and_every_mistake_if_it_did_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("posthouse.toml");
+    let at = whole::dead();
+    std::fs::write(&path, file(at, "")).unwrap();
+    let config = posthouse::config::load(&path).unwrap_or_else(|errors| panic!("{errors}"));
+    let token = token_in(folder.path());
+    let endpoint = AdminListener::bind(&loopback()).unwrap();
+    let address = Address::Tcp(endpoint.address().unwrap().to_string());
+    let options = StartOptions {
+        config_path: Some(path.clone()),
+        on_control: Some(Box::new(|handle| {
+            let serving = serve(endpoint, Some(token), handle, std::future::pending());
+            Ok(Box::pin(async { serving.await.unwrap() }))
+        })),
+        ..StartOptions::default()
+    };
+    let running = whole::run_with(options, config);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let client = client(&address, Some(TOKEN));
+        assert_eq!(status(&client).await.listeners[0].bind, [at.to_string()]);
+
+        std::fs::write(&path, file(at, "max_sessions = 10")).unwrap();
+        let answer = ask(&client, Method::POST, "/reload", "").await;
+        let report: Reload = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!(
+            (answer.status, report.ok, report.generation),
+            (StatusCode::OK, true, 2)
+        );
+        assert!(!report.changes.is_empty());
+
+        std::fs::write(&path, file(at, "max_sesions = 10\nwatch = 7")).unwrap();
+        let answer = ask(&client, Method::POST, "/reload", "").await;
+        let report: Reload = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
+        assert_eq!(
+            (report.ok, report.generation, report.mistakes.len()),
+            (false, 2, 2)
+        );
+        let shown = status(&client).await;
+        assert_eq!((shown.generation, shown.last_reload), (2, Some(report)));
+    });
+    drop(running);
 }
 
 #[test]
