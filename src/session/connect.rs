@@ -55,7 +55,8 @@ pub(super) async fn any(
     client: &Stream,
     timer: &mut Timer<'_>,
 ) -> Result<ConnectEnd, Refusal> {
-    let mut connecting = Connecting::new(clock::now());
+    // On the heap: it is needed for milliseconds, and the session for minutes.
+    let mut connecting = Box::new(Connecting::new(clock::now()));
     poll_fn(|cx| {
         let now = clock::now();
         let context = std::rc::Rc::clone(&session.cx);

@@ -27,6 +27,7 @@ use crate::net::stream::Stream;
 use crate::net::timer::Timer;
 use crate::session::connect::ConnectEnd;
 use crate::session::record::Session;
+use crate::session::relay::Running;
 
 /// Runs one session to its end. The ticket was entered in the context's set by the caller.
 pub async fn run(cx: Rc<Context>, listener: Rc<LocalListener>, accepted: Accepted, ticket: Ticket) {
@@ -54,9 +55,26 @@ async fn serve(
     admission::of_listener(session)?;
     header::receive(session, client, timer).await?;
     admission::of_client(session)?;
-    match connect::any(session, client, timer).await? {
-        ConnectEnd::Live(live) => relay::run(session, client, live, timer).await,
-        ConnectEnd::Abandoned => {}
-    }
+    let ConnectEnd::Live(live) = connect::any(session, client, timer).await? else {
+        return Ok(());
+    };
+    let mut running = Running::new(session, client, live);
+    let end = running.until_end(timer).await;
+    running.finish(end, timer).await;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_output<A, B, C, D, F: Future>(_: fn(A, B, C, D) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_session_is_small() {
+        let octets = size_of_output(run);
+        assert!(octets <= 100, "a session's future has {octets} octets");
+    }
 }

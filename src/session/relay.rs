@@ -21,7 +21,7 @@ const LASTING: Duration = Duration::from_secs(10);
 
 /// How the relay was ended.
 #[derive(Clone, Copy, Debug)]
-enum End {
+pub(super) enum End {
     Itself(RelayEnd),
     Idle,
     HalfClosed,
@@ -30,7 +30,7 @@ enum End {
 /// A running relay. Dropped while it runs (a cut, a panic) it resets both sides, so that neither
 /// takes an abandoned transfer for a complete one (rule K4), and still accounts for its octets.
 #[derive(Debug)]
-struct Running<'a> {
+pub(super) struct Running<'a> {
     session: &'a mut Session,
     client: &'a Stream,
     backend: Stream,
@@ -38,32 +38,33 @@ struct Running<'a> {
     /// The place at the backend, given back at the end.
     _slot: Slot,
     spilled: u64,
+    refused: bool,
     ended: bool,
 }
 
-/// Relays until the end.
-pub(super) async fn run(session: &mut Session, client: &Stream, live: Live, timer: &mut Timer<'_>) {
-    let Live {
-        backend,
-        slot,
-        relay,
-        refused,
-    } = live;
-    let mut running = Running {
-        session,
-        client,
-        backend,
-        relay,
-        _slot: slot,
-        spilled: 0,
-        ended: false,
-    };
-    let end = running.until_end(timer).await;
-    running.finish(end, refused, timer).await;
-}
+impl<'a> Running<'a> {
+    /// Takes over what connecting has found.
+    pub(super) fn new(session: &'a mut Session, client: &'a Stream, live: Live) -> Self {
+        let Live {
+            backend,
+            slot,
+            relay,
+            refused,
+        } = live;
+        Self {
+            session,
+            client,
+            backend,
+            relay,
+            _slot: slot,
+            spilled: 0,
+            refused,
+            ended: false,
+        }
+    }
 
-impl Running<'_> {
-    async fn until_end(&mut self, timer: &mut Timer<'_>) -> End {
+    /// Relays until both sides have ended, one has reset, or nothing moved for too long.
+    pub(super) async fn until_end(&mut self, timer: &mut Timer<'_>) -> End {
         let settings = &self.session.listener.view.settings;
         let (idle, half_close) = (settings.idle_timeout, settings.half_close_timeout);
         let lasts = self.session.accepted + LASTING;
@@ -127,10 +128,11 @@ impl Running<'_> {
         end
     }
 
-    async fn finish(&mut self, end: End, refused: bool, timer: &mut Timer<'_>) {
+    /// Passes the end on to the other side and gives the outcome.
+    pub(super) async fn finish(&mut self, end: End, timer: &mut Timer<'_>) {
         self.ended = true;
         let phase = SessionPhase::Relay;
-        let completed = if refused {
+        let completed = if self.refused {
             SessionOutcome::Refused
         } else {
             SessionOutcome::Completed
