@@ -7,7 +7,7 @@
 //! | scratch of a thread | 64 KiB | `session::context` | larger than any burst of a dialogue, so that one read ends a turn |
 //! | held for a slow receiver | 64 KiB per direction | `net::pump` | one scratch; the sender is not read until it has gone out |
 //! | one direction's turn | 1 MiB or 64 reads | `net::pump` | then other sessions of the thread run |
-//! | bulk before splicing | 4 reads of ≥ 16 KiB, ≥ 128 KiB together | `net::pump` | splice pays only for streams; below it a copy is cheaper |
+//! | bulk before splicing | 96 KiB beyond 16 KiB a read | `net::pump` | splice pays only for streams; in a dialogue a copy is cheaper |
 //! | pipes | 64 per worker, 200 in all, 256 KiB each | `worker`, `net::pipe` | the kernel allows 256 such pipes to one user; none free: copy, counted |
 //! | lingering closes | 1,024 per worker, 2 s, 64 KiB each | `net::linger` | beyond: a plain close |
 //! | denied and monitor dialogues | 5 s, 5 commands | `session::closing`, `smtp` | then closed |

@@ -14,12 +14,12 @@ use rustix::pipe::{SpliceFlags, splice};
 use super::pipe::{PIPE_OCTETS, Pipe, PipePool};
 use super::stream::Stream;
 
-/// Reads at least this long count towards splicing.
-const BULK_READ: usize = 16 * 1024;
-/// So many bulk reads in a row, and
-const BULK_READS: u8 = 4;
-/// so many octets in them, make a direction splice.
-const BULK_OCTETS: usize = 128 * 1024;
+/// A read longer than this is credit for splicing, a shorter one is debit.
+const BULK_READ: i32 = 16 * 1024;
+/// So much credit makes a direction splice: two full scratches, or a few long reads.
+const BULK_BEGIN: i32 = 96 * 1024;
+/// More credit is not kept: a stream that has turned into a dialogue soon copies again.
+const BULK_MAX: i32 = 256 * 1024;
 /// What one direction may move in one poll before others get their turn.
 const TURN_OCTETS: usize = 1024 * 1024;
 /// How many reads one direction may do in one poll.
@@ -47,7 +47,7 @@ enum State {
     Open,
     /// The sender has ended; what is held goes out first, then our FIN.
     Ending,
-    /// Our FIN is out, or the receiver is gone.
+    /// Nothing is left to deliver: the receiver may be told, or it is gone.
     Over,
 }
 
@@ -60,15 +60,14 @@ pub(super) struct Pump {
     pipe: Option<Pipe>,
     state: State,
     splicing: bool,
-    bulk_reads: u8,
-    bulk_octets: usize,
+    credit: i32,
 }
 
 /// What a poll of a pump found out beside its end.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Found {
     pub(super) moved: bool,
-    pub(super) began_splicing: bool,
+    pub(super) began_splicing: u8,
     pub(super) wanted_pipe: bool,
 }
 
@@ -81,8 +80,7 @@ impl Pump {
             pipe: None,
             state: State::Open,
             splicing: false,
-            bulk_reads: 0,
-            bulk_octets: 0,
+            credit: 0,
         }
     }
 
@@ -142,7 +140,6 @@ impl Pump {
             match self.state {
                 State::Open => {}
                 State::Ending => {
-                    to.end();
                     self.state = State::Over;
                     return Poll::Ready(Ok(()));
                 }
@@ -269,8 +266,7 @@ impl Pump {
             // All pipes are in use: this round goes through the scratch.
             found.wanted_pipe = true;
             self.splicing = false;
-            self.bulk_reads = 0;
-            self.bulk_octets = 0;
+            self.credit = 0;
             return match from.poll_recv(cx, lent.scratch) {
                 Poll::Ready(Ok(n)) => {
                     self.spill = lent.scratch[..n].to_vec();
@@ -302,29 +298,16 @@ impl Pump {
         }
     }
 
-    /// Decides between copying and splicing by the last transfer.
+    /// Decides between copying and splicing: an account that long transfers fill and short ones
+    /// empty, so that one short read in a stream does not change the way.
     fn judge_bulk(&mut self, n: usize, lent: &Lent<'_>, found: &mut Found) {
+        let n = i32::try_from(n).unwrap_or(i32::MAX - BULK_MAX);
+        self.credit = (self.credit + n - BULK_READ).clamp(0, BULK_MAX);
         if self.splicing {
-            if n < BULK_READ {
-                self.splicing = false;
-                self.bulk_reads = 0;
-                self.bulk_octets = 0;
-            }
-            return;
-        }
-        if n < BULK_READ {
-            self.bulk_reads = 0;
-            self.bulk_octets = 0;
-            return;
-        }
-        self.bulk_reads = self.bulk_reads.saturating_add(1);
-        self.bulk_octets = self.bulk_octets.saturating_add(n);
-        if self.bulk_reads >= BULK_READS
-            && self.bulk_octets >= BULK_OCTETS
-            && lent.pipes.is_enabled()
-        {
+            self.splicing = self.credit > 0;
+        } else if self.credit >= BULK_BEGIN && lent.pipes.is_enabled() {
             self.splicing = true;
-            found.began_splicing = true;
+            found.began_splicing += 1;
         }
     }
 

@@ -44,7 +44,7 @@ pub struct Seen {
     /// Octets moved.
     pub moved: bool,
     /// Directions that began to splice.
-    pub began_splicing: bool,
+    pub began_splicing: u8,
     /// A pipe was wanted and none was free.
     pub wanted_pipe: bool,
 }
@@ -122,10 +122,14 @@ impl Relay {
         found: &mut Found,
     ) -> Poll<RelayEnd> {
         let mut again = false;
+        let mut ended = [None; 2];
         // The backend's words first: if it is about to be found gone, they have gone out before.
         if !self.to_client.is_over() {
             match self.to_client.poll(cx, (backend, client), lent, found) {
-                Poll::Ready(Ok(())) if self.to_client.is_over() => self.note_end(Side::Backend),
+                Poll::Ready(Ok(())) if self.to_client.is_over() => {
+                    ended[0] = Some(client);
+                    self.note_end(Side::Backend);
+                }
                 Poll::Ready(Ok(())) => again = true,
                 Poll::Ready(Err((leg, _))) => {
                     let by = if leg == Leg::From {
@@ -140,12 +144,20 @@ impl Relay {
         }
         if !self.to_backend.is_over() {
             match self.to_backend.poll(cx, (client, backend), lent, found) {
-                Poll::Ready(Ok(())) if self.to_backend.is_over() => self.note_end(Side::Client),
+                Poll::Ready(Ok(())) if self.to_backend.is_over() => {
+                    ended[1] = Some(backend);
+                    self.note_end(Side::Client);
+                }
                 Poll::Ready(Ok(())) => again = true,
                 Poll::Ready(Err((Leg::To, error))) if is_gone(&error) => {
                     self.backend_gone = true;
                     self.to_backend.give_up(lent.pipes);
                     again = !self.to_client.is_over();
+                }
+                // The backend has left and everything was delivered: the client need not part in
+                // order (many close as soon as they have said QUIT).
+                Poll::Ready(Err((Leg::From, _))) if self.to_client.is_over() => {
+                    self.to_backend.give_up(lent.pipes);
                 }
                 Poll::Ready(Err((leg, _))) => {
                     let by = if leg == Leg::From {
@@ -159,12 +171,15 @@ impl Relay {
             }
         }
         if self.to_backend.is_over() && self.to_client.is_over() {
+            // Both connections are closed next, which sends each its FIN.
             if self.backend_gone {
                 return Poll::Ready(RelayEnd::BackendGone);
             }
-            return Poll::Ready(RelayEnd::Ended {
-                first: self.first_end.unwrap_or(Side::Client),
-            });
+            let first = self.first_end.unwrap_or(Side::Client);
+            return Poll::Ready(RelayEnd::Ended { first });
+        }
+        for told in ended.into_iter().flatten() {
+            told.end();
         }
         if again {
             cx.waker().wake_by_ref();

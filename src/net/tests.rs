@@ -23,6 +23,10 @@ fn pair() -> (TcpStream, Stream) {
     let (ours, _) = listener.accept().unwrap();
     ours.set_nonblocking(true).unwrap();
     ours.set_nodelay(true).unwrap();
+    // Room for several long reads before the first one.
+    socket2::SockRef::from(&ours)
+        .set_recv_buffer_size(400 * 1024)
+        .unwrap();
     peer.set_read_timeout(Some(PATIENCE)).unwrap();
     (peer, Stream::new(ours).unwrap())
 }
@@ -84,6 +88,15 @@ fn read_all(mut peer: TcpStream) -> thread::JoinHandle<Vec<u8>> {
     })
 }
 
+/// Waits until so much is waiting that a few long reads follow each other, however slow the peers.
+async fn until_bulk_waits(stream: &Stream) {
+    const BULK: usize = 128 * 1024;
+    let mut seen = vec![0; BULK];
+    while poll_fn(|cx| stream.poll_peek(cx, &mut seen)).await.unwrap() < BULK {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
 fn bulk_both_ways(pipes: &PipePool) -> u32 {
     run(async {
         let (client_peer, client) = pair();
@@ -97,6 +110,9 @@ fn bulk_both_ways(pipes: &PipePool) -> u32 {
             send_all(client_peer, up.clone()),
             send_all(backend_peer, down.clone()),
         ];
+        for stream in [&client, &backend] {
+            until_bulk_waits(stream).await;
+        }
         let mut spliced = 0;
         let mut relay = Relay::new(0, &[]);
         let end = relay_to_end(&mut relay, &client, &backend, pipes, &mut spliced).await;
@@ -179,6 +195,7 @@ fn a_receiver_that_does_not_read_stops_the_sender() {
         let end = relay_to_end(&mut relay, &client, &backend, &pipes, &mut 0).await;
         assert!(matches!(end, RelayEnd::Ended { .. }));
         assert_eq!(relay.spilled(), 0, "the buffer is freed when it is drained");
+        drop((client, backend));
         assert!(
             reader.join().unwrap() == sent,
             "nothing lost, nothing twice, in order"
@@ -246,6 +263,7 @@ fn octets_held_at_the_commit_go_first() {
         let mut relay = Relay::new(3, b" mx.example ESMTP\r\n");
         relay_to_end(&mut relay, &client, &backend, &PipePool::new(0), &mut 0).await;
         assert_eq!(relay.octets_to_client(), 3 + 19 + 11);
+        drop((client, backend));
         assert_eq!(
             reader.join().unwrap(),
             b" mx.example ESMTP\r\n250 hello\r\n"

@@ -75,6 +75,6 @@ mod tests {
     #[test]
     fn a_session_is_small() {
         let octets = size_of_output(run);
-        assert!(octets <= 100, "a session's future has {octets} octets");
+        assert!(octets <= 1024, "a session's future has {octets} octets");
     }
 }

@@ -112,8 +112,8 @@ impl<'a> Running<'a> {
             .relay
             .poll(task, self.client, &self.backend, &mut lent, seen);
         let counters = cx.counters();
-        if seen.began_splicing {
-            counters.spliced.inc();
+        if seen.began_splicing > 0 {
+            counters.spliced.add(u64::from(seen.began_splicing));
         }
         if seen.wanted_pipe {
             counters.pipes_exhausted.inc();
