@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::process::Command;
 
 use super::process::Process;
-use super::{Client, Port, unpacked, wait_for};
+use super::{Client, Port, unpacked, unpacked_libraries, wait_for};
 
 /// A running Exim with one plain port and one that wants a PROXY header.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ impl Exim {
             .arg("-C")
             .arg(&config)
             .arg("-bdf")
-            .env("LD_LIBRARY_PATH", libraries());
+            .env("LD_LIBRARY_PATH", unpacked_libraries("exim"));
         let mut process = Process::start("exim", command, &folder.path().join("output"));
         wait_for("Exim to greet", || {
             process.assert_running();
@@ -77,20 +77,6 @@ impl Exim {
                 .map(str::to_owned)
         })
     }
-}
-
-/// Where the unpacked libraries are, on any architecture of Debian.
-fn libraries() -> String {
-    let usr_lib = unpacked("exim/usr/lib");
-    let folders = std::fs::read_dir(&usr_lib).expect("tests/install.sh unpacked Exim's libraries");
-    folders
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| path.is_dir())
-        .chain([usr_lib])
-        .map(|path| path.display().to_string())
-        .collect::<Vec<_>>()
-        .join(":")
 }
 
 fn configuration(folder: &tempfile::TempDir, plain: &Port, proxy: &Port) -> String {

@@ -70,6 +70,21 @@ pub(crate) fn unpacked(path: &str) -> PathBuf {
     program
 }
 
+/// Where the libraries of an unpacked server are, as `LD_LIBRARY_PATH` wants them, whatever the
+/// architecture's folder is called.
+pub(crate) fn unpacked_libraries(server: &str) -> String {
+    let usr_lib = unpacked(server).join("usr/lib");
+    let folders = std::fs::read_dir(&usr_lib).into_iter().flatten().flatten();
+    let folders = folders
+        .map(|entry| entry.path())
+        .filter(|path| path.is_dir());
+    let all: Vec<_> = folders
+        .chain([usr_lib])
+        .map(|path| path.display().to_string())
+        .collect();
+    all.join(":")
+}
+
 /// A folder for one server, which other accounts may enter, removed when dropped.
 pub(crate) fn folder(name: &str) -> tempfile::TempDir {
     use std::os::unix::fs::PermissionsExt as _;

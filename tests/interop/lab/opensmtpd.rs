@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::process::Command;
 
 use super::process::Process;
-use super::{Client, Port, unpacked, wait_for};
+use super::{Client, Port, unpacked, unpacked_libraries, wait_for};
 
 /// Mounts a private queue, `/run` and helper folder, then becomes smtpd.
 const START: &str = r#"
@@ -43,7 +43,8 @@ impl OpenSmtpd {
         command.args(["--mount", "sh", "-c", START]);
         command
             .env("LAB", unpacked("opensmtpd"))
-            .env("CONFIG", &config);
+            .env("CONFIG", &config)
+            .env("LD_LIBRARY_PATH", unpacked_libraries("opensmtpd"));
         let mut process = Process::start("opensmtpd", command, &folder.path().join("output"));
         wait_for("OpenSMTPD to greet", || {
             process.assert_running();

@@ -55,14 +55,30 @@ impl Process {
         }
     }
 
-    /// `kill -9` of the process and everything it started.
+    /// `kill -9` of the process and everything it started; returns when they are gone.
     pub(crate) fn kill(&mut self) {
-        let family = descendants(self.child.id());
-        let _ = self.child.kill();
-        for process in family {
-            send(process, Signal::KILL);
+        // Stopped first, so that nothing is started while the family is being counted.
+        let mut family = vec![self.child.id()];
+        loop {
+            family
+                .iter()
+                .for_each(|process| send(*process, Signal::STOP));
+            let now: Vec<u32> = [self.child.id()]
+                .into_iter()
+                .chain(descendants(self.child.id()))
+                .collect();
+            if now.len() == family.len() {
+                break;
+            }
+            family = now;
         }
+        family
+            .iter()
+            .for_each(|process| send(*process, Signal::KILL));
         let _ = self.child.wait();
+        super::wait_for("killed processes to be gone", || {
+            family.iter().all(|process| is_gone(*process)).then_some(())
+        });
     }
 }
 
@@ -79,13 +95,13 @@ impl Drop for Process {
             send(*process, Signal::TERM);
         }
         let start = Instant::now();
-        while start.elapsed() < STOP_PATIENCE {
-            if matches!(self.child.try_wait(), Ok(Some(_))) {
+        while !matches!(self.child.try_wait(), Ok(Some(_))) {
+            if start.elapsed() > STOP_PATIENCE {
+                self.kill();
                 break;
             }
             std::thread::sleep(super::LOOK_AGAIN);
         }
-        self.kill();
         for process in family {
             send(process, Signal::KILL);
         }
@@ -120,6 +136,13 @@ pub(crate) fn descendants(ancestor: u32) -> Vec<u32> {
         looked_at += 1;
     }
     family.split_off(1)
+}
+
+/// Whether it holds nothing open any more; it may still wait to be reaped.
+fn is_gone(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')')
+        .is_none_or(|(_, rest)| rest.starts_with(" Z"))
 }
 
 /// The fourth field of `/proc/PID/stat`, behind the name in parentheses.
