@@ -61,7 +61,7 @@ fn postfix_is_ok_at_every_depth() {
     }
     is_ok(
         address,
-        &["--depth", "mail", "--rcpt", "postmaster@example.test"],
+        &["--depth", "mail", "--recipient", "postmaster@example.test"],
     );
     postfix.logged("disconnect from unknown[127.0.0.1] ehlo=1 mail=1 rcpt=1 rset=1 quit=1");
     wait_for("the last disconnect", || {
@@ -121,7 +121,7 @@ fn exim_and_opensmtpd_are_ok_without_proxy() {
         }
         is_ok(
             server,
-            &["--depth", "mail", "--rcpt", "postmaster@example.test"],
+            &["--depth", "mail", "--recipient", "postmaster@example.test"],
         );
     }
 }
@@ -152,7 +152,7 @@ fn a_postfix_that_cannot_start_smtpd_is_critical() {
     // Rule H2: its kernel accepts.
     let postfix = Postfix::start(&[Service::that_cannot_start()]);
     is_ok(postfix.address(0), &["--depth", "connect"]);
-    let (code, line) = probe(postfix.address(0), &["--timeout", "1s"]);
+    let (code, line) = probe(postfix.address(0), &["--greeting-timeout", "1s"]);
     assert_eq!(code, Some(2), "{line}");
 }
 
