@@ -223,7 +223,12 @@ impl Conversation {
             return self.done();
         }
         if !step.is_passed_by(reply) {
-            return self.refused(reply);
+            return if step == Step::Greeting && is_protocol_error(reply) {
+                // Postfix 3.9, which takes an unexpected header for a client that talks too early.
+                self.mismatch_or(reply, ProbeFailure::Permanent)
+            } else {
+                self.refused(reply)
+            };
         }
         match step {
             Step::Greeting => self.greeted(reply, behind),
@@ -448,6 +453,11 @@ impl Conversation {
 
 /// Whether a reply says "works, but full" (rule H4).
 ///
+/// 5.5.x: not us, but what we sent, is wrong (RFC 3463 §3.6).
+fn is_protocol_error(reply: &Reply<'_>) -> bool {
+    reply.code.class() == 5 && reply.enhanced.is_some_and(|enhanced| enhanced.subject == 5)
+}
+
 /// 421 with 4.3.x or 4.7.0, or a server without enhanced codes that speaks of "too many". Not
 /// 4.3.0: Postfix says that when the PROXY header is missing or wrong, and works for nobody then.
 fn says_full(reply: &Reply<'_>) -> bool {

@@ -325,7 +325,16 @@ fn rule_x13_a_header_read_as_commands_is_a_mismatch() {
     let late = "500 5.5.2 Error\r\n500 5.5.2 Error\r\n500 5.5.2 Error\r\n221 Bye\r\n";
     let script = [("", "220 mx\r\n"), ("EHLO lb.example", late)];
     mismatch(&probe(proxied.clone(), &script), 500);
+    // Postfix 3.9, which calls the header a client that does not wait for its greeting.
+    let early = "554 5.5.0 Error: SMTP protocol synchronization\r\n";
+    let end = probe(proxied.clone(), &[("", early)]);
+    assert_eq!(end.stage, ProbeStage::Greeting);
+    assert_eq!(end.failure, Some(ProbeFailure::ProxyMismatch));
+    let end = probe(plan(2), &[("", early)]);
+    assert_eq!(end.failure, Some(ProbeFailure::Permanent));
     // Other refusals are what they are.
+    let end = probe(proxied.clone(), &[("", "554 5.7.1 not you\r\n")]);
+    assert_eq!(end.failure, Some(ProbeFailure::Permanent));
     let refused = [
         ("", "220 mx\r\n"),
         ("EHLO lb.example", "550 5.7.1 no\r\n"),
