@@ -20,7 +20,7 @@ readonly PACKAGES=(
     swaks libnet-ssleay-perl openssl ca-certificates
     strace valgrind libc6-dbg
     iproute2 ethtool netcat-openbsd procps util-linux
-    python3 gcc libc6-dev make pkg-config git
+    python3 gcc g++ libc6-dev make pkg-config git
 )
 # The unpacked servers; a new number unpacks again.
 readonly UNPACK_REVISION=1

@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 use nix::sched::{CloneFlags, setns};
 
 use crate::lab::PATIENCE;
+use crate::lab::posthouse::fetch;
 use crate::lab::process::Process;
 use crate::lab::{folder, wait_for};
 
@@ -29,6 +30,9 @@ const CLIENT: &str = "10.77.1.2";
 const BALANCER_TO_CLIENT: &str = "10.77.1.1";
 const BALANCER_TO_BACKEND: &str = "10.77.2.1";
 const BACKEND: &str = "10.77.2.2";
+/// The status endpoint, on the balancer's own loopback.
+const ADMIN: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8025);
 
 impl Net {
     fn lay() -> Self {
@@ -248,7 +252,7 @@ fn large_messages_cross_two_hosts_whole_and_without_a_stall() {
         "hostname = \"lb.test\"\n\
          workers = 1\n\
          [admin]\n\
-         bind = \"127.0.0.1:8025\"\n\
+         bind = \"{ADMIN}\"\n\
          [listeners.mx]\n\
          bind = [\"{BALANCER_TO_CLIENT}:2525\"]\n\
          pool = \"mx\"\n\
@@ -272,15 +276,31 @@ fn large_messages_cross_two_hosts_whole_and_without_a_stall() {
     ]);
     command.arg(&config);
     let mut posthouse = Process::start("posthouse", command, &folder.path().join("output"));
-    wait_for("posthouse to listen", || {
+    let ask = |path: &'static str| {
+        let asked = inside(&net.balancer, move || fetch(ADMIN, path));
+        asked.join().expect("asking cannot fail")
+    };
+    wait_for("posthouse to be ready", || {
         posthouse.assert_running();
-        let admin = inside(&net.balancer, || {
-            TcpStream::connect("127.0.0.1:8025").is_ok()
-        });
-        admin.join().expect("a look cannot fail").then_some(())
+        ask("/readyz").filter(|answer| answer.status == 200)
     });
     inside(&net.client, || visit(ORDERS))
         .join()
         .expect("the client is content");
     backend.join().expect("the backend is content");
+    // A direction begins to splice at least once, or this test shows nothing; the workers' counts
+    // are published a little after the sessions end.
+    let directions = ORDERS.len() as u64 * 2;
+    wait_for("every direction to have been spliced", || {
+        (spliced(&ask("/metrics")?.body) >= directions).then_some(())
+    });
+}
+
+/// The metric's sum over workers.
+fn spliced(metrics: &str) -> u64 {
+    metrics
+        .lines()
+        .filter(|line| line.starts_with("posthouse_worker_spliced_total{"))
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
+        .sum()
 }

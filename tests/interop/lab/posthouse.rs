@@ -178,13 +178,15 @@ fn find_named(value: &serde_json::Value, name: &str) -> Option<serde_json::Value
 
 /// An answer of the admin endpoint.
 #[derive(Debug)]
-struct Answer {
-    status: u16,
-    body: String,
+pub(crate) struct Answer {
+    /// The HTTP status.
+    pub(crate) status: u16,
+    /// What it says.
+    pub(crate) body: String,
 }
 
-/// `GET path` by HTTP/1.0; `None` while nobody answers.
-fn fetch(server: SocketAddr, path: &str) -> Option<Answer> {
+/// `GET path`; `None` while nobody answers.
+pub(crate) fn fetch(server: SocketAddr, path: &str) -> Option<Answer> {
     let mut stream = TcpStream::connect_timeout(&server, PATIENCE).ok()?;
     stream.set_read_timeout(Some(PATIENCE)).ok()?;
     write!(
