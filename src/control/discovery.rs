@@ -5,7 +5,7 @@
 //! takes; only an answer changes a pool, by the path of a reload.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
@@ -71,6 +71,7 @@ impl Names {
     /// every [`LOOKUPS_MAX`] names; what fails is tried again later.
     pub(super) async fn learn(self: &Rc<Self>, config: &Config) {
         let missing: Vec<_> = names(config)
+            .into_iter()
             .filter(|name| !self.known.borrow().contains_key(name))
             .collect();
         self.look_up(missing).await;
@@ -79,7 +80,7 @@ impl Names {
 
     /// Forgets names that `config` does not have.
     pub(super) fn retain(&self, config: &Config) {
-        let wanted: Vec<_> = names(config).collect();
+        let wanted = names(config);
         self.known
             .borrow_mut()
             .retain(|name, _| wanted.contains(name));
@@ -252,7 +253,7 @@ async fn ask(resolver: &TokioResolver, name: &str) -> Result<Answer, String> {
     Ok(Answer { addresses, ttl })
 }
 
-fn names(config: &Config) -> impl Iterator<Item = Arc<str>> {
+fn names(config: &Config) -> BTreeSet<Arc<str>> {
     config
         .pools
         .values()
@@ -261,8 +262,7 @@ fn names(config: &Config) -> impl Iterator<Item = Arc<str>> {
             BackendAddress::Name { host, .. } => Some(Arc::clone(host)),
             BackendAddress::Literal(_) => None,
         })
-        .collect::<std::collections::BTreeSet<_>>()
-        .into_iter()
+        .collect()
 }
 
 fn sources() -> Sources {

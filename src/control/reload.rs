@@ -27,6 +27,9 @@ use crate::snapshot::{RunPhase, Shared, Snapshot, build};
 use crate::types::Generation;
 use crate::worker::Worker;
 
+/// Changes that a report names one by one.
+const CHANGES_MAX: usize = 200;
+
 /// What a reload needs and changes.
 pub(super) struct Reloader {
     pub(super) handle: Handle,
@@ -78,7 +81,7 @@ impl Reloader {
         let report = match self.prepare(from).await {
             Ok(next) => {
                 let generation = next.snapshot.generation.0;
-                let changes = self.apply(next);
+                let changes = bounded(self.apply(next));
                 shared.control.reloads.inc();
                 ReloadReport {
                     generation,
@@ -232,6 +235,16 @@ async fn load(path: Option<PathBuf>) -> Result<Loaded, Refusal> {
                 .map(|mistake| mistake.render(Color::Off))
                 .collect(),
         })
+}
+
+/// At most [`CHANGES_MAX`] sentences, and one that counts the others.
+fn bounded(mut changes: Vec<String>) -> Vec<String> {
+    let more = changes.len().saturating_sub(CHANGES_MAX);
+    changes.truncate(CHANGES_MAX);
+    if more > 0 {
+        changes.push(format!("and {more} more changes"));
+    }
+    changes
 }
 
 fn fault(panic: &JoinError) -> Refusal {

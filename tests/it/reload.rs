@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use posthouse::config::model::{AdminState, Listener, Pool};
+use posthouse::config::model::{AdminState, Backend, BackendAddress, Listener, Pool};
 use posthouse::config::{self};
 use posthouse::control::{BackendChange, Handle, Running, StartOptions};
 use posthouse::lab::Script;
@@ -354,6 +354,38 @@ fn a_pool_that_is_renamed_serves_at_once() {
 }
 
 #[test]
+fn a_client_that_waits_for_a_place_finds_the_one_a_reload_makes() {
+    let one = sink("one.test", Script::good());
+    let mut before = config(&[("one", one.address())]);
+    let place = |config: &mut config::Config, places| {
+        let backends = &mut pool(config).backends;
+        backends
+            .get_mut("one")
+            .expect("it is there")
+            .max_connections = places;
+    };
+    place(&mut before, 1);
+    let running = run(before.clone());
+    let at = address(running.handle(), "mx");
+    let _first = Peer::greeted_by(at, "one.test");
+    let mut waiting = Peer::connect(at);
+    let waits = || {
+        running
+            .handle()
+            .shared()
+            .current
+            .load()
+            .pool_named("mx")
+            .map(|p| p.pool.waiting())
+    };
+    eventually("it waits", || waits() == Some(1));
+    let mut after = before;
+    place(&mut after, 2);
+    assert!(replace(running.handle(), after).ok);
+    assert!(waiting.line().contains("one.test"));
+}
+
+#[test]
 fn a_watched_file_is_reloaded_when_another_is_renamed_over_it() {
     let (one, two) = (
         sink("one.test", Script::good()),
@@ -390,6 +422,29 @@ fn names_are_resolved_before_the_first_session() {
     let running = run_file(&path);
     Peer::greeted_by(at, "one.test").ask("QUIT");
     drop(running);
+}
+
+#[test]
+fn ten_thousand_new_backends_are_served_from_and_reported_in_bounds() {
+    let one = sink("one.test", Script::good());
+    let before = config(&[("one", one.address())]);
+    let running = run(before.clone());
+    let at = address(running.handle(), "mx");
+    let mut session = Peer::greeted_by(at, "one.test");
+    let mut after = before;
+    let backends = &mut pool(&mut after).backends;
+    for number in 0..10_000_u16 {
+        let address = SocketAddr::from(([127, 1, 0, 1], 10_000 + number));
+        let backend = Backend::at(BackendAddress::Literal(address));
+        // Behind `one` in the order of names: the policy is "first".
+        backends.insert(Arc::from(format!("x{number}")), backend);
+    }
+    let report = replace(running.handle(), after);
+    assert!(report.ok);
+    assert!(report.changes.len() <= 201, "{}", report.changes.len());
+    assert_eq!(running.handle().shared().registry.backends().len(), 10_001);
+    assert!(session.ask("NOOP").starts_with("250"));
+    Peer::greeted_by(at, "one.test").ask("QUIT");
 }
 
 #[test]
