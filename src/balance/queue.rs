@@ -301,12 +301,10 @@ impl PoolShared {
         let Some(ticket) = queue
             .entries
             .iter()
-            .find(|(_, entry)| {
-                !entry.tried.has(member)
-                    && matches!(
-                        member.fit(&entry.tried, Heed::Health),
-                        Fit::Takes(_) | Fit::Full
-                    )
+            .find(|(_, entry)| match member.fit(&entry.tried, Heed::Health) {
+                // Full, because the place that is handed over is still counted.
+                Fit::Takes(_) | Fit::Full => true,
+                Fit::Tried | Fit::Unwell | Fit::Drained => false,
             })
             .map(|(ticket, _)| *ticket)
         else {

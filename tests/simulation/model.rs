@@ -248,11 +248,13 @@ impl Model {
     /// Nobody waits while a backend of the open tiers could take it.
     pub(crate) fn assert_waits_for_good(&self, asked: &Asked<'_>) {
         let tiers = self.open_now(asked.pool);
-        for member in asked.pool.members() {
-            let could = tiers.contains(&member.settings.tier.value())
-                && self.is_usable(member)
-                && !self.is_full(member)
-                && !asked.tried.has(member);
+        let members = asked.pool.members();
+        let resort = asked.pool.settings().when_all_down == WhenAllDown::Try
+            && !members.iter().any(|member| self.is_usable(member));
+        for member in members {
+            let serves = tiers.contains(&member.settings.tier.value()) && self.is_usable(member);
+            let resorts = resort && self.belief(member).admin == AdminState::Ready;
+            let could = (serves || resorts) && !self.is_full(member) && !asked.tried.has(member);
             assert!(
                 !could,
                 "{} is free and somebody waits",
