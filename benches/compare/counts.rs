@@ -4,6 +4,7 @@ use anyhow::Result;
 
 use super::Plan;
 use super::support::client::Work;
+use super::support::measure::AT_ONCE;
 use super::support::peer::Kind;
 use super::support::report::Report;
 
@@ -22,10 +23,19 @@ pub(super) fn session(plan: &Plan, report: &mut Report) -> Result<()> {
             continue;
         }
         let counts = plan.pick((100, 600), (50, 250));
-        let cost = plan.bench.instructions(kind, &Work::short(), counts)?;
+        let alone = plan.bench.instructions(kind, &Work::short(), counts, 1)?;
+        report.add(
+            row,
+            "user instructions / session, one at a time",
+            kind,
+            alone.per_session,
+        );
+        let cost = plan
+            .bench
+            .instructions(kind, &Work::short(), counts, AT_ONCE)?;
         report.judge(
             row,
-            "user instructions / session",
+            "user instructions / session, 32 at once",
             kind,
             cost.per_session,
             22_000.0,
@@ -58,10 +68,10 @@ pub(super) fn bulk(plan: &Plan, report: &mut Report) -> Result<()> {
         let counts = plan.pick((20, 120), (10, 40));
         let short = plan
             .bench
-            .instructions(Kind::Posthouse, &Work::short(), counts)?;
+            .instructions(Kind::Posthouse, &Work::short(), counts, 1)?;
         let long = plan
             .bench
-            .instructions(Kind::Posthouse, &Work::new(1, 1 << 20), counts)?;
+            .instructions(Kind::Posthouse, &Work::new(1, 1 << 20), counts, 1)?;
         let more = long.allocations - short.allocations;
         report.judge(row, "allocations of 1 MB more", Kind::Posthouse, more, 0.5);
     }

@@ -192,11 +192,11 @@ fn loop_stalls(peer: &Peer) -> Result<f64> {
     let text = peer.admin_get("/metrics")?;
     let values: Vec<f64> = text
         .lines()
-        .filter(|line| line.starts_with("posthouse_loop_stalls_total"))
+        .filter(|line| line.starts_with("posthouse_worker_loop_stalls_total"))
         .filter_map(|line| line.rsplit(' ').next()?.parse().ok())
         .collect();
     if values.is_empty() {
-        bail!("/metrics has no posthouse_loop_stalls_total");
+        bail!("/metrics has no posthouse_worker_loop_stalls_total");
     }
     Ok(values.iter().sum())
 }

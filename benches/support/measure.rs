@@ -4,9 +4,10 @@
 //! grow with sessions cancels out.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 
 use super::callgrind::{self, Counted};
 use super::client::{self, Client, PATIENCE, Work};
@@ -19,6 +20,9 @@ use super::{free_port, loopback};
 
 /// Backends in front of which every peer stands; all are the one sink.
 const BACKENDS: u16 = 4;
+
+/// Sessions that go on at the same time where instructions are counted.
+pub(crate) const AT_ONCE: u32 = 32;
 
 /// What every measurement needs to know.
 #[derive(Clone, Debug)]
@@ -51,7 +55,8 @@ impl Bench {
         }
     }
 
-    /// System calls per lock-step session, and which.
+    /// System calls per lock-step session, and which: counted with perf, named by strace. A traced
+    /// process is slow, so that its timers would weigh more than they do.
     pub(crate) fn session_syscalls(
         &self,
         kind: Kind,
@@ -60,18 +65,21 @@ impl Bench {
     ) -> Result<(f64, String)> {
         let (_sink, port) = start_sink(&Behaviour::lock_step())?;
         let peer = Peer::start(kind, &self.setup(port, Run::Plain))?;
-        let run = |sessions: u32| {
-            syscalls::traced(peer.running()?, peer.folder(), || {
-                sessions_in_turn(&peer, work, sessions)
-            })
+        let (process, folder) = (peer.running()?, peer.folder());
+        let traced = |sessions: u32| {
+            syscalls::traced(process, folder, || sessions_in_turn(&peer, work, sessions))
         };
-        let (few, many) = (run(counts.0)?, run(counts.1)?);
-        let units = counts.1 - counts.0;
+        let counted = |sessions: u32| -> Result<f64> {
+            let work = || sessions_in_turn(&peer, work, sessions);
+            Ok(syscalls::counted(process, folder, work)? as f64)
+        };
+        let (few, many) = (traced(counts.0)?, traced(counts.1)?);
+        let which = syscalls::describe(&few, &many, counts.1 - counts.0);
         let per_session = slope(
-            (counts.0, syscalls::total(&few) as f64),
-            (counts.1, syscalls::total(&many) as f64),
+            (counts.0, counted(counts.0)?),
+            (counts.1, counted(counts.1)?),
         );
-        Ok((per_session, syscalls::describe(&few, &many, units)))
+        Ok((per_session, which))
     }
 
     /// System calls of a session with one long message: the middle of several, with perf, because a
@@ -96,11 +104,10 @@ impl Bench {
         kind: Kind,
         work: &Work,
         counts: (u32, u32),
+        at_once: u32,
     ) -> Result<Instructions> {
-        let (few, many) = (
-            self.counted(kind, work, counts.0)?,
-            self.counted(kind, work, counts.1)?,
-        );
+        let few = self.counted(kind, work, counts.0, at_once)?;
+        let many = self.counted(kind, work, counts.1, at_once)?;
         let per = |of: fn(&Counted) -> u64| {
             slope((counts.0, of(&few) as f64), (counts.1, of(&many) as f64))
         };
@@ -111,10 +118,10 @@ impl Bench {
         })
     }
 
-    fn counted(&self, kind: Kind, work: &Work, sessions: u32) -> Result<Counted> {
-        let (_sink, port) = start_sink(&Behaviour::lock_step())?;
+    fn counted(&self, kind: Kind, work: &Work, sessions: u32, at_once: u32) -> Result<Counted> {
+        let (_sink, port) = start_sink(&Behaviour::good())?;
         let peer = Peer::start(kind, &self.setup(port, Run::Callgrind))?;
-        sessions_in_turn(&peer, work, sessions)?;
+        sessions_at_once(&peer, work, sessions, at_once)?;
         let folder = peer.folder().to_owned();
         peer.stop()?;
         callgrind::read(&folder)
@@ -169,8 +176,28 @@ pub(crate) fn sessions_in_turn(peer: &Peer, work: &Work, sessions: u32) -> Resul
     Ok(())
 }
 
-/// The smallest wait that lets a process finish what a session left behind.
-pub(crate) const SETTLE: Duration = Duration::from_millis(50);
+/// So many sessions in all, of which so many go on at the same time, as smtp-source does.
+fn sessions_at_once(peer: &Peer, work: &Work, sessions: u32, at_once: u32) -> Result<()> {
+    let left = AtomicU32::new(sessions);
+    let one = |number: u16| -> Result<()> {
+        let take = || left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
+        while take().is_ok() {
+            client::run_session(peer.address(number), work)
+                .with_context(|| format!("a session through {}", peer.kind))?;
+        }
+        Ok(())
+    };
+    thread::scope(|scope| {
+        let clients: Vec<_> = (0..at_once)
+            .map(|number| u16::try_from(number % 16).map(|number| number + 1))
+            .map(|number| number.map(|number| scope.spawn(move || one(number))))
+            .collect::<Result<_, _>>()?;
+        for client in clients {
+            client.join().map_err(|_| anyhow!("a client panicked"))??;
+        }
+        Ok(())
+    })
+}
 
 /// Fails with the whole text of what was found, so that a gate's message needs no rerun.
 pub(crate) fn at_most(what: &str, found: f64, budget: f64, detail: &str) -> Result<()> {
