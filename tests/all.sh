@@ -66,7 +66,7 @@ stage_doc() { RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document
 stage_release() { cargo build --locked --release; }
 
 # Counts (system calls, instructions, octets, allocations) of the release build.
-stage_gates() { cargo test --locked --release --test gates -- --test-threads=1; }
+stage_gates() { cargo test --locked --test gates -- --test-threads=1; }
 
 # Every example of config/ is accepted by the program itself.
 stage_config() {
