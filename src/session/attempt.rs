@@ -30,6 +30,9 @@ const HEDGE_GREETING_MIN: Duration = Duration::from_secs(1);
 /// A greeting is hedged when it takes so many times the backend's usual.
 const HEDGE_GREETING_FACTOR: u32 = 3;
 
+/// A backend's last greeting is known so exactly.
+const GREETED_COARSE: Duration = Duration::from_millis(10);
+
 /// What the pool of an attempt says about it, copied: an attempt holds no snapshot.
 #[derive(Clone, Copy, Debug)]
 struct Rules {
@@ -51,6 +54,8 @@ pub(super) struct Attempt {
     dialled: Instant,
     connected: Option<Instant>,
     hedge_asked: bool,
+    /// The backend is not known to have greeted anybody since: the dial, or a later greeting.
+    quiet_since: Instant,
     /// Why a hedge was dialled beside this one: a lost race is then this one's fault.
     slow: bool,
     /// The beginning of a greeting that came in pieces.
@@ -127,6 +132,7 @@ pub(super) fn begin(
             dialled: now,
             connected: None,
             hedge_asked: false,
+            quiet_since: now,
             slow: false,
             pieces: Vec::new(),
         }),
@@ -371,7 +377,7 @@ impl Attempt {
             }
             Some(connected) => {
                 let hedge = rules.hedge_greeting_after.filter(|_| !self.slow);
-                let hedge = hedge.map(|after| self.dialled + self.hedge_greeting_after(after));
+                let hedge = hedge.map(|after| self.quiet_since + self.hedge_greeting_after(after));
                 (connected + rules.greeting_timeout, hedge)
             }
         }
@@ -391,22 +397,23 @@ impl Attempt {
         HEDGE_GREETING_MIN.max(usual * HEDGE_GREETING_FACTOR)
     }
 
-    /// The hedge deadline has passed: whether a hedge should be asked for. Asked once per stage.
+    /// The hedge deadline has passed: whether a hedge should be asked for.
     pub(super) fn wants_hedge(&mut self) -> bool {
-        if self.is_connected() {
-            // Others were greeted since: the backend is well, it is slow with this client only.
-            let others = self
-                .slot
-                .member()
-                .settings
-                .state
-                .greeted_since(self.dialled);
-            self.slow = true;
-            !others
-        } else {
+        if !self.is_connected() {
             self.hedge_asked = true;
-            true
+            return true;
         }
+        let state = &self.slot.member().settings.state;
+        if let Some(greeted) = state.last_greeted()
+            && state.greeted_since(self.quiet_since)
+        {
+            // Others were greeted since: it was well then, and slow with this client only. If it
+            // froze afterwards, it is asked again when it has greeted nobody for as long.
+            self.quiet_since = greeted + GREETED_COARSE;
+            return false;
+        }
+        self.slow = true;
+        true
     }
 
     /// Marks it as the one a hedge was dialled for.

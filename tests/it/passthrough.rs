@@ -121,6 +121,27 @@ async fn a_silent_backend_is_hedged_long_before_its_timeout() {
 }
 
 #[tokio::test]
+async fn a_session_caught_by_a_freeze_is_hedged_although_another_was_greeted_after_its_dial() {
+    let freezing = sink("freezing.test", Script::silent());
+    let backend = good("good.test");
+    let mut config = config(&[freezing.address(), backend.address()]);
+    pool(&mut config).greeting_timeout = Duration::from_mins(1);
+    pool(&mut config).hedge.greeting_after = Some(Duration::from_secs(1));
+    let balancer = Balancer::start(config);
+    let mut caught = Client::connect(balancer.address).await;
+    freezing
+        .wait_for(|counts| counts.connections == 1)
+        .await
+        .expect("it was dialled");
+    freezing.script(Script::good());
+    quit(greeted_by(&balancer, "freezing.test").await).await;
+    let greeting = caught.expect("220").await;
+    assert!(greeting.contains("good.test"), "{greeting:?}");
+    quit(caught).await;
+    balancer.wait_until_empty().await;
+}
+
+#[tokio::test]
 async fn at_most_three_backends_are_tried_s12() {
     let backend = good("good.test");
     let balancer = Balancer::start(config(&[dead(), dead(), dead(), backend.address()]));
