@@ -9,7 +9,7 @@
 
 use std::net::SocketAddr;
 
-use posthouse_fuzz::identity::{HeaderRead, fuzz_header, read_header};
+use posthouse_fuzz::identity::{HeaderRead, ReceivedHeader, SslTlv, fuzz_header, read_header};
 use ppp::{HeaderResult, PartialResult, v1, v2};
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
@@ -27,6 +27,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
             HeaderResult::V2(Ok(header)) => {
                 assert_eq!(ours.length, header.len());
                 assert_eq!(ours.addresses, addresses_v2(&header));
+                compare_tlvs(&ours, &header);
             }
             refused => assert_eq!(data[12], 0x20, "{refused:?}"),
         },
@@ -37,6 +38,30 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
         (HeaderRead::Incomplete | HeaderRead::Invalid(_), _) => {}
     }
 });
+
+/// Of a header we take each TLV lies within it, and the first of its type is what we keep.
+fn compare_tlvs(ours: &ReceivedHeader, theirs: &v2::Header<'_>) {
+    if theirs.command == v2::Command::Local {
+        assert_eq!(ours.tlvs, None);
+        return;
+    }
+    let tlvs: Result<Vec<_>, _> = theirs.tlvs().collect();
+    let tlvs = tlvs.expect("a header we take has whole TLVs");
+    let first = |kind: u8| {
+        let value = tlvs
+            .iter()
+            .find(|tlv| tlv.kind == kind)
+            .map(|tlv| tlv.value.to_vec());
+        value.filter(|value| !value.is_empty())
+    };
+    let ours = ours.tlvs.as_deref().cloned().unwrap_or_default();
+    assert_eq!(ours.unique_id, first(0x05));
+    assert_eq!(
+        ours.authority,
+        first(0x02).and_then(|name| String::from_utf8(name).ok())
+    );
+    assert_eq!(ours.ssl, first(0x20).map(SslTlv));
+}
 
 fn addresses_v1(addresses: &v1::Addresses) -> Option<(SocketAddr, SocketAddr)> {
     match addresses {

@@ -6,7 +6,12 @@
 //! own, and these are the uppermost. What each target checks stands next to the code it checks
 //! (`fuzz_greeting` and its kin).
 
-#![allow(dead_code, missing_docs, unused, reason = "the house lints its own sources")]
+#![allow(
+    dead_code,
+    missing_docs,
+    unused,
+    reason = "the house lints its own sources"
+)]
 #![allow(rustdoc::all, reason = "links lead to rows that are not mounted")]
 
 #[path = "../../src/balance/mod.rs"]

@@ -7,8 +7,8 @@ use memchr::memchr_iter;
 use super::{
     CLOSING_COMMANDS_MAX, ClosingDialogue, Conversation, Greeting, GreetingJudgement, GreetingRule,
     IdentityCarried, Next, ProbeEnd, ProbeInput, ProbeOutput, ProbePlan, ProbeStage,
-    REPLY_LINES_MAX, REPLY_MAX, Readiness, ReplyRead, SHORT_TEXT_MAX, judge_greeting,
-    read_greeting, read_reply,
+    REPLY_LINE_MAX, REPLY_LINES_MAX, REPLY_MAX, Readiness, ReplyRead, SHORT_TEXT_MAX,
+    judge_greeting, read_greeting, read_reply,
 };
 
 /// Flights of the longest probe: greeting, EHLO, STARTTLS, EHLO, two times MAIL, RCPT and RSET,
@@ -49,6 +49,7 @@ pub fn fuzz_greeting(data: &[u8]) {
         assert!(data.starts_with(reply.octets) && reply.octets.ends_with(b"\n"));
         assert!((1..=REPLY_LINES_MAX).contains(&reply.lines().count()));
         assert!(reply.lines().all(|line| !line.contains(&b'\n')));
+        check_grammar(reply.octets);
         let text = reply.short_text();
         assert!(
             text.len() <= SHORT_TEXT_MAX && text.bytes().all(|octet| (32..127).contains(&octet))
@@ -63,6 +64,21 @@ pub fn fuzz_greeting(data: &[u8]) {
             assert!(rule == GreetingRule::Auto || hidden == known);
             assert!(known == GreetingJudgement::Next || reply.code.class() >= 4);
         }
+    }
+}
+
+/// Rule G5, said a second time: slowly, and of a whole reply only.
+fn check_grammar(octets: &[u8]) {
+    let lines: Vec<_> = octets.split_inclusive(|&octet| octet == b'\n').collect();
+    for (index, line) in lines.iter().enumerate() {
+        assert!(line.len() <= REPLY_LINE_MAX && line[..3] == octets[..3]);
+        let last = index + 1 == lines.len();
+        let end_of_code = line[3] == b' ' || line[3..] == *b"\r\n" || line[3..] == *b"\n";
+        assert!(
+            if last { end_of_code } else { line[3] == b'-' },
+            "{}",
+            line.escape_ascii()
+        );
     }
 }
 
