@@ -175,6 +175,17 @@ fn ejected(roll: &Roll, tried: &Tried) -> Option<usize> {
     })
 }
 
+/// Whether a place may ever come for a session that has tried `tried`, as things are.
+pub(super) fn may_come(roll: &Roll, tried: &Tried) -> bool {
+    let could = |heed| {
+        roll.members
+            .iter()
+            .any(|member| matches!(member.fit(tried, heed), Fit::Takes(_) | Fit::Full))
+    };
+    let resort = roll.settings.when_all_down == WhenAllDown::Try;
+    could(Heed::Health) || resort && could(Heed::Admin)
+}
+
 fn resort_is_full(members: &[Arc<Member>], tried: &Tried) -> bool {
     members
         .iter()

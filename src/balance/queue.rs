@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll, Waker};
 
-use super::choose::{NoBackend, Purpose};
+use super::choose::{NoBackend, Purpose, may_come};
 use super::member::{Fit, Heed, Tried};
 use super::roll::Roll;
 use super::shared::{PoolShared, lock};
@@ -183,6 +183,10 @@ impl PoolShared {
         tried: &Tried,
         rng: &mut Rng,
     ) -> Queued {
+        // Who waits in vain would be told so only when it comes to be first.
+        if !tried.is_empty() && !may_come(roll, tried) {
+            return Queued::Full;
+        }
         let cell = Cell::new();
         let ticket;
         let renewed;
