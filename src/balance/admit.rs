@@ -3,7 +3,7 @@
 //! Rates are a generic cell rate algorithm (ITU-T I.371): one time stamp says when the next event is
 //! due if none came early, so that `count` events may come at once and the long run is exact.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -42,7 +42,7 @@ pub struct ClientLimits {
 
 #[derive(Debug, Default)]
 struct Shard {
-    clients: HashMap<ClientKey, Client>,
+    clients: BTreeMap<ClientKey, Client>,
     sweep_at: usize,
 }
 

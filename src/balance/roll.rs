@@ -1,7 +1,7 @@
 //! The members of one pool in one generation, in the order of their tiers, and what policies
 //! compute from them once. Immutable but for the weight tree.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -35,7 +35,7 @@ impl Roll {
         shared: &Arc<PoolShared>,
     ) -> Self {
         // A name may resolve to one address twice; the state is the same, and so is the backend.
-        let mut seen = HashSet::new();
+        let mut seen = BTreeSet::new();
         listed.retain(|member| seen.insert(Arc::as_ptr(&member.state)));
         listed.sort_by_key(|member| member.tier);
         let mut ends = [0u32; Tier::MAX as usize + 1];

@@ -74,6 +74,7 @@ const CORE: &[&str] = &[
     "async fn",
     "println!",
     "HashMap",
+    "HashSet",
     "thread_rng",
     "fastrand::u",
 ];
@@ -90,7 +91,10 @@ struct Source {
 impl Source {
     /// The lines before the tests, without comments.
     fn code(&self) -> impl Iterator<Item = (usize, &str)> {
-        let is_tests = self.path.file_name().is_some_and(|name| name == "tests.rs");
+        let is_tests = self
+            .path
+            .file_name()
+            .is_some_and(|name| name == "tests.rs" || name == "testing.rs");
         self.text
             .lines()
             .enumerate()
