@@ -21,7 +21,7 @@ pub struct BackendTotals {
     pub octets_to_backend: Counter,
     /// Octets to clients.
     pub octets_to_client: Counter,
-    /// Failed attempts by [`Stage::index`] and [`FailureKind::index`].
+    /// Failed attempts by [`Stage::index`](super::Stage::index) and [`FailureKind::index`](super::FailureKind::index).
     pub strikes: [[Counter; 12]; 7],
     /// Times from dial to greeting.
     pub greeting: Histogram,

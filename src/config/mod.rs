@@ -1,6 +1,6 @@
 //! Configuration: from text to a [`Config`], with every mistake at once.
 //!
-//! [`load`] reads files; everything else is pure: [`parse`] from text, [`diff`] between two
+//! [`load`] reads files; everything else is pure: [`parse`] from text, [`diff()`] between two
 //! configurations, [`reference()`] the documentation of every key. Knows no sockets and no runtime.
 //! An invalid file yields no [`Config`] at all, so nothing half-read can ever take effect.
 

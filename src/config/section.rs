@@ -1,6 +1,6 @@
 //! One table of the file, read key by key.
 //!
-//! A [`Section`] knows from the table of [`keys`](super::keys) which keys there are and in which
+//! A [`Section`] knows from the table of [`keys`] which keys there are and in which
 //! range; what is wrong goes to the [`Report`] and the field keeps its default, so that one pass
 //! finds every mistake. A key that is read but not in the table of keys, or the reverse, is a bug
 //! that any test finds: `key` and `finish` assert it.

@@ -1,6 +1,6 @@
 //! The control thread: start, reload, probes, discovery, drain, signals.
 //!
-//! [`start`] raises limits, binds, starts the data threads and then keeps one thread of its own for
+//! [`start()`] raises limits, binds, starts the data threads and then keeps one thread of its own for
 //! everything that is not a session. Whatever blocks (files, the system resolver, building tables)
 //! runs off its loop. Other threads reach it through a [`Handle`]; the data threads are reached by
 //! [`crate::worker::Command`]s and the one snapshot pointer, never by a lock they would wait for.

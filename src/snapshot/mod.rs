@@ -1,7 +1,7 @@
 //! The runtime view: one immutable [`Snapshot`] per generation, and the [`Registry`] of what
 //! outlives them.
 //!
-//! [`build`] is pure: no file, no socket, no clock of its own. One pointer is swapped, never two:
+//! [`build()`] is pure: no file, no socket, no clock of its own. One pointer is swapped, never two:
 //! whatever must survive a swap lives in the registry and is found again by name.
 
 mod build;
