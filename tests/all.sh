@@ -48,13 +48,13 @@ stage_clippy() { cargo clippy --locked --all-targets -- -D warnings; }
 # Units, and every test binary without a stage of its own.
 stage_tests() {
     local names
-    names=$(test_binaries | OWN_STAGE=$OWN_STAGE python3 -c '
-import json, os, sys
-own = os.environ["OWN_STAGE"].split()
+    names=$(test_binaries | python3 -c '
+import json, sys
+own = sys.argv[1].split()
 for package in json.load(sys.stdin)["packages"]:
     for target in package["targets"]:
         if "test" in target["kind"] and target["name"] not in own:
-            print("--test", target["name"])')
+            print("--test", target["name"])' "$OWN_STAGE")
     # shellcheck disable=SC2086 # two words per test binary
     run_tests --lib --bins $names
 }

@@ -60,9 +60,9 @@ impl Process {
         // Stopped first, so that nothing is started while the family is being counted.
         let mut family = vec![self.child.id()];
         loop {
-            family
-                .iter()
-                .for_each(|process| send(*process, Signal::STOP));
+            for process in &family {
+                send(*process, Signal::STOP);
+            }
             let now: Vec<u32> = [self.child.id()]
                 .into_iter()
                 .chain(descendants(self.child.id()))
@@ -72,9 +72,9 @@ impl Process {
             }
             family = now;
         }
-        family
-            .iter()
-            .for_each(|process| send(*process, Signal::KILL));
+        for process in &family {
+            send(*process, Signal::KILL);
+        }
         let _ = self.child.wait();
         super::wait_for("killed processes to be gone", || {
             family.iter().all(|process| is_gone(*process)).then_some(())
