@@ -104,8 +104,15 @@ impl Scene {
                 let reply = format!("421 4.3.2 {}.demo is overloaded", NAMES[index]);
                 sinks[index].script(Script::good().reply(At::Greeting, &reply));
             }
-            Self::Hang(index) => sinks[index].script(Script::silent()),
-            Self::Heal(index) => sinks[index].script(Script::good()),
+            Self::Hang(index) => {
+                sinks[index].hold();
+                sinks[index].script(Script::good().hold_at(At::Greeting));
+            }
+            // Whoever still waits is greeted, as by a process that was only stopped.
+            Self::Heal(index) => {
+                sinks[index].script(Script::good());
+                sinks[index].release();
+            }
         }
         Ok(())
     }
