@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::backend::Standing;
 use super::policy::source_hash::{Key, SipHash};
 use super::slow_start::UNIT;
 use super::{BackendState, PoolShared};
@@ -65,6 +66,7 @@ pub(super) struct Load {
 
 impl Load {
     /// Whether one more session here weighs less than one more there: (in flight + 1) / weight.
+    #[inline]
     pub(super) fn is_below(self, other: Self) -> bool {
         (u64::from(self.in_flight) + 1) * u64::from(other.weight_256)
             < (u64::from(other.in_flight) + 1) * u64::from(self.weight_256)
@@ -108,7 +110,11 @@ impl Member {
 
     /// Weight as balancing sees it now, in 1/256 of a unit.
     pub(super) fn weight_256(&self) -> u32 {
-        match self.state().standing().weight_256() {
+        self.weight_of(self.state().standing())
+    }
+
+    fn weight_of(&self, standing: Standing) -> u32 {
+        match standing.weight_256() {
             0 => u32::from(self.settings.weight.value()) * UNIT,
             weight => weight,
         }
@@ -122,6 +128,7 @@ impl Member {
     }
 
     /// What it can do for a session that has tried `tried`.
+    #[inline]
     pub(super) fn fit(&self, tried: &Tried, heed: Heed) -> Fit {
         #[cfg(test)]
         count_look();
@@ -130,16 +137,20 @@ impl Member {
             Fit::Drained
         } else if heed == Heed::Health && !standing.is_usable() {
             Fit::Unwell
-        } else if tried.has(self) {
+        } else if !tried.is_empty() && tried.has(self) {
             Fit::Tried
         } else if self.is_full() {
             Fit::Full
         } else {
-            Fit::Takes(self.load())
+            Fit::Takes(Load {
+                in_flight: self.state().in_flight(),
+                weight_256: self.weight_of(standing),
+            })
         }
     }
 
     /// The load, if it can take a session that has tried `tried`.
+    #[inline]
     pub(super) fn takes(&self, tried: &Tried, heed: Heed) -> Option<Load> {
         match self.fit(tried, heed) {
             Fit::Takes(load) => Some(load),

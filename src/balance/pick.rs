@@ -108,9 +108,16 @@ impl PoolShared {
 
     /// A place of `member` came free.
     pub(super) fn place_came_free(&self, member: &Member) {
-        if self.has_heap() {
+        if self.has_heap() && !self.turns_only(member) {
             self.rekey(member);
         }
+    }
+
+    /// Whether counts move nothing: turns order the heap, and no limit of the member parks it.
+    fn turns_only(&self, member: &Member) -> bool {
+        self.order() == Order::RoundRobin as u8
+            && member.settings.max_connections == 0
+            && member.state().place().serial == member.serial
     }
 }
 

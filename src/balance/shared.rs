@@ -166,7 +166,11 @@ impl PoolShared {
     /// Whether the installed generation is served by the heap. Read after a count was changed: if
     /// it is off, an install that turns it on will read the new count.
     pub(super) fn has_heap(&self) -> bool {
-        self.order.load(Ordering::SeqCst) != 0
+        self.order() != Order::Off as u8
+    }
+
+    pub(super) fn order(&self) -> u8 {
+        self.order.load(Ordering::SeqCst)
     }
 
     /// Puts right the key of a member whose counts, state or weight changed.

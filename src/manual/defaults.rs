@@ -23,3 +23,11 @@
 //! | configuration or backends file | 16 MiB | `config` | a mistake that says so |
 //! | mistakes kept of one load | 500 | `config` | the rest is counted; an error is never lost behind warnings |
 //! | listeners, pools, backends of a pool | 65,536 each | `config` | a mistake that says so |
+//! | backends read one by one at a pick | 64 | `balance::policy` | above that a heap, a weight tree or a table answers |
+//! | backends a session remembers as tried | 8 | `balance::member` | the ninth takes the place of the first |
+//! | races lost for a last place | 8 | `balance::pick` | then the pool counts as full |
+//! | slots of a source-hash table | 65,537 to 650 backends, else 1,048,583; one table per set of open tiers | `balance::policy::source_hash` | 4 octets each |
+//! | slots asked for one client | 64 | `balance::policy::source_hash` | then any backend that can take it |
+//! | events kept between ticks of a pool | 256 | `balance::shared` | the oldest go first |
+//! | clients in a listener's table of limits | 1,048,576 | `balance::admit` | idle ones are forgotten first; then refused as `TableFull` |
+//! | slow start | from 1/16 of the weight | `balance::slow_start` | grows in a straight line over `slow_start` |

@@ -11,15 +11,27 @@ pub(in crate::balance) fn choose(
     heed: Heed,
     start: usize,
 ) -> Option<usize> {
-    let mut best: Option<(usize, Load)> = None;
     let start = if start < members.len() { start } else { 0 };
-    for index in (start..members.len()).chain(0..start) {
-        let Some(load) = members[index].takes(tried, heed) else {
+    let (before, after) = members.split_at(start);
+    let best = least(after, tried, heed, None);
+    let ahead = best.map(|(at, load)| (start + at, load));
+    least(before, tried, heed, ahead).map(|(index, _)| index)
+}
+
+/// The best of `members` if it is better than `best`.
+fn least(
+    members: &[Arc<Member>],
+    tried: &Tried,
+    heed: Heed,
+    mut best: Option<(usize, Load)>,
+) -> Option<(usize, Load)> {
+    for (index, member) in members.iter().enumerate() {
+        let Some(load) = member.takes(tried, heed) else {
             continue;
         };
         if best.is_none_or(|(_, least)| load.is_below(least)) {
             best = Some((index, load));
         }
     }
-    best.map(|(index, _)| index)
+    best
 }
