@@ -87,6 +87,7 @@ impl Tiers {
         self.ranks[..self.open].iter().map(|rank| rank.tier)
     }
 
+    #[cfg(debug_assertions)]
     pub(super) fn ranks(&self) -> &[Rank] {
         &self.ranks
     }

@@ -18,7 +18,7 @@
 //! | reply of a backend | 4,096 octets a line, 128 lines, 64 KiB | `smtp::reply` | garbage: a strike, the next backend |
 //! | accepted in a row | 16 | `worker::accept` | then other tasks run |
 //! | pause after accept fails | 100 ms | `worker::accept` | counted; a warning once in about ten seconds |
-//! | worker heartbeat | 50 ms; later than 20 ms is a stall | `worker::heartbeat` | counted |
+//! | worker heartbeat | 100 ms; later than 20 ms is a stall | `worker::heartbeat` | counted |
 //! | keepalive on a backend leg | set after 10 s; 60 s, then 6 × 10 s; user timeout 120 s | `session::relay` | a short session is spared five system calls |
 //! | configuration or backends file | 16 MiB | `config` | a mistake that says so |
 //! | mistakes kept of one load | 500 | `config` | the rest is counted; an error is never lost behind warnings |

@@ -21,6 +21,8 @@ pub struct Stream {
     io: AsyncFd<TcpStream>,
     /// Octets may be waiting although the readiness was cleared by [`Stream::poll_watch`].
     unread: Cell<bool>,
+    /// The peer's FIN had come before a read that emptied the socket: the next would return 0.
+    ended: Cell<bool>,
 }
 
 /// What a socket that must not be read shows.
@@ -47,11 +49,15 @@ impl Stream {
         Ok(Self {
             io,
             unread: Cell::new(false),
+            ended: Cell::new(false),
         })
     }
 
     /// Reads into `buffer`; `Ok(0)` is the end of the peer's direction.
     pub fn poll_recv(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        if self.ended.get() {
+            return Poll::Ready(Ok(0));
+        }
         if self.unread.replace(false) {
             match self.io.get_ref().read(buffer) {
                 Err(error) if is_transient(&error) => {}
@@ -67,7 +73,9 @@ impl Stream {
             match guard.get_inner().read(buffer) {
                 Ok(n) => {
                     if n > 0 && n < buffer.len() {
+                        let closed = guard.ready().is_read_closed();
                         guard.clear_ready_matching(Ready::READABLE);
+                        self.ended.set(closed && !self.is_reset(cx));
                     }
                     return Poll::Ready(Ok(n));
                 }
@@ -78,20 +86,18 @@ impl Stream {
         }
     }
 
-    /// Writes from `octets`; may take fewer.
+    /// Writes from `octets`; may take fewer. Not before the connect has ended.
+    ///
+    /// It writes first and asks for readiness only where that was in vain: almost always there is
+    /// room.
     pub fn poll_send(&self, cx: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
         loop {
-            let mut guard = ready!(self.io.poll_write_ready(cx))?;
-            match guard.get_inner().write(octets) {
-                Ok(n) => {
-                    if n > 0 && n < octets.len() {
-                        guard.clear_ready_matching(Ready::WRITABLE);
-                    }
-                    return Poll::Ready(Ok(n));
+            match self.io.get_ref().write(octets) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    ready!(self.io.poll_write_ready(cx))?.clear_ready();
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Poll::Ready(Err(error)),
+                result => return Poll::Ready(result),
             }
         }
     }
@@ -204,6 +210,16 @@ impl Stream {
     /// As getsockname(2).
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.io.get_ref().local_addr()
+    }
+}
+
+impl Stream {
+    /// Whether the connection is closed both ways: a reset, which the next read must report.
+    fn is_reset(&self, cx: &mut Context<'_>) -> bool {
+        match self.io.poll_write_ready(cx) {
+            Poll::Ready(Ok(guard)) => guard.ready().is_write_closed(),
+            Poll::Ready(Err(_)) | Poll::Pending => true,
+        }
     }
 }
 

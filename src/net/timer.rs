@@ -15,6 +15,8 @@ use tokio::time::Sleep;
 pub struct Timer<'a> {
     sleep: Pin<&'a mut Sleep>,
     fired: bool,
+    /// The sleep knows the task; a session's task never changes.
+    polled: bool,
 }
 
 impl<'a> Timer<'a> {
@@ -23,6 +25,7 @@ impl<'a> Timer<'a> {
         Self {
             sleep,
             fired: false,
+            polled: false,
         }
     }
 
@@ -34,6 +37,10 @@ impl<'a> Timer<'a> {
             return Due::Now;
         }
         let armed = self.sleep.deadline().into_std();
+        if self.polled && !self.fired && armed <= deadline && now < armed {
+            return Due::Later;
+        }
+        self.polled = true;
         if self.fired || deadline < armed {
             self.sleep
                 .as_mut()

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use super::attempt::{self, Attempt, Failure, Octets, Progress};
 use super::closing::Refusal;
 use super::context::since;
-use super::record::Session;
+use super::record::{Lap, Session};
 use crate::balance::{
     FailureKind, NoBackend, Observation, PickMode, Queued, Slot, Stage, Tried, Waiter,
 };
@@ -283,7 +283,8 @@ impl Connecting {
                     Poll::Ready(Ok(slot)) => {
                         let queued = since(now, waiting.since);
                         self.waiting = None;
-                        *session.queue.get_or_insert(Duration::ZERO) += queued;
+                        let before = session.queue.taken().unwrap_or_default();
+                        session.queue = Lap::of(before + queued);
                         self.dial(session, slot, now);
                         return Poll::Ready(Ok(()));
                     }
@@ -396,7 +397,9 @@ impl Connecting {
             .as_ref()
             .is_some_and(|waiting| waiting.until <= now)
         {
-            session.queue = self.waiting.take().map(|waiting| since(now, waiting.since));
+            if let Some(waiting) = self.waiting.take() {
+                session.queue = Lap::of(since(now, waiting.since));
+            }
             return Err(Refusal::QueueTimeout);
         }
         let over = self.total.is_some_and(|total| total <= now);
@@ -571,8 +574,8 @@ fn commit(
             .greeting
             .observe(after);
     }
-    session.connect = winner.connect_time();
-    session.greeting = Some(since(now, session.accepted));
+    session.connect = winner.connect_time().map(Lap::of).unwrap_or_default();
+    session.greeting = Lap::of(since(now, session.accepted));
     session.phase = SessionPhase::Relay;
     session.at_backend(winner.slot.member());
     debug_assert_ne!(

@@ -4,6 +4,7 @@
 //! of counters, no count that can leak.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -37,9 +38,9 @@ pub(super) struct Session {
     pub(super) failures: Vec<AttemptRecord>,
     pub(super) attempts: u32,
     pub(super) hedged: bool,
-    pub(super) queue: Option<Duration>,
-    pub(super) connect: Option<Duration>,
-    pub(super) greeting: Option<Duration>,
+    pub(super) queue: Lap,
+    pub(super) connect: Lap,
+    pub(super) greeting: Lap,
     pub(super) octets_to_backend: u64,
     pub(super) octets_to_client: u64,
     pub(super) phase: SessionPhase,
@@ -49,6 +50,24 @@ pub(super) struct Session {
     pub(super) may_speak: bool,
     end: Option<(SessionOutcome, EndedBy)>,
     key: usize,
+}
+
+/// How long a step took, if it was taken: in 32 bits, because every idle session keeps three.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Lap(Option<NonZeroU32>);
+
+impl Lap {
+    /// A step that took so long; more than 71 minutes count as that.
+    pub(super) fn of(took: Duration) -> Self {
+        let micros = u32::try_from(took.as_micros()).unwrap_or(u32::MAX);
+        Self(NonZeroU32::new(micros.saturating_add(1)))
+    }
+
+    /// How long it took, to the microsecond.
+    pub(super) fn taken(self) -> Option<Duration> {
+        self.0
+            .map(|micros| Duration::from_micros(u64::from(micros.get() - 1)))
+    }
 }
 
 /// What a PROXY header said.
@@ -87,9 +106,9 @@ impl Session {
             failures: Vec::new(),
             attempts: 0,
             hedged: false,
-            queue: None,
-            connect: None,
-            greeting: None,
+            queue: Lap::default(),
+            connect: Lap::default(),
+            greeting: Lap::default(),
             octets_to_backend: 0,
             octets_to_client: 0,
             phase: SessionPhase::Admission,
@@ -130,13 +149,13 @@ impl Session {
         counters.active.sub(1);
         counters.outcomes[outcome.index()].inc();
         counters.session.observe(took);
-        if let Some(queue) = self.queue {
+        if let Some(queue) = self.queue.taken() {
             counters.queue.observe(queue);
         }
-        if let Some(connect) = self.connect {
+        if let Some(connect) = self.connect.taken() {
             counters.connect.observe(connect);
         }
-        if let Some(greeting) = self.greeting {
+        if let Some(greeting) = self.greeting.taken() {
             counters.greeting.observe(greeting);
         }
         if self.octets_to_backend + self.octets_to_client > 0 {
@@ -176,9 +195,9 @@ impl Session {
             attempts: self.attempts,
             failures: &self.failures,
             hedged: self.hedged,
-            queue: self.queue,
-            connect: self.connect,
-            greeting: self.greeting,
+            queue: self.queue.taken(),
+            connect: self.connect.taken(),
+            greeting: self.greeting.taken(),
             session: took,
             octets_to_backend: self.octets_to_backend,
             octets_to_client: self.octets_to_client,

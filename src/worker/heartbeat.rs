@@ -7,7 +7,7 @@ use crate::net::clock;
 use crate::session::Context;
 
 /// Between beats.
-const BEAT: Duration = Duration::from_millis(50);
+const BEAT: Duration = Duration::from_millis(100);
 /// A beat later than this is a stall: something held the loop.
 const STALL: Duration = Duration::from_millis(20);
 
