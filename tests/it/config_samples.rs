@@ -85,3 +85,22 @@ fn the_reference_in_the_repository_is_the_rendered_one() {
          run: posthouse config-reference > config/reference.toml"
     );
 }
+
+#[test]
+fn every_configuration_of_the_readme_loads() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = std::fs::read_to_string(root.join("README.md")).expect("the README is there");
+    let blocks: Vec<&str> = readme
+        .split("```toml\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("\n```").next())
+        .collect();
+    assert!(!blocks.is_empty(), "the README shows a configuration");
+    for text in blocks {
+        let none = |_: &Path| Err(std::io::ErrorKind::NotFound.into());
+        let loaded = posthouse::config::parse(text, Path::new("README.md"), "mx.example", &none);
+        let loaded =
+            loaded.unwrap_or_else(|e| panic!("{}", e.render(posthouse::config::Color::Off)));
+        assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+    }
+}
