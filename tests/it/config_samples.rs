@@ -89,7 +89,7 @@ fn the_reference_in_the_repository_is_the_rendered_one() {
 #[test]
 fn every_configuration_of_the_readme_loads() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let readme = std::fs::read_to_string(root.join("README.md")).expect("the README is there");
+    let readme = fs::read_to_string(root.join("README.md")).expect("the README is there");
     let blocks: Vec<&str> = readme
         .split("```toml\n")
         .skip(1)
@@ -98,9 +98,8 @@ fn every_configuration_of_the_readme_loads() {
     assert!(!blocks.is_empty(), "the README shows a configuration");
     for text in blocks {
         let none = |_: &Path| Err(std::io::ErrorKind::NotFound.into());
-        let loaded = posthouse::config::parse(text, Path::new("README.md"), "mx.example", &none);
-        let loaded =
-            loaded.unwrap_or_else(|e| panic!("{}", e.render(posthouse::config::Color::Off)));
+        let loaded = config::parse(text, Path::new("README.md"), "mx.example", &none);
+        let loaded = loaded.unwrap_or_else(|e| panic!("{}", e.render(Color::Off)));
         assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
     }
 }
