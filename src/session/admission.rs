@@ -51,7 +51,7 @@ pub(super) fn of_client(session: &mut Session) -> Result<(), Refusal> {
         .clients
         .admit(session.client_key(), rules, session.accepted);
     match admitted {
-        Ok(permit) => session.permit = permit,
+        Ok(permit) => session.permit = permit.map(Box::new),
         Err(ClientRefusal::TooManySessions | ClientRefusal::TooFast) => {
             return Err(Refusal::ClientLimit);
         }

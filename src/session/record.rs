@@ -33,7 +33,8 @@ pub(super) struct Session {
     /// The true client, where a PROXY header named it.
     pub(super) named: Option<Box<Named>>,
     pub(super) accepted: Instant,
-    pub(super) permit: Option<ClientPermit>,
+    /// Boxed, because most listeners set no limit by client.
+    pub(super) permit: Option<Box<ClientPermit>>,
     pub(super) backend: Option<Arc<Member>>,
     pub(super) failures: Vec<AttemptRecord>,
     pub(super) attempts: u32,

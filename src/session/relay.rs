@@ -65,9 +65,6 @@ impl<'a> Running<'a> {
 
     /// Relays until both sides have ended, one has reset, or nothing moved for too long.
     pub(super) async fn until_end(&mut self, timer: &mut Timer<'_>) -> End {
-        let settings = &self.session.listener.view.settings;
-        let (idle, half_close) = (settings.idle_timeout, settings.half_close_timeout);
-        let lasts = self.session.accepted + LASTING;
         let mut active = clock::now();
         let mut lasting = false;
         poll_fn(|task| {
@@ -80,7 +77,14 @@ impl<'a> Running<'a> {
                 active = now;
             }
             loop {
-                let (deadline, end) = deadline(&self.relay, active, idle, half_close);
+                let settings = &self.session.listener.view.settings;
+                let (deadline, end) = deadline(
+                    &self.relay,
+                    active,
+                    settings.idle_timeout,
+                    settings.half_close_timeout,
+                );
+                let lasts = self.session.accepted + LASTING;
                 let next = if lasting {
                     deadline
                 } else {

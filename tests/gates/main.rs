@@ -30,13 +30,13 @@ const BULK_SYSCALLS_MAX: f64 = 420.0;
 /// User instructions of one 10 KB session, 32 at once. The goal is 22,000 (nginx: 20,500, HAProxy:
 /// 44,700); what is reached on the runtime's reactor is held here.
 const INSTRUCTIONS_MAX: f64 = 40_000.0;
-/// Allocations of one session: its task and three more.
-const ALLOCATIONS_MAX: f64 = 4.0;
+/// Allocations of one session: its task and three more (two entries of the reactor, the connect
+/// phase), and a share of what the process's own timers allocate while the sessions run.
+const ALLOCATIONS_MAX: f64 = 4.8;
 /// Allocations that a megabyte more may bring: none, but for the odd growth of a shared buffer.
 const CHUNK_ALLOCATIONS_MAX: f64 = 0.5;
-/// Private memory of one session that idles after EHLO, in bytes. The goal is 2,048 (HAProxy: 3,376,
-/// nginx: 9,826); the slack is the allocator's rounding.
-const IDLE_BYTES_MAX: f64 = 2_176.0;
+/// Private memory of one session that idles after EHLO, in bytes.
+const IDLE_BYTES_MAX: f64 = 2_048.0;
 /// A pick among 10,000 against a pick among 10.
 const PICK_GROWTH_MAX: f64 = 4.0;
 
@@ -110,7 +110,7 @@ fn a_relayed_chunk_allocates_nothing() -> Result<()> {
 }
 
 #[test]
-fn an_idle_session_holds_little_more_than_2_kb() -> Result<()> {
+fn an_idle_session_holds_at_most_2_kb() -> Result<()> {
     let (bench, _turn) = bench("idle")?;
     let (private, proportional) = bench.idle_memory(Kind::Posthouse, (1_000, 7_000))?;
     let detail = format!("proportional: {proportional:.0}");

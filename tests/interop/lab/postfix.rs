@@ -140,10 +140,17 @@ impl Postfix {
         let pid_file = folder.path().join("queue/pid/master.pid");
         wait_for("Postfix's master", || {
             process.assert_running();
-            // Written after the sockets were bound.
             std::fs::read_to_string(&pid_file)
                 .ok()
                 .filter(|pid| !pid.trim().is_empty())
+        });
+        // The file is written before the last socket is bound. A connect to see would be a session
+        // in the log, so the kernel is asked.
+        wait_for("Postfix's listeners", || {
+            ports
+                .iter()
+                .all(|port| is_listening(port.address()))
+                .then_some(())
         });
         Self {
             process,
@@ -260,4 +267,15 @@ fn master_cf(services: &[Service], ports: &[Port]) -> String {
     }
     text.push_str(STOCK_SERVICES);
     text
+}
+
+/// Whether a socket listens on this port, without connecting to it.
+fn is_listening(address: SocketAddr) -> bool {
+    const LISTEN: &str = "0A";
+    let port = format!(":{:04X}", address.port());
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default();
+    table.lines().skip(1).any(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        fields.next().is_some_and(|local| local.ends_with(&port)) && fields.nth(1) == Some(LISTEN)
+    })
 }
