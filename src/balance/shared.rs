@@ -513,7 +513,7 @@ fn spare(other: bool) -> Spare {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicBool;
+    use std::sync::atomic::{AtomicBool, AtomicUsize};
     use std::task::{Context, Poll, Wake, Waker};
     use std::time::Duration;
 
@@ -531,12 +531,25 @@ mod tests {
         }
     }
 
-    /// Picks, waits, holds and gives back until told to stop; says how many places it had.
-    fn work(fleet: &Fleet, pools: &Mutex<Arc<Roll>>, seed: u64, stop: &AtomicBool) -> usize {
+    struct StopOnDrop<'a>(&'a AtomicBool);
+
+    impl Drop for StopOnDrop<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Picks, waits, holds and gives back until told to stop; counts the places it had.
+    fn work(
+        fleet: &Fleet,
+        pools: &Mutex<Arc<Roll>>,
+        seed: u64,
+        stop: &AtomicBool,
+        places: &AtomicUsize,
+    ) {
         let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
         let mut rng = Rng::seeded(seed);
         let mut held: Vec<Slot> = Vec::new();
-        let mut places = 0;
         while !stop.load(Ordering::Relaxed) {
             let roll = Arc::clone(&lock(pools));
             let shared = &fleet.shared;
@@ -563,7 +576,7 @@ mod tests {
                 let max = slot.member().settings.max_connections;
                 let open = slot.member().state().open();
                 assert!(max == 0 || open <= max, "{open} places of {max} are taken");
-                places += 1;
+                places.fetch_add(1, Ordering::Relaxed);
                 held.push(slot);
             }
             if held.len() > 20 || rng.below(3) == 0 {
@@ -573,14 +586,23 @@ mod tests {
                 }
             }
         }
-        places
     }
 
-    /// Flips states and weights, installs generations, ticks.
-    fn disturb(fleet: &Fleet, specs: &[Spec], settings: PoolSettings, pools: &Mutex<Arc<Roll>>) {
+    /// Flips states and weights, installs generations, ticks: at least 120 rounds, and until the
+    /// workers have had their share of places meanwhile, however late they are scheduled.
+    fn disturb(
+        fleet: &Fleet,
+        specs: &[Spec],
+        settings: PoolSettings,
+        pools: &Mutex<Arc<Roll>>,
+        places: &AtomicUsize,
+    ) {
         let mut rng = Rng::seeded(99);
         let mut now = fleet.now;
-        for round in 0..120 {
+        for round in 0u16.. {
+            if round >= 120 && places.load(Ordering::Relaxed) >= 400 {
+                break;
+            }
             now += Duration::from_millis(100);
             let state = &fleet.states[rng.below(specs.len() as u32) as usize];
             match rng.below(8) {
@@ -644,21 +666,17 @@ mod tests {
                 &fleet.shared,
             )));
             let stop = AtomicBool::new(false);
-            let places: usize = std::thread::scope(|scope| {
-                let workers: Vec<_> = (0..4)
-                    .map(|seed| {
-                        let (fleet, pools, stop) = (&fleet, &pools, &stop);
-                        scope.spawn(move || work(fleet, pools, seed, stop))
-                    })
-                    .collect();
-                disturb(&fleet, &specs, settings, &pools);
-                stop.store(true, Ordering::Relaxed);
-                workers
-                    .into_iter()
-                    .map(|worker| worker.join().expect("no worker panics"))
-                    .sum()
+            let places = AtomicUsize::new(0);
+            std::thread::scope(|scope| {
+                for seed in 0..4 {
+                    let (fleet, pools, stop, places) = (&fleet, &pools, &stop, &places);
+                    scope.spawn(move || work(fleet, pools, seed, stop, places));
+                }
+                // The workers end also when this thread panics, lest the scope wait for ever.
+                let told = StopOnDrop(&stop);
+                disturb(&fleet, &specs, settings, &pools, &places);
+                drop(told);
             });
-            assert!(places > 0);
             fleet.assert_idle();
             assert_eq!(fleet.shared.waiting(), 0);
             lock(&fleet.shared.heap).assert_keys(&lock(&pools).members);
