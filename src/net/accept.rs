@@ -1,20 +1,24 @@
-//! Accepting from one listening socket of this thread's reactor.
+//! Accepting from one listening socket on this thread's event loop.
 //!
 //! The accepted socket is non-blocking from the start and not yet registered; what the listener was
-//! given (NODELAY, keepalive, user timeout) is inherited.
+//! given (NODELAY, keepalive, user timeout) is inherited. One connection is accepted per turn of
+//! the loop: none of them costs a call that finds the queue empty, and in a storm the sessions that
+//! are served already come first.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
 use std::task::{Context, Poll, ready};
 
 use rustix::net::{SocketFlags, acceptfrom_with};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 
-/// A listening socket on this thread's reactor.
+use super::event_loop::{Interest, Ready, Registration};
+
+/// A listening socket on this thread's event loop.
 #[derive(Debug)]
 pub struct Acceptor {
-    io: AsyncFd<TcpListener>,
+    listener: TcpListener,
+    io: Registration,
     local: SocketAddr,
 }
 
@@ -31,16 +35,15 @@ impl Acceptor {
     /// Registers a listening, non-blocking socket.
     ///
     /// # Errors
-    /// The reactor cannot take it.
+    /// The loop cannot take it.
     pub fn new(listener: TcpListener) -> io::Result<Self> {
         let local = listener.local_addr()?;
-        #[expect(
-            deprecated,
-            reason = "its successor is `unsafe`, for types that may lie about their descriptor; \
-                      std's socket owns one and keeps it, which is all that is asked"
-        )]
-        let io = AsyncFd::with_interest(listener, Interest::READABLE)?;
-        Ok(Self { io, local })
+        let io = Registration::new(listener.as_fd(), Interest::Accept, Ready::NONE)?;
+        Ok(Self {
+            listener,
+            io,
+            local,
+        })
     }
 
     /// Where it listens.
@@ -55,13 +58,29 @@ impl Acceptor {
     /// are passed over.
     pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
         loop {
-            let mut guard = ready!(self.io.poll_read_ready(cx))?;
-            match accept(guard.get_inner()) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
+            ready!(self.io.poll_read(cx));
+            // The loop reports it again as long as the queue is not empty.
+            self.io.clear(Ready::FOR_ACCEPT);
+            match accept(&self.listener) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) if is_of_the_connection(&error) => {}
                 result => return Poll::Ready(result),
             }
         }
+    }
+
+    /// Stops or goes on reporting connections: while none can be accepted, the loop would be woken
+    /// for nothing.
+    ///
+    /// # Errors
+    /// As epoll_ctl(2).
+    pub fn pause(&self, pause: bool) -> io::Result<()> {
+        let interest = if pause {
+            Interest::Paused
+        } else {
+            Interest::Accept
+        };
+        self.io.change(self.listener.as_fd(), interest)
     }
 
     /// A connection that is in the queue already.
@@ -70,7 +89,7 @@ impl Acceptor {
     /// `WouldBlock` when the queue is empty.
     pub fn accept_queued(&self) -> io::Result<Accepted> {
         loop {
-            match accept(self.io.get_ref()) {
+            match accept(&self.listener) {
                 Err(error) if is_of_the_connection(&error) => {}
                 result => return result,
             }

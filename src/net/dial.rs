@@ -28,7 +28,7 @@ pub struct Origin<'a> {
 /// Our own failures (no descriptor, no port, no permission) and immediate ones (no route). What the
 /// network says later comes from [`Stream::poll_connected`] or the first read.
 pub fn dial(address: SocketAddr, origin: Origin<'_>) -> io::Result<Stream> {
-    Stream::new(begin(address, origin)?)
+    Stream::connecting(begin(address, origin)?)
 }
 
 /// The same for who drives the socket by other means; it is non-blocking and not registered.

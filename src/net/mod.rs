@@ -6,6 +6,7 @@
 pub mod accept;
 pub mod clock;
 pub mod dial;
+pub mod event_loop;
 pub mod linger;
 pub mod listen;
 pub mod pipe;

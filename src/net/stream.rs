@@ -1,8 +1,9 @@
-//! A connected (or connecting) TCP socket registered with this thread's reactor.
+//! A connected (or connecting) TCP socket on this thread's event loop.
 //!
-//! Reads and writes wait for readiness and trust it: a read shorter than the buffer clears the
-//! readiness, so that no system call is spent to learn that nothing is there (epoll is
-//! edge-triggered; the next octet raises the next edge). Closed states are never cleared.
+//! Reads and writes trust the readiness: one that comes back short clears it, so that no system
+//! call is spent to learn that nothing is there (epoll is edge-triggered; the next octet raises the
+//! next edge). A closed state is cleared only where a call contradicts it: better a session that
+//! times out than a loop that spins.
 
 use std::cell::Cell;
 use std::io::{self, Read, Write};
@@ -12,15 +13,18 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::Ready;
-use tokio::io::unix::AsyncFd;
 
-/// A TCP socket on this thread's reactor.
+use super::event_loop::{Interest, Ready, Registration};
+
+/// A TCP socket on this thread's event loop.
 #[derive(Debug)]
 pub struct Stream {
-    io: AsyncFd<TcpStream>,
-    /// Octets may be waiting although the readiness was cleared by [`Stream::poll_watch`].
-    unread: Cell<bool>,
+    socket: TcpStream,
+    io: Registration,
+    /// Whether room is reported: it is not while every write found some.
+    room: Cell<bool>,
+    /// [`Stream::poll_watch`] has said `Talking`.
+    talked: Cell<bool>,
     /// The peer's FIN had come before a read that emptied the socket: the next would return 0.
     ended: Cell<bool>,
 }
@@ -35,22 +39,33 @@ pub enum Watched {
 }
 
 impl Stream {
-    /// Registers a non-blocking socket.
+    /// Registers a connected, non-blocking socket.
     ///
     /// # Errors
-    /// The reactor cannot take it (no memory, too many watches).
+    /// The loop cannot take it (no memory, too many watches).
     pub fn new(socket: TcpStream) -> io::Result<Self> {
-        #[expect(
-            deprecated,
-            reason = "its successor is `unsafe`, for types that may lie about their descriptor; \
-                      std's socket owns one and keeps it, which is all that is asked"
-        )]
-        let io = AsyncFd::new(socket)?;
-        Ok(Self {
+        // There is room in a new connection: it is only asked for when a write has found none.
+        let io = Registration::new(socket.as_fd(), Interest::Read, Ready::WRITABLE)?;
+        Ok(Self::with(socket, io, false))
+    }
+
+    /// Registers a non-blocking socket that connects.
+    ///
+    /// # Errors
+    /// As [`Stream::new`].
+    pub fn connecting(socket: TcpStream) -> io::Result<Self> {
+        let io = Registration::new(socket.as_fd(), Interest::Both, Ready::NONE)?;
+        Ok(Self::with(socket, io, true))
+    }
+
+    fn with(socket: TcpStream, io: Registration, room: bool) -> Self {
+        Self {
+            socket,
             io,
-            unread: Cell::new(false),
+            room: Cell::new(room),
+            talked: Cell::new(false),
             ended: Cell::new(false),
-        })
+        }
     }
 
     /// Reads into `buffer`; `Ok(0)` is the end of the peer's direction.
@@ -58,28 +73,22 @@ impl Stream {
         if self.ended.get() {
             return Poll::Ready(Ok(0));
         }
-        if self.unread.replace(false) {
-            match self.io.get_ref().read(buffer) {
-                Err(error) if is_transient(&error) => {}
-                result => {
-                    self.unread
-                        .set(matches!(&result, Ok(n) if *n == buffer.len()));
-                    return Poll::Ready(result);
-                }
-            }
-        }
         loop {
-            let mut guard = ready!(self.io.poll_read_ready(cx))?;
-            match guard.get_inner().read(buffer) {
+            let ready = ready!(self.io.poll_read(cx));
+            match (&self.socket).read(buffer) {
                 Ok(n) => {
                     if n > 0 && n < buffer.len() {
-                        let closed = guard.ready().is_read_closed();
-                        guard.clear_ready_matching(Ready::READABLE);
-                        self.ended.set(closed && !self.is_reset(cx));
+                        self.io.clear(Ready::READABLE);
+                        // Closed both ways is a reset, which the next read must report.
+                        let ended =
+                            ready.has(Ready::READ_CLOSED) && !ready.has(Ready::WRITE_CLOSED);
+                        self.ended.set(ended);
                     }
                     return Poll::Ready(Ok(n));
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.io.clear(Ready::READABLE | Ready::READ_CLOSED);
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Poll::Ready(Err(error)),
             }
@@ -87,49 +96,59 @@ impl Stream {
     }
 
     /// Writes from `octets`; may take fewer. Not before the connect has ended.
-    ///
-    /// It writes first and asks for readiness only where that was in vain: almost always there is
-    /// room.
     pub fn poll_send(&self, cx: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
         loop {
-            match self.io.get_ref().write(octets) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    ready!(self.io.poll_write_ready(cx))?.clear_ready();
+            ready!(self.io.poll_write(cx));
+            match (&self.socket).write(octets) {
+                Ok(n) => {
+                    if n < octets.len() {
+                        self.is_full()?;
+                    }
+                    return Poll::Ready(Ok(n));
                 }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.is_full()?,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                result => return Poll::Ready(result),
+                Err(error) => return Poll::Ready(Err(error)),
             }
         }
+    }
+
+    /// A write found no more room: the next waits for some.
+    fn is_full(&self) -> io::Result<()> {
+        self.io.clear(Ready::WRITABLE | Ready::WRITE_CLOSED);
+        if !self.room.replace(true) {
+            // Room that comes before this is reported by it.
+            self.io.change(self.socket.as_fd(), Interest::Both)?;
+        }
+        Ok(())
     }
 
     /// Watches the peer without reading: whether it talks or has gone.
     ///
     /// After `Talking` the caller goes on watching: only `Closed` comes then.
-    pub fn poll_watch(&self, cx: &mut Context<'_>) -> Poll<io::Result<Watched>> {
-        let mut guard = ready!(self.io.poll_read_ready(cx))?;
-        if guard.ready().is_read_closed() {
-            return Poll::Ready(Ok(Watched::Closed));
+    pub fn poll_watch(&self, cx: &mut Context<'_>) -> Poll<Watched> {
+        if self.talked.get() {
+            ready!(self.io.poll_closed(cx));
+            return Poll::Ready(Watched::Closed);
         }
-        // Without this the readiness would be reported for ever; the note makes the first read
-        // look at the socket without waiting for another edge.
-        self.unread.set(true);
-        guard.clear_ready_matching(Ready::READABLE);
-        Poll::Ready(Ok(Watched::Talking))
+        if ready!(self.io.poll_read(cx)).has(Ready::READ_CLOSED) {
+            return Poll::Ready(Watched::Closed);
+        }
+        self.talked.set(true);
+        Poll::Ready(Watched::Talking)
     }
 
     /// Waits until a connect in progress has ended.
     ///
-    /// Success costs no system call; the error is asked for only where the reactor shows one.
+    /// Success costs no system call; the error is asked for only where the loop shows one.
     ///
     /// # Errors
     /// Why the connect failed.
     pub fn poll_connected(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let guard = ready!(self.io.poll_write_ready(cx))?;
-        if guard.ready().is_write_closed() {
-            let error = guard.get_inner().take_error()?;
-            if let Some(error) = error {
-                return Poll::Ready(Err(error));
-            }
+        if ready!(self.io.poll_write(cx)).has(Ready::WRITE_CLOSED)
+            && let Some(error) = self.socket.take_error()?
+        {
+            return Poll::Ready(Err(error));
         }
         Poll::Ready(Ok(()))
     }
@@ -142,9 +161,11 @@ impl Stream {
         mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<R>,
     ) -> Poll<io::Result<R>> {
         loop {
-            let mut guard = ready!(self.io.poll_read_ready(cx))?;
-            match call(guard.get_inner().as_fd()) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
+            ready!(self.io.poll_read(cx));
+            match call(self.socket.as_fd()) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.io.clear(Ready::READABLE | Ready::READ_CLOSED);
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 result => return Poll::Ready(result),
             }
@@ -158,9 +179,9 @@ impl Stream {
         mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<R>,
     ) -> Poll<io::Result<R>> {
         loop {
-            let mut guard = ready!(self.io.poll_write_ready(cx))?;
-            match call(guard.get_inner().as_fd()) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
+            ready!(self.io.poll_write(cx));
+            match call(self.socket.as_fd()) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.is_full()?,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 result => return Poll::Ready(result),
             }
@@ -169,7 +190,7 @@ impl Stream {
 
     /// Looks at the waiting octets without taking them.
     pub fn poll_peek(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        self.poll_read_with(cx, |_| self.io.get_ref().peek(buffer))
+        self.poll_read_with(cx, |_| self.socket.peek(buffer))
     }
 
     /// Takes octets that a peek has shown, without waiting.
@@ -177,25 +198,25 @@ impl Stream {
     /// # Errors
     /// As recv(2).
     pub fn take(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.io.get_ref().read(buffer)
+        (&self.socket).read(buffer)
     }
 
     /// Ends our direction (FIN).
     pub fn end(&self) {
         // It fails only where the connection is gone already, which the next read will say.
-        let _ = self.io.get_ref().shutdown(Shutdown::Write);
+        let _ = self.socket.shutdown(Shutdown::Write);
     }
 
     /// Makes the coming close a reset (RST), so that an abandoned transfer never looks complete.
     pub fn reset_on_close(&self) {
-        let _ = SockRef::from(self.io.get_ref()).set_linger(Some(Duration::ZERO));
+        let _ = SockRef::from(&self.socket).set_linger(Some(Duration::ZERO));
     }
 
     /// Turns on keepalive (60 s, then 6 × 10 s) and a 120 s bound on unacknowledged data.
     ///
     /// Done only for sessions that last: five system calls that a short one need not pay.
     pub fn keep_alive(&self) {
-        let socket = SockRef::from(self.io.get_ref());
+        let socket = SockRef::from(&self.socket);
         let keepalive = TcpKeepalive::new()
             .with_time(Duration::from_mins(1))
             .with_interval(Duration::from_secs(10))
@@ -209,23 +230,6 @@ impl Stream {
     /// # Errors
     /// As getsockname(2).
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.io.get_ref().local_addr()
+        self.socket.local_addr()
     }
-}
-
-impl Stream {
-    /// Whether the connection is closed both ways: a reset, which the next read must report.
-    fn is_reset(&self, cx: &mut Context<'_>) -> bool {
-        match self.io.poll_write_ready(cx) {
-            Poll::Ready(Ok(guard)) => guard.ready().is_write_closed(),
-            Poll::Ready(Err(_)) | Poll::Pending => true,
-        }
-    }
-}
-
-fn is_transient(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-    )
 }

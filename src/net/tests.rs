@@ -7,10 +7,13 @@ use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
+use super::clock;
+use super::event_loop::EventLoop;
 use super::linger::Linger;
 use super::pipe::PipePool;
 use super::relay::{Lent, Relay, RelayEnd, Seen, Side};
 use super::stream::{Stream, Watched};
+use super::timer::sleep_until;
 
 const SCRATCH: usize = 64 * 1024;
 /// A test that hangs fails instead.
@@ -32,11 +35,14 @@ fn pair() -> (TcpStream, Stream) {
 }
 
 fn run<F: Future>(test: F) -> F::Output {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async { tokio::time::timeout(PATIENCE, test).await.expect("it ends") })
+    let event_loop = EventLoop::new().unwrap();
+    event_loop.block_on(async {
+        let deadline = clock::now() + PATIENCE;
+        tokio::select! {
+            output = test => output,
+            () = sleep_until(deadline) => panic!("it does not end"),
+        }
+    })
 }
 
 /// Octets that no two offsets share by chance.
@@ -93,7 +99,7 @@ async fn until_bulk_waits(stream: &Stream) {
     const BULK: usize = 128 * 1024;
     let mut seen = vec![0; BULK];
     while poll_fn(|cx| stream.poll_peek(cx, &mut seen)).await.unwrap() < BULK {
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        sleep_until(clock::now() + Duration::from_millis(1)).await;
     }
 }
 
@@ -180,7 +186,7 @@ fn a_receiver_that_does_not_read_stops_the_sender() {
                 Ok(n) => sent.extend_from_slice(&chunk[..n]),
                 Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
             }
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            sleep_until(clock::now() + Duration::from_millis(1)).await;
             idle_rounds = if moved { 0 } else { idle_rounds + 1 };
             assert!(
                 relay.spilled() <= SCRATCH,
@@ -297,7 +303,7 @@ fn a_watched_client_keeps_its_octets_and_its_end_is_seen() {
         let (mut client_peer, client) = pair();
         client_peer.write_all(b"EHLO early\r\n").unwrap();
         assert_eq!(
-            poll_fn(|cx| client.poll_watch(cx)).await.unwrap(),
+            poll_fn(|cx| client.poll_watch(cx)).await,
             Watched::Talking
         );
         let mut scratch = vec![0; SCRATCH];
@@ -307,7 +313,7 @@ fn a_watched_client_keeps_its_octets_and_its_end_is_seen() {
         assert_eq!(&scratch[..n], b"EHLO early\r\n", "watching takes nothing");
         drop(client_peer);
         assert_eq!(
-            poll_fn(|cx| client.poll_watch(cx)).await.unwrap(),
+            poll_fn(|cx| client.poll_watch(cx)).await,
             Watched::Closed
         );
     });

@@ -3,61 +3,36 @@
 //! Arming is lazy: a later deadline costs nothing (the old one fires, the caller looks again); only
 //! an earlier one touches the wheel. So a short session pays for one insertion and one removal.
 
-use std::future::Future;
-use std::pin::Pin;
+use std::future::poll_fn;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use tokio::time::Sleep;
+use super::clock;
+use super::event_loop::Alarm;
 
-/// A session's only timer, pinned in the session's future.
+/// A session's only timer.
 #[derive(Debug)]
-pub struct Timer<'a> {
-    sleep: Pin<&'a mut Sleep>,
-    fired: bool,
-    /// The sleep knows the task; a session's task never changes.
-    polled: bool,
+pub struct Timer {
+    alarm: Alarm,
 }
 
-impl<'a> Timer<'a> {
-    /// Wraps a pinned sleep.
-    pub fn new(sleep: Pin<&'a mut Sleep>) -> Self {
+impl Timer {
+    /// A timer of this thread's event loop.
+    #[expect(clippy::new_without_default, reason = "it belongs to a loop")]
+    pub fn new() -> Self {
         Self {
-            sleep,
-            fired: false,
-            polled: false,
+            alarm: Alarm::new(),
         }
     }
 
-    /// Makes sure the task is woken at `deadline` or earlier.
+    /// Makes sure the task is woken at `deadline` or earlier, to the millisecond after it.
     ///
     /// Returns whether the deadline has passed already: the caller then handles it and arms again.
     pub fn arm(&mut self, deadline: Instant, now: Instant, cx: &mut Context<'_>) -> Due {
         if deadline <= now {
             return Due::Now;
         }
-        let armed = self.sleep.deadline().into_std();
-        if self.polled && !self.fired && armed <= deadline && now < armed {
-            return Due::Later;
-        }
-        self.polled = true;
-        if self.fired || deadline < armed {
-            self.sleep
-                .as_mut()
-                .reset(tokio::time::Instant::from_std(deadline));
-            self.fired = false;
-        }
-        while self.sleep.as_mut().poll(cx) == Poll::Ready(()) {
-            // It fired for an older, earlier deadline: sleep on to the one that counts. The wheel
-            // rounds up to a millisecond, so this ends.
-            if self.sleep.deadline().into_std() >= deadline {
-                self.fired = true;
-                return Due::Now;
-            }
-            self.sleep
-                .as_mut()
-                .reset(tokio::time::Instant::from_std(deadline));
-        }
+        self.alarm.wake_by(deadline, cx);
         Due::Later
     }
 }
@@ -69,4 +44,14 @@ pub enum Due {
     Now,
     /// The task will be woken for it.
     Later,
+}
+
+/// Waits until `deadline`.
+pub async fn sleep_until(deadline: Instant) {
+    let mut timer = Timer::new();
+    poll_fn(|cx| match timer.arm(deadline, clock::now(), cx) {
+        Due::Now => Poll::Ready(()),
+        Due::Later => Poll::Pending,
+    })
+    .await;
 }

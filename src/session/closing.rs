@@ -40,7 +40,7 @@ pub(super) enum Refusal {
 pub(super) async fn refuse(
     session: &mut Session,
     client: &Stream,
-    timer: &mut Timer<'_>,
+    timer: &mut Timer,
     refusal: Refusal,
 ) {
     let outcome = outcome(refusal);
@@ -129,7 +129,7 @@ fn text(session: &Session, refusal: Refusal) -> Arc<str> {
 }
 
 /// One reply, then a lingering close.
-async fn say(session: &mut Session, client: &Stream, timer: &mut Timer<'_>, reply: Arc<str>) {
+async fn say(session: &mut Session, client: &Stream, timer: &mut Timer, reply: Arc<str>) {
     let line = format!("{reply}\r\n");
     session.reply = Some(reply);
     let deadline = clock::now() + LINGER_TIME;
@@ -151,7 +151,7 @@ async fn say(session: &mut Session, client: &Stream, timer: &mut Timer<'_>, repl
 }
 
 /// Ends our direction and lets the client read: bounded in time, octets and number (rule K5).
-pub(super) async fn linger(session: &mut Session, client: &Stream, timer: &mut Timer<'_>) {
+pub(super) async fn linger(session: &mut Session, client: &Stream, timer: &mut Timer) {
     let cx = &session.cx;
     if cx.lingering.get() >= LINGERING_MAX {
         return;
@@ -187,7 +187,7 @@ impl Drop for Lingering<'_> {
 async fn converse(
     session: &mut Session,
     client: &Stream,
-    timer: &mut Timer<'_>,
+    timer: &mut Timer,
     mut dialogue: ClosingDialogue,
 ) {
     let deadline = clock::now() + DIALOGUE_TIME;
@@ -225,7 +225,7 @@ async fn converse(
     }
 }
 
-impl Timer<'_> {
+impl Timer {
     /// `Ready(false)` once `deadline` has passed, else `Pending` with a wake-up for it.
     fn or(&mut self, deadline: std::time::Instant, cx: &mut std::task::Context<'_>) -> Poll<bool> {
         match self.arm(deadline, clock::now(), cx) {

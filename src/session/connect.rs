@@ -53,7 +53,7 @@ pub(super) enum ConnectEnd {
 pub(super) async fn any(
     session: &mut Session,
     client: &Stream,
-    timer: &mut Timer<'_>,
+    timer: &mut Timer,
 ) -> Result<ConnectEnd, Refusal> {
     // On the heap: it is needed for milliseconds, and the session for minutes.
     let mut connecting = Box::new(Connecting::new(clock::now()));
@@ -110,7 +110,7 @@ impl Connecting {
         cx: &mut Context<'_>,
         session: &mut Session,
         client: &Stream,
-        timer: &mut Timer<'_>,
+        timer: &mut Timer,
         scratch: &mut RefMut<'_, Box<[u8]>>,
         now: Instant,
     ) -> Poll<Result<ConnectEnd, Refusal>> {
@@ -150,8 +150,8 @@ impl Connecting {
     ) -> Result<bool, Refusal> {
         while let Poll::Ready(watched) = client.poll_watch(cx) {
             match watched {
-                Ok(Watched::Talking) => self.heard(session)?,
-                Ok(Watched::Closed) | Err(_) => {
+                Watched::Talking => self.heard(session)?,
+                Watched::Closed => {
                     let phase = self.phase();
                     session.end(SessionOutcome::Abandoned, EndedBy::Client, phase);
                     return Ok(false);

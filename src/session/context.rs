@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use slab::Slab;
-use tokio::task::AbortHandle;
 
 use crate::balance::BackendState;
 use crate::metrics::WorkerCounters;
+use crate::net::event_loop::{EventLoop, TaskId};
 use crate::net::pipe::PipePool;
 use crate::snapshot::{ListenerView, Shared};
 use crate::telemetry::WorkerLog;
@@ -33,8 +33,8 @@ pub struct LocalListener {
 pub struct SessionEntry {
     /// The stable index of its listener.
     pub listener: usize,
-    /// Ends it.
-    pub abort: Option<AbortHandle>,
+    /// Its task, once it has one.
+    task: Option<TaskId>,
     /// The backend it is at, by identity only.
     backend: usize,
 }
@@ -46,6 +46,8 @@ pub struct Context {
     pub shared: Arc<Shared>,
     /// This thread.
     pub worker: WorkerId,
+    /// What runs its sessions.
+    pub event_loop: Rc<EventLoop>,
     /// Pipes for splicing.
     pub pipes: PipePool,
     pub(super) scratch: RefCell<Box<[u8]>>,
@@ -58,12 +60,13 @@ pub struct Context {
 }
 
 impl Context {
-    /// The context of thread `worker`, which may make `pipes` pipes.
+    /// The context of thread `worker`, which may make `pipes` pipes; made inside its event loop.
     pub fn new(shared: Arc<Shared>, worker: WorkerId, pipes: usize, seed: u64) -> Rc<Self> {
         let log = shared.telemetry.worker_log();
         Rc::new(Self {
             shared,
             worker,
+            event_loop: EventLoop::current(),
             pipes: PipePool::new(pipes),
             scratch: RefCell::new(vec![0; SCRATCH_OCTETS].into_boxed_slice()),
             rng: RefCell::new(Rng::seeded(seed)),
@@ -80,19 +83,19 @@ impl Context {
         &self.shared.workers[self.worker.index()]
     }
 
-    /// Enters a session of `listener`; the caller adds the abort handle.
+    /// Enters a session of `listener`; the caller adds the task.
     pub fn enter(&self, listener: usize) -> usize {
         self.sessions.borrow_mut().insert(SessionEntry {
             listener,
-            abort: None,
+            task: None,
             backend: 0,
         })
     }
 
-    /// Adds the handle that ends the session.
-    pub fn set_abort(&self, key: usize, abort: AbortHandle) {
+    /// Adds the task that runs the session.
+    pub fn set_task(&self, key: usize, task: TaskId) {
         if let Some(entry) = self.sessions.borrow_mut().get_mut(key) {
-            entry.abort = Some(abort);
+            entry.task = Some(task);
         }
     }
 
@@ -105,9 +108,9 @@ impl Context {
     pub fn cut(&self, which: impl Fn(&SessionEntry) -> bool) {
         for (_, entry) in self.sessions.borrow().iter() {
             if which(entry)
-                && let Some(abort) = &entry.abort
+                && let Some(task) = entry.task
             {
-                abort.abort();
+                self.event_loop.abort(task);
             }
         }
     }

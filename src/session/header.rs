@@ -19,7 +19,7 @@ use crate::net::timer::{Due, Timer};
 pub(super) async fn receive(
     session: &mut Session,
     client: &Stream,
-    timer: &mut Timer<'_>,
+    timer: &mut Timer,
 ) -> Result<(), Refusal> {
     let settings = &session.listener.view.settings;
     if settings.proxy_protocol == ProxyIn::Off {

@@ -16,9 +16,7 @@ mod relay;
 pub use context::{Context, LocalListener, SessionEntry};
 pub use record::Ticket;
 
-use std::pin::pin;
 use std::rc::Rc;
-use std::time::Duration;
 
 use crate::metrics::{EndedBy, SessionOutcome, SessionPhase};
 use crate::net::accept::Accepted;
@@ -47,10 +45,7 @@ pub fn run(
             session.end(SessionOutcome::Failed, EndedBy::Us, SessionPhase::Admission);
             return;
         };
-        // Any deadline of the session comes before this; the first to be armed moves it.
-        let far = tokio::time::Instant::from_std(session.accepted) + Duration::from_hours(24);
-        let sleep = pin!(tokio::time::sleep_until(far));
-        let mut timer = Timer::new(sleep);
+        let mut timer = Timer::new();
         if let Err(refusal) = serve(&mut session, client, &mut timer).await {
             closing::refuse(&mut session, client, &mut timer, refusal).await;
         }
@@ -61,7 +56,7 @@ pub fn run(
 async fn serve(
     session: &mut Session,
     client: &Stream,
-    timer: &mut Timer<'_>,
+    timer: &mut Timer,
 ) -> Result<(), closing::Refusal> {
     admission::of_listener(session)?;
     header::receive(session, client, timer).await?;

@@ -64,7 +64,7 @@ impl<'a> Running<'a> {
     }
 
     /// Relays until both sides have ended, one has reset, or nothing moved for too long.
-    pub(super) async fn until_end(&mut self, timer: &mut Timer<'_>) -> End {
+    pub(super) async fn until_end(&mut self, timer: &mut Timer) -> End {
         let mut active = clock::now();
         let mut lasting = false;
         poll_fn(|task| {
@@ -133,7 +133,7 @@ impl<'a> Running<'a> {
     }
 
     /// Passes the end on to the other side and gives the outcome.
-    pub(super) async fn finish(&mut self, end: End, timer: &mut Timer<'_>) {
+    pub(super) async fn finish(&mut self, end: End, timer: &mut Timer) {
         self.ended = true;
         let phase = SessionPhase::Relay;
         let completed = if self.refused {

@@ -1,8 +1,8 @@
 //! Accepting on this thread: one task per listening socket.
 //!
-//! A burst is bounded so that live sessions get their turn. Out of descriptors or memory it backs
-//! off, counts, says so once in a while, and goes on serving what is there. A socket that is
-//! stopped drains its queue first: a connection the kernel has completed is never reset by us.
+//! Out of descriptors or memory it backs off, counts, says so once in a while, and goes on serving
+//! what is there. A socket that is stopped drains its queue first: a connection the kernel has
+//! completed is never reset by us.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -12,14 +12,14 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::task::{AbortHandle, spawn_local};
 
 use crate::net::accept::{Accepted, Acceptor};
+use crate::net::clock;
+use crate::net::event_loop::EventLoop;
+use crate::net::timer::sleep_until;
 use crate::session::{self, Context, LocalListener, Ticket};
 use crate::types::Generation;
 
-/// Connections accepted in a row before other tasks run.
-const BURST: u8 = 16;
 /// The pause after accept(2) failed for want of descriptors or memory.
 const BACK_OFF: Duration = Duration::from_millis(100);
 /// Failures between two warnings: one in about ten seconds.
@@ -35,7 +35,6 @@ pub(super) struct Port {
     /// Where it listens.
     pub(super) local: SocketAddr,
     orders: Rc<Orders>,
-    _task: AbortHandle,
 }
 
 /// What the task of a socket is to do.
@@ -90,20 +89,14 @@ pub(super) fn bind(
         stop: Cell::new(false),
         stopped: Notify::new(),
     });
-    let task = spawn_local(accept(Rc::clone(cx), acceptor, Rc::clone(&orders)));
-    let port = Port {
-        local,
-        orders,
-        _task: task.abort_handle(),
-    };
-    ports.borrow_mut().0.push(port);
+    EventLoop::current().spawn(accept(Rc::clone(cx), acceptor, Rc::clone(&orders)));
+    ports.borrow_mut().0.push(Port { local, orders });
     Ok(())
 }
 
 async fn accept(cx: Rc<Context>, acceptor: Acceptor, orders: Rc<Orders>) {
     let mut policy = Policy::new(orders.listener.get());
     let mut failures = 0;
-    let mut burst = 0;
     while !orders.stop.get() {
         let accepted = tokio::select! {
             biased;
@@ -115,13 +108,11 @@ async fn accept(cx: Rc<Context>, acceptor: Acceptor, orders: Rc<Orders>) {
             Ok(accepted) => policy.start(&cx, orders.listener.get(), accepted),
             Err(error) => {
                 note_failure(&cx, &mut failures, &error);
-                tokio::time::sleep(BACK_OFF).await;
+                // Where that fails the loop turns more often than it need.
+                let _ = acceptor.pause(true);
+                sleep_until(clock::now() + BACK_OFF).await;
+                let _ = acceptor.pause(false);
             }
-        }
-        burst += 1;
-        if burst == BURST {
-            burst = 0;
-            tokio::task::yield_now().await;
         }
     }
     // Bounded: the queue is not longer than the backlog, and no new connection comes to a socket
@@ -174,7 +165,6 @@ impl Policy {
         let Some(local) = &self.local else { return };
         let key = cx.enter(self.listener);
         let run = session::run(Rc::clone(cx), Rc::clone(local), accepted, Ticket(key));
-        let task = spawn_local(run);
-        cx.set_abort(key, task.abort_handle());
+        cx.set_task(key, cx.event_loop.spawn(run));
     }
 }

@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::net::clock;
+use crate::net::timer::sleep_until;
 use crate::session::Context;
 
 /// Between beats.
@@ -14,7 +15,7 @@ const STALL: Duration = Duration::from_millis(20);
 pub(super) async fn run(cx: Rc<Context>) {
     let mut due = clock::now() + BEAT;
     loop {
-        tokio::time::sleep_until(tokio::time::Instant::from_std(due)).await;
+        sleep_until(due).await;
         let now = clock::now();
         let counters = cx.counters();
         if now.saturating_duration_since(due) > STALL {

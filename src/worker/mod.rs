@@ -1,6 +1,6 @@
-//! A data thread: its runtime, its listeners, its sessions, and the mailbox from control.
+//! A data thread: its event loop, its listeners, its sessions, and the mailbox from control.
 //!
-//! One current-thread runtime per worker; nothing on it blocks and nothing of a session leaves it.
+//! One event loop per worker; nothing on it blocks and nothing of a session leaves it.
 //! The mailbox is bounded by what control sends (a few commands per reload); a worker that is asked
 //! to stop ends its sessions, and each of them accounts for itself.
 
@@ -13,10 +13,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::balance::BackendState;
+use crate::net::event_loop::{EventLoop, yield_now};
 use crate::session::Context;
 use crate::snapshot::Shared;
 use crate::types::WorkerId;
@@ -75,21 +75,17 @@ impl Worker {
     /// Starts the thread.
     ///
     /// # Errors
-    /// The thread or its runtime could not be made.
+    /// The thread or its event loop could not be made.
     pub fn start(id: WorkerId, shared: Arc<Shared>) -> std::io::Result<Self> {
         let (mailbox, commands) = unbounded_channel();
         let (report, started) = std::sync::mpsc::sync_channel(1);
         let thread = std::thread::Builder::new()
             .name(format!("worker-{}", id.0))
             .spawn(move || {
-                let runtime = Builder::new_current_thread()
-                    .enable_io()
-                    .enable_time()
-                    .build_local(LocalOptions::default());
-                match runtime {
-                    Ok(runtime) => {
+                match EventLoop::new() {
+                    Ok(event_loop) => {
                         let _ = report.send(Ok(()));
-                        runtime.block_on(serve(id, shared, commands));
+                        event_loop.block_on(serve(id, shared, commands));
                     }
                     Err(error) => {
                         let _ = report.send(Err(error));
@@ -137,7 +133,7 @@ async fn serve(id: WorkerId, shared: Arc<Shared>, mut commands: UnboundedReceive
         ^ u64::from(std::process::id());
     let cx = Context::new(shared, id, pipes, seed);
     let ports = Rc::new(RefCell::new(accept::Ports::default()));
-    let heart = tokio::task::spawn_local(heartbeat::run(Rc::clone(&cx)));
+    EventLoop::current().spawn(heartbeat::run(Rc::clone(&cx)));
     while let Some(command) = commands.recv().await {
         match command {
             Command::Bind { listener, socket } => {
@@ -161,8 +157,7 @@ async fn serve(id: WorkerId, shared: Arc<Shared>, mut commands: UnboundedReceive
     cx.cut(|_| true);
     // Aborted sessions end when they are scheduled next: they are, before this task is again.
     while cx.sessions() > 0 {
-        tokio::task::yield_now().await;
+        yield_now().await;
     }
-    heart.abort();
     cx.flush_log();
 }

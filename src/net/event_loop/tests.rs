@@ -1,0 +1,178 @@
+//! The loop by itself: order is asserted, never duration.
+
+use std::cell::RefCell;
+use std::net::{TcpListener, TcpStream};
+use std::thread;
+
+use tokio::sync::mpsc::unbounded_channel;
+use tokio::sync::oneshot;
+
+use super::super::stream::{Stream, Watched};
+use super::super::timer::sleep_until;
+use super::*;
+
+type Said = Rc<RefCell<Vec<&'static str>>>;
+
+/// Says something when it is dropped.
+struct Parting(Said, &'static str);
+
+impl Drop for Parting {
+    fn drop(&mut self) {
+        self.0.borrow_mut().push(self.1);
+    }
+}
+
+fn run<F: Future>(test: F) -> F::Output {
+    EventLoop::new().unwrap().block_on(test)
+}
+
+fn after(millis: u64) -> Instant {
+    clock::now() + Duration::from_millis(millis)
+}
+
+#[test]
+fn other_threads_wake_a_loop_that_sleeps() {
+    let (sender, mut receiver) = unbounded_channel();
+    let other = thread::spawn(move || {
+        for number in 0..1_000 {
+            sender.send(number).unwrap();
+            if number % 100 == 0 {
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+    });
+    run(async {
+        for expected in 0..1_000 {
+            assert_eq!(receiver.recv().await, Some(expected));
+        }
+        assert_eq!(receiver.recv().await, None);
+    });
+    other.join().unwrap();
+}
+
+#[test]
+fn a_wake_between_making_and_running_a_loop_is_not_lost() {
+    let event_loop = EventLoop::new().unwrap();
+    for _ in 0..2 {
+        let (sender, receiver) = oneshot::channel();
+        let other = thread::spawn(move || sender.send(7).unwrap());
+        assert_eq!(event_loop.block_on(receiver), Ok(7));
+        other.join().unwrap();
+    }
+}
+
+#[test]
+fn timers_fire_in_the_order_of_their_deadlines() {
+    let said = Said::default();
+    run(async {
+        for (name, millis) in [("third", 30), ("first", 10), ("second", 20)] {
+            let said = Rc::clone(&said);
+            EventLoop::current().spawn(async move {
+                sleep_until(after(millis)).await;
+                said.borrow_mut().push(name);
+            });
+        }
+        sleep_until(after(60)).await;
+    });
+    assert_eq!(*said.borrow(), ["first", "second", "third"]);
+}
+
+#[test]
+fn a_panic_ends_its_task_and_nothing_else() {
+    let said = Said::default();
+    run(async {
+        let parting = Parting(Rc::clone(&said), "unwound");
+        EventLoop::current().spawn(async move {
+            let _parting = parting;
+            yield_now().await;
+            std::panic::resume_unwind(Box::new("a task's own mistake"));
+        });
+        let (sender, receiver) = oneshot::channel();
+        EventLoop::current().spawn(async move {
+            sleep_until(after(5)).await;
+            sender.send(()).unwrap();
+        });
+        receiver.await.expect("the other task lives");
+    });
+    assert_eq!(*said.borrow(), ["unwound"]);
+}
+
+#[test]
+fn an_aborted_task_is_dropped_soon_and_one_that_ended_is_left_alone() {
+    let said = Said::default();
+    run(async {
+        let parting = Parting(Rc::clone(&said), "aborted");
+        let event_loop = EventLoop::current();
+        let aborted = event_loop.spawn(async move {
+            let _parting = parting;
+            std::future::pending::<()>().await;
+        });
+        yield_now().await;
+        event_loop.abort(aborted);
+        assert!(said.borrow().is_empty(), "not inside of the call");
+        yield_now().await;
+        assert_eq!(*said.borrow(), ["aborted"]);
+        // The next task has its place; the old name must not reach it.
+        let (sender, receiver) = oneshot::channel();
+        let next = event_loop.spawn(async move {
+            yield_now().await;
+            sender.send(()).unwrap();
+        });
+        assert_eq!(next.index, aborted.index);
+        event_loop.abort(aborted);
+        receiver.await.expect("it was not aborted");
+    });
+}
+
+#[test]
+fn tasks_that_are_left_are_dropped_with_those_they_spawn() {
+    let said = Said::default();
+    struct Spawner(Said);
+    impl Drop for Spawner {
+        fn drop(&mut self) {
+            let parting = Parting(Rc::clone(&self.0), "child");
+            EventLoop::current().spawn(async move { drop(parting) });
+        }
+    }
+    run(async {
+        let (parting, spawner) = (
+            Parting(Rc::clone(&said), "parent"),
+            Spawner(Rc::clone(&said)),
+        );
+        EventLoop::current().spawn(async move {
+            let _left = (spawner, parting);
+            std::future::pending::<()>().await;
+        });
+        yield_now().await;
+    });
+    assert_eq!(*said.borrow(), ["parent", "child"]);
+    assert_eq!(Rc::strong_count(&said), 1);
+}
+
+#[test]
+fn a_task_that_wakes_itself_starves_neither_sockets_nor_timers() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (ours, _) = listener.accept().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    run(async {
+        EventLoop::current().spawn(async {
+            loop {
+                yield_now().await;
+            }
+        });
+        let stream = Stream::new(ours).unwrap();
+        sleep_until(after(2)).await;
+        drop(peer);
+        let seen = poll_fn(|cx| stream.poll_watch(cx)).await;
+        assert_eq!(seen, Watched::Closed);
+    });
+}
+
+#[test]
+#[should_panic(expected = "a task of an event loop")]
+fn a_socket_outside_of_a_loop_is_a_mistake() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    drop(Stream::new(peer));
+}
