@@ -6,12 +6,13 @@
 //! times out than a loop that spins.
 
 use std::cell::Cell;
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use rustix::net::{RecvFlags, SendFlags};
 use socket2::{SockRef, TcpKeepalive};
 
 use super::event_loop::{Interest, Ready, Registration};
@@ -75,7 +76,7 @@ impl Stream {
         }
         loop {
             let ready = ready!(self.io.poll_read(cx));
-            match (&self.socket).read(buffer) {
+            match self.recv(buffer) {
                 Ok(n) => {
                     if n > 0 && n < buffer.len() {
                         self.io.clear(Ready::READABLE);
@@ -99,7 +100,7 @@ impl Stream {
     pub fn poll_send(&self, cx: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
         loop {
             ready!(self.io.poll_write(cx));
-            match (&self.socket).write(octets) {
+            match self.send(octets) {
                 Ok(n) => {
                     if n < octets.len() {
                         self.is_full()?;
@@ -111,6 +112,20 @@ impl Stream {
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
+    }
+
+    // Straight system calls: libc's recv and send are cancellation points, which costs more than
+    // the rest of a relayed chunk's bookkeeping.
+    fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        Ok(rustix::net::recv(&self.socket, buffer, RecvFlags::empty())?.0)
+    }
+
+    fn send(&self, octets: &[u8]) -> io::Result<usize> {
+        Ok(rustix::net::send(
+            &self.socket,
+            octets,
+            SendFlags::NOSIGNAL,
+        )?)
     }
 
     /// A write found no more room: the next waits for some.
@@ -198,7 +213,7 @@ impl Stream {
     /// # Errors
     /// As recv(2).
     pub fn take(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        (&self.socket).read(buffer)
+        self.recv(buffer)
     }
 
     /// Ends our direction (FIN).

@@ -302,20 +302,14 @@ fn a_watched_client_keeps_its_octets_and_its_end_is_seen() {
     run(async {
         let (mut client_peer, client) = pair();
         client_peer.write_all(b"EHLO early\r\n").unwrap();
-        assert_eq!(
-            poll_fn(|cx| client.poll_watch(cx)).await,
-            Watched::Talking
-        );
+        assert_eq!(poll_fn(|cx| client.poll_watch(cx)).await, Watched::Talking);
         let mut scratch = vec![0; SCRATCH];
         let n = poll_fn(|cx| client.poll_recv(cx, &mut scratch))
             .await
             .unwrap();
         assert_eq!(&scratch[..n], b"EHLO early\r\n", "watching takes nothing");
         drop(client_peer);
-        assert_eq!(
-            poll_fn(|cx| client.poll_watch(cx)).await,
-            Watched::Closed
-        );
+        assert_eq!(poll_fn(|cx| client.poll_watch(cx)).await, Watched::Closed);
     });
 }
 

@@ -14,6 +14,8 @@ use super::event_loop::Alarm;
 #[derive(Debug)]
 pub struct Timer {
     alarm: Alarm,
+    /// The deadline the alarm was last set for.
+    armed: Option<Instant>,
 }
 
 impl Timer {
@@ -22,6 +24,7 @@ impl Timer {
     pub fn new() -> Self {
         Self {
             alarm: Alarm::new(),
+            armed: None,
         }
     }
 
@@ -32,8 +35,17 @@ impl Timer {
         if deadline <= now {
             return Due::Now;
         }
-        self.alarm.wake_by(deadline, cx);
+        // One that is earlier and still to come will do.
+        if !(self.is_set(now) && self.armed <= Some(deadline)) {
+            self.alarm.set(deadline, cx);
+            self.armed = Some(deadline);
+        }
         Due::Later
+    }
+
+    /// Whether it is armed and has not fired: the task will be woken.
+    pub fn is_set(&self, now: Instant) -> bool {
+        self.armed.is_some_and(|armed| now < armed)
     }
 }
 

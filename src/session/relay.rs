@@ -66,7 +66,9 @@ impl<'a> Running<'a> {
     /// Relays until both sides have ended, one has reset, or nothing moved for too long.
     pub(super) async fn until_end(&mut self, timer: &mut Timer) -> End {
         let mut active = clock::now();
+        let lasts = self.session.accepted + LASTING;
         let mut lasting = false;
+        let mut half_closed = false;
         poll_fn(|task| {
             let now = clock::now();
             let mut seen = Seen::default();
@@ -76,15 +78,20 @@ impl<'a> Running<'a> {
             if seen.moved {
                 active = now;
             }
+            let half = self.relay.half_closed_by().is_some();
+            // Deadlines only move away, but when a direction ends.
+            if half == half_closed && timer.is_set(now) {
+                return Poll::Pending;
+            }
+            half_closed = half;
             loop {
                 let settings = &self.session.listener.view.settings;
                 let (deadline, end) = deadline(
-                    &self.relay,
+                    half,
                     active,
                     settings.idle_timeout,
                     settings.half_close_timeout,
                 );
-                let lasts = self.session.accepted + LASTING;
                 let next = if lasting {
                     deadline
                 } else {
@@ -92,13 +99,11 @@ impl<'a> Running<'a> {
                 };
                 match timer.arm(next, now, task) {
                     Due::Later => return Poll::Pending,
-                    Due::Now if deadline <= clock::now() => return Poll::Ready(end),
-                    Due::Now if !lasting => {
+                    Due::Now if deadline <= now => return Poll::Ready(end),
+                    Due::Now => {
                         lasting = true;
                         self.backend.keep_alive();
                     }
-                    // The wheel rounds to a millisecond: the deadline is passed by the next look.
-                    Due::Now => {}
                 }
             }
         })
@@ -191,12 +196,12 @@ impl Drop for Running<'_> {
 
 /// The deadline in force and what it means when it passes.
 fn deadline(
-    relay: &Relay,
+    half_closed: bool,
     active: Instant,
     idle: Duration,
     half_close: Duration,
 ) -> (Instant, End) {
-    if relay.half_closed_by().is_some() && half_close < idle {
+    if half_closed && half_close < idle {
         (active + half_close, End::HalfClosed)
     } else {
         (active + idle, End::Idle)

@@ -81,15 +81,13 @@ impl Worker {
         let (report, started) = std::sync::mpsc::sync_channel(1);
         let thread = std::thread::Builder::new()
             .name(format!("worker-{}", id.0))
-            .spawn(move || {
-                match EventLoop::new() {
-                    Ok(event_loop) => {
-                        let _ = report.send(Ok(()));
-                        event_loop.block_on(serve(id, shared, commands));
-                    }
-                    Err(error) => {
-                        let _ = report.send(Err(error));
-                    }
+            .spawn(move || match EventLoop::new() {
+                Ok(event_loop) => {
+                    let _ = report.send(Ok(()));
+                    event_loop.block_on(serve(id, shared, commands));
+                }
+                Err(error) => {
+                    let _ = report.send(Err(error));
                 }
             })?;
         started

@@ -14,10 +14,11 @@ mod sources;
 mod tasks;
 mod wheel;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::num::NonZeroU32;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -30,7 +31,7 @@ use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 
 pub use sources::Ready;
-use sources::{Key, Sources};
+use sources::{Source, Sources};
 use tasks::{Header, Queue};
 use wheel::Wheel;
 
@@ -101,7 +102,7 @@ impl EventLoop {
         Ok(Rc::new(Self {
             epoll,
             queue,
-            sources: RefCell::new(Sources::new()),
+            sources: RefCell::default(),
             wheel: RefCell::new(Wheel::new()),
             events: RefCell::new(Vec::with_capacity(EVENTS)),
             tasks: RefCell::default(),
@@ -241,7 +242,7 @@ impl EventLoop {
         let _ = epoll::wait(&self.epoll, spare_capacity(&mut events), wait.as_ref());
         let now = clock::turn();
         let mut rung = false;
-        let mut sources = self.sources.borrow_mut();
+        let sources = self.sources.borrow();
         for event in events.iter() {
             let (token, flags) = (event.data.u64(), event.flags);
             if token == BELL {
@@ -273,13 +274,14 @@ impl EventLoop {
 
     /// The last tick that is not after `now`.
     fn tick_before(&self, now: Instant) -> u64 {
-        now.saturating_duration_since(self.began).as_millis() as u64
+        let since = now.saturating_duration_since(self.began);
+        since.as_secs() * 1_000 + u64::from(since.subsec_millis())
     }
 
     /// The first tick that is not before `then`.
     fn tick_after(&self, then: Instant) -> u64 {
         let since = then.saturating_duration_since(self.began);
-        since.as_nanos().div_ceil(1_000_000) as u64
+        since.as_secs() * 1_000 + u64::from(since.subsec_nanos().div_ceil(1_000_000))
     }
 }
 
@@ -372,54 +374,56 @@ impl Interest {
 #[derive(Debug)]
 pub(super) struct Registration {
     event_loop: Rc<EventLoop>,
-    key: Key,
+    source: Rc<Source>,
 }
 
 impl Registration {
     /// Registers a socket that is known to be `ready`.
-    pub(super) fn new(socket: BorrowedFd<'_>, interest: Interest, ready: Ready) -> io::Result<Self> {
+    pub(super) fn new(
+        socket: BorrowedFd<'_>,
+        interest: Interest,
+        ready: Ready,
+    ) -> io::Result<Self> {
         let event_loop = EventLoop::current();
-        let (key, token) = event_loop.sources.borrow_mut().insert(ready);
-        let this = Self { event_loop, key };
-        let data = epoll::EventData::new_u64(token);
+        let source = event_loop.sources.borrow_mut().insert(ready);
+        let this = Self { event_loop, source };
+        let data = epoll::EventData::new_u64(this.source.token());
         epoll::add(&this.event_loop.epoll, socket, data, interest.flags())?;
         Ok(this)
     }
 
     pub(super) fn change(&self, socket: BorrowedFd<'_>, interest: Interest) -> io::Result<()> {
-        let token = self.event_loop.sources.borrow().token(self.key);
-        let data = epoll::EventData::new_u64(token);
-        epoll::modify(self.event_loop.epoll.as_fd(), socket, data, interest.flags())?;
+        let data = epoll::EventData::new_u64(self.source.token());
+        epoll::modify(&self.event_loop.epoll, socket, data, interest.flags())?;
         Ok(())
     }
 
+    /// Ready when octets, or an end, may be waiting.
+    #[inline]
     pub(super) fn poll_read(&self, cx: &mut Context<'_>) -> Poll<Ready> {
-        self.poll(Ready::FOR_READ, cx)
+        self.source.poll(Ready::FOR_READ, cx)
     }
 
+    /// Ready when there may be room, or an error.
+    #[inline]
     pub(super) fn poll_write(&self, cx: &mut Context<'_>) -> Poll<Ready> {
-        self.poll(Ready::FOR_WRITE, cx)
+        self.source.poll(Ready::FOR_WRITE, cx)
     }
 
+    /// Ready when the peer has ended its direction.
     pub(super) fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<Ready> {
-        self.poll(Ready::READ_CLOSED, cx)
+        self.source.poll(Ready::READ_CLOSED, cx)
     }
 
-    fn poll(&self, wanted: Ready, cx: &mut Context<'_>) -> Poll<Ready> {
-        self.event_loop
-            .sources
-            .borrow_mut()
-            .poll(self.key, wanted, cx)
-    }
-
+    #[inline]
     pub(super) fn clear(&self, ready: Ready) {
-        self.event_loop.sources.borrow_mut().clear(self.key, ready);
+        self.source.clear(ready);
     }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.event_loop.sources.borrow_mut().remove(self.key);
+        self.event_loop.sources.borrow_mut().remove(&self.source);
     }
 }
 
@@ -427,37 +431,33 @@ impl Drop for Registration {
 #[derive(Debug)]
 pub(super) struct Alarm {
     event_loop: Rc<EventLoop>,
-    key: Cell<Option<std::num::NonZeroU32>>,
+    key: Option<NonZeroU32>,
 }
 
 impl Alarm {
     pub(super) fn new() -> Self {
         Self {
             event_loop: EventLoop::current(),
-            key: Cell::new(None),
+            key: None,
         }
     }
 
-    /// Makes sure that the task is woken at `deadline` or earlier.
-    pub(super) fn wake_by(&self, deadline: Instant, cx: &Context<'_>) {
+    /// Wakes the task at `deadline`, and not at an earlier one that was set before.
+    pub(super) fn set(&mut self, deadline: Instant, cx: &Context<'_>) {
         let mut wheel = self.event_loop.wheel.borrow_mut();
         let due = self.event_loop.tick_after(deadline);
-        if let Some(key) = self.key.get() {
-            let key = key.get() - 1;
-            // Lazily: an earlier one that is still to fire will do.
-            if wheel.due(key).is_none_or(|set| due < set) {
-                wheel.reset(key, due, cx.waker());
-            }
+        if let Some(key) = self.key {
+            wheel.reset(key.get() - 1, due, cx.waker());
         } else {
             let key = wheel.insert(due, cx.waker().clone());
-            self.key.set(std::num::NonZeroU32::new(key + 1));
+            self.key = NonZeroU32::new(key + 1);
         }
     }
 }
 
 impl Drop for Alarm {
     fn drop(&mut self) {
-        if let Some(key) = self.key.get() {
+        if let Some(key) = self.key {
             self.event_loop.wheel.borrow_mut().remove(key.get() - 1);
         }
     }

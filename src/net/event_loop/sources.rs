@@ -3,11 +3,12 @@
 //! epoll is edge-triggered: a readiness stays until a call that came back short clears it, and the
 //! next octet raises the next edge. A closed state is cleared only where a call contradicts it.
 
+use std::cell::{Cell, RefCell};
 use std::ops::{BitAnd, BitOr};
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use rustix::event::epoll::EventFlags;
-use slab::Slab;
 
 /// A set of readinesses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,92 +73,99 @@ impl BitAnd for Ready {
     }
 }
 
-/// A socket's place among the sources of its loop.
-pub(super) type Key = u32;
-
-/// The sources of a loop.
-#[derive(Debug)]
+/// The sources of a loop. A place is used again by a later socket.
+#[derive(Debug, Default)]
 pub(super) struct Sources {
-    all: Slab<Source>,
-    registered: u32,
+    places: Vec<Rc<Source>>,
+    free: Vec<u32>,
 }
 
+/// What one socket is ready for, and the one task that polls it.
 #[derive(Debug)]
-struct Source {
-    /// Tells it from an earlier one at the same place.
-    serial: u32,
-    ready: Ready,
-    waits_for: Ready,
-    /// The one task that polls it.
-    waker: Option<Waker>,
+pub(super) struct Source {
+    index: u32,
+    /// Tells the socket from earlier ones at this place.
+    serial: Cell<u32>,
+    ready: Cell<Ready>,
+    waits_for: Cell<Ready>,
+    waker: RefCell<Option<Waker>>,
 }
 
 impl Sources {
-    pub(super) fn new() -> Self {
-        Self {
-            all: Slab::new(),
-            registered: 0,
-        }
+    pub(super) fn insert(&mut self, ready: Ready) -> Rc<Source> {
+        let index = self.free.pop().unwrap_or_else(|| {
+            let index = self.places.len() as u32;
+            self.places.push(Rc::new(Source {
+                index,
+                serial: Cell::new(0),
+                ready: Cell::new(Ready::NONE),
+                waits_for: Cell::new(Ready::NONE),
+                waker: RefCell::new(None),
+            }));
+            index
+        });
+        let source = &self.places[index as usize];
+        source.ready.set(ready);
+        Rc::clone(source)
     }
 
-    /// Adds one; its token is what epoll is to report.
-    pub(super) fn insert(&mut self, ready: Ready) -> (Key, u64) {
-        self.registered = self.registered.wrapping_add(1);
-        let serial = self.registered;
-        let key = self.all.insert(Source {
-            serial,
-            ready,
-            waits_for: Ready::NONE,
-            waker: None,
-        }) as Key;
-        (key, u64::from(serial) << 32 | u64::from(key))
+    pub(super) fn remove(&mut self, source: &Source) {
+        source.serial.set(source.serial.get().wrapping_add(1));
+        source.waits_for.set(Ready::NONE);
+        source.waker.take();
+        self.free.push(source.index);
     }
 
-    /// The same token, for a change of interest.
-    pub(super) fn token(&self, key: Key) -> u64 {
-        u64::from(self.all[key as usize].serial) << 32 | u64::from(key)
-    }
-
-    pub(super) fn remove(&mut self, key: Key) {
-        self.all.remove(key as usize);
-    }
-
-    /// An event of epoll: wakes who waits for it. One for a source that is gone is passed over.
-    pub(super) fn event(&mut self, token: u64, ready: Ready) {
-        let key = (token & u64::from(u32::MAX)) as usize;
-        let Some(source) = self.all.get_mut(key) else {
+    /// An event of epoll: wakes who waits for it. One for a socket that is gone is passed over.
+    pub(super) fn event(&self, token: u64, ready: Ready) {
+        let Some(source) = self.places.get((token & u64::from(u32::MAX)) as usize) else {
             return;
         };
-        if u64::from(source.serial) != token >> 32 {
+        if source.token() != token {
             return;
         }
-        source.ready = source.ready | ready;
-        if source.waits_for.has(ready) {
-            source.waits_for = Ready::NONE;
-            if let Some(waker) = &source.waker {
+        source.ready.set(source.ready.get() | ready);
+        if source.waits_for.get().has(ready) {
+            source.waits_for.set(Ready::NONE);
+            if let Some(waker) = &*source.waker.borrow() {
                 waker.wake_by_ref();
             }
         }
     }
+}
+
+impl Source {
+    /// What epoll is to report its events with.
+    pub(super) fn token(&self) -> u64 {
+        u64::from(self.serial.get()) << 32 | u64::from(self.index)
+    }
 
     /// What it is ready for, if that is any of `wanted`.
-    pub(super) fn poll(&mut self, key: Key, wanted: Ready, cx: &mut Context<'_>) -> Poll<Ready> {
-        let source = &mut self.all[key as usize];
-        if source.ready.has(wanted) {
-            return Poll::Ready(source.ready);
+    #[inline]
+    pub(super) fn poll(&self, wanted: Ready, cx: &mut Context<'_>) -> Poll<Ready> {
+        let ready = self.ready.get();
+        if ready.has(wanted) {
+            return Poll::Ready(ready);
         }
-        source.waits_for = source.waits_for | wanted;
-        match &mut source.waker {
-            Some(waker) => waker.clone_from(cx.waker()),
-            none => *none = Some(cx.waker().clone()),
+        let waits_for = self.waits_for.get();
+        if (waits_for & wanted) != wanted {
+            self.wait(waits_for | wanted, cx);
         }
         Poll::Pending
     }
 
+    fn wait(&self, wanted: Ready, cx: &Context<'_>) {
+        self.waits_for.set(wanted);
+        match &mut *self.waker.borrow_mut() {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+    }
+
     /// A call came back short.
-    pub(super) fn clear(&mut self, key: Key, ready: Ready) {
-        let source = &mut self.all[key as usize];
-        source.ready = Ready(source.ready.0 & !ready.0);
+    #[inline]
+    pub(super) fn clear(&self, ready: Ready) {
+        self.ready.set(Ready(self.ready.get().0 & !ready.0));
     }
 }
 
@@ -183,32 +191,34 @@ mod tests {
         let woken = Arc::<Woken>::default();
         let waker = Waker::from(Arc::clone(&woken));
         let mut cx = Context::from_waker(&waker);
-        let mut sources = Sources::new();
-        let (key, token) = sources.insert(Ready::NONE);
-        assert!(sources.poll(key, Ready::FOR_READ, &mut cx).is_pending());
+        let mut sources = Sources::default();
+        let source = sources.insert(Ready::NONE);
+        let token = source.token();
+        assert!(source.poll(Ready::FOR_READ, &mut cx).is_pending());
         sources.event(token, Ready::WRITABLE);
         assert_eq!(woken.0.load(Ordering::Relaxed), 0);
         sources.event(token, Ready::READABLE);
         sources.event(token, Ready::READABLE);
         assert_eq!(woken.0.load(Ordering::Relaxed), 1);
-        let ready = sources.poll(key, Ready::FOR_READ, &mut cx);
+        let ready = source.poll(Ready::FOR_READ, &mut cx);
         assert_eq!(ready, Poll::Ready(Ready::READABLE | Ready::WRITABLE));
-        sources.clear(key, Ready::READABLE);
-        assert!(sources.poll(key, Ready::FOR_READ, &mut cx).is_pending());
+        source.clear(Ready::READABLE);
+        assert!(source.poll(Ready::FOR_READ, &mut cx).is_pending());
         sources.event(token, Ready::READ_CLOSED);
         assert_eq!(woken.0.load(Ordering::Relaxed), 2);
     }
 
     #[test]
-    fn an_event_of_a_source_that_is_gone_is_not_its_successor_s() {
-        let mut sources = Sources::new();
-        let (key, token) = sources.insert(Ready::NONE);
-        sources.remove(key);
-        let (successor, _) = sources.insert(Ready::NONE);
-        assert_eq!(key, successor);
+    fn an_event_of_a_socket_that_is_gone_is_not_its_successor_s() {
+        let mut sources = Sources::default();
+        let gone = sources.insert(Ready::NONE);
+        let token = gone.token();
+        sources.remove(&gone);
+        let successor = sources.insert(Ready::NONE);
+        assert!(Rc::ptr_eq(&gone, &successor), "the place is used again");
         sources.event(token, Ready::WRITABLE);
         let mut cx = Context::from_waker(Waker::noop());
-        assert!(sources.poll(successor, Ready::FOR_WRITE, &mut cx).is_pending());
+        assert!(successor.poll(Ready::FOR_WRITE, &mut cx).is_pending());
     }
 
     #[test]

@@ -13,6 +13,9 @@ use rustix::event::{EventfdFlags, eventfd};
 
 thread_local! {
     static LOCAL: Local = const { Local::new() };
+    /// The task that is being polled: what it wakes of itself is polled after the next look at the
+    /// sockets.
+    static RUNNING: Cell<u32> = const { Cell::new(NOBODY) };
 }
 
 /// Identities of loops.
@@ -22,8 +25,6 @@ static LOOPS: AtomicU64 = AtomicU64::new(1);
 struct Local {
     /// The loop; 0 is none.
     owner: Cell<u64>,
-    /// The task that is being polled: what it wakes is polled after the next look at the sockets.
-    running: Cell<u32>,
     ready: RefCell<VecDeque<u32>>,
     deferred: RefCell<Vec<u32>>,
 }
@@ -35,14 +36,13 @@ impl Local {
     const fn new() -> Self {
         Self {
             owner: Cell::new(0),
-            running: Cell::new(NOBODY),
             ready: RefCell::new(VecDeque::new()),
             deferred: RefCell::new(Vec::new()),
         }
     }
 
     fn push(&self, task: u32) {
-        if task == self.running.get() {
+        if task == RUNNING.get() {
             self.deferred.borrow_mut().push(task);
         } else {
             self.ready.borrow_mut().push_back(task);
@@ -167,7 +167,7 @@ pub(super) fn next() -> Option<u32> {
 
 /// Says which task is being polled.
 pub(super) fn set_running(task: u32) {
-    LOCAL.with(|local| local.running.set(task));
+    RUNNING.set(task);
 }
 
 /// Whether a task is to be polled.
