@@ -14,7 +14,7 @@ mod sources;
 mod tasks;
 mod wheel;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
 use std::num::NonZeroU32;
@@ -29,6 +29,9 @@ use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime,
+};
 
 pub use sources::Ready;
 use sources::{Source, Sources};
@@ -43,6 +46,8 @@ const TURN_POLLS: u32 = 256;
 const EVENTS: usize = 256;
 /// The token of the bell that other threads ring.
 const BELL: u64 = u64::MAX;
+/// The token of the clock.
+const CLOCK: u64 = u64::MAX - 1;
 /// The task that the loop was entered with.
 const MAIN: u32 = tasks::NOBODY - 1;
 
@@ -53,6 +58,10 @@ thread_local! {
 /// An event loop.
 pub struct EventLoop {
     epoll: OwnedFd,
+    /// Becomes readable when the first timer is due; edge-triggered, never read.
+    clock: OwnedFd,
+    /// The tick it is set for, until it has fired.
+    clock_set_for: Cell<Option<u64>>,
     queue: Arc<Queue>,
     sources: RefCell<Sources>,
     wheel: RefCell<Wheel>,
@@ -99,8 +108,13 @@ impl EventLoop {
         let bell = epoll::EventData::new_u64(BELL);
         let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
         epoll::add(&epoll, queue.bell(), bell, flags)?;
+        let flags_of_clock = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
+        let clock = timerfd_create(TimerfdClockId::Monotonic, flags_of_clock)?;
+        epoll::add(&epoll, &clock, epoll::EventData::new_u64(CLOCK), flags)?;
         Ok(Rc::new(Self {
             epoll,
+            clock,
+            clock_set_for: Cell::new(None),
             queue,
             sources: RefCell::default(),
             wheel: RefCell::new(Wheel::new()),
@@ -228,27 +242,27 @@ impl EventLoop {
     /// Looks at the sockets, waiting for the next timer at most, and fires what is due.
     fn look(&self) {
         let wait = if tasks::any() {
-            Some(Duration::ZERO)
+            Some(&Timespec {
+                tv_sec: 0,
+                tv_nsec: 0,
+            })
         } else {
-            self.until_next_timer()
+            self.set_clock();
+            None
         };
-        let wait = wait.map(|wait| Timespec {
-            tv_sec: wait.as_secs() as i64,
-            tv_nsec: wait.subsec_nanos().into(),
-        });
         let mut events = self.events.borrow_mut();
         events.clear();
         // Interrupted by a signal: nothing was seen.
-        let _ = epoll::wait(&self.epoll, spare_capacity(&mut events), wait.as_ref());
+        let _ = epoll::wait(&self.epoll, spare_capacity(&mut events), wait);
         let now = clock::turn();
         let mut rung = false;
         let sources = self.sources.borrow();
         for event in events.iter() {
             let (token, flags) = (event.data.u64(), event.flags);
-            if token == BELL {
-                rung = true;
-            } else {
-                sources.event(token, Ready::of(flags));
+            match token {
+                BELL => rung = true,
+                CLOCK => self.clock_set_for.set(None),
+                _ => sources.event(token, Ready::of(flags)),
             }
         }
         drop(sources);
@@ -266,10 +280,34 @@ impl EventLoop {
         tasks::undefer();
     }
 
-    fn until_next_timer(&self) -> Option<Duration> {
-        let next = self.wheel.borrow().next()?;
+    /// Makes sure that epoll returns for the next timer. A clock of its own, set a few times per
+    /// second, costs less than a timeout, which the kernel sets up and tears down for every wait.
+    fn set_clock(&self) {
+        let Some(next) = self.wheel.borrow().next() else {
+            return;
+        };
+        if self.clock_set_for.get().is_some_and(|set| set <= next) {
+            return;
+        }
         let at = self.began + Duration::from_millis(next);
-        Some(at.saturating_duration_since(clock::now()))
+        // A nanosecond at least: zero would stop it.
+        let wait = at
+            .saturating_duration_since(clock::read())
+            .max(Duration::from_nanos(1));
+        let once = Itimerspec {
+            it_interval: Timespec {
+                tv_sec: 0,
+                tv_nsec: 0,
+            },
+            it_value: Timespec {
+                tv_sec: wait.as_secs() as i64,
+                tv_nsec: wait.subsec_nanos().into(),
+            },
+        };
+        match timerfd_settime(&self.clock, TimerfdTimerFlags::empty(), &once) {
+            Ok(_) => self.clock_set_for.set(Some(next)),
+            Err(error) => unreachable!("a relative time that is in range: {error}"),
+        }
     }
 
     /// The last tick that is not after `now`.
