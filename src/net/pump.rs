@@ -240,7 +240,13 @@ impl Pump {
         if n == 0 {
             return Poll::Ready(Ok(0));
         }
-        let sent = match to.poll_send(cx, &lent.scratch[..n]) {
+        let octets = &lent.scratch[..n];
+        let sent = if from.has_ended() {
+            to.poll_send_last(cx, octets)
+        } else {
+            to.poll_send(cx, octets)
+        };
+        let sent = match sent {
             Poll::Ready(Ok(sent)) => sent,
             Poll::Ready(Err(error)) => return Poll::Ready(Err((Leg::To, error))),
             Poll::Pending => 0,

@@ -98,9 +98,24 @@ impl Stream {
 
     /// Writes from `octets`; may take fewer. Not before the connect has ended.
     pub fn poll_send(&self, cx: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_send_with(cx, octets, SendFlags::NOSIGNAL)
+    }
+
+    /// Writes the last octets before [`Stream::end`] or a close, which must follow: they and the FIN
+    /// leave in one segment.
+    pub fn poll_send_last(&self, cx: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_send_with(cx, octets, SendFlags::NOSIGNAL | SendFlags::MORE)
+    }
+
+    fn poll_send_with(
+        &self,
+        cx: &mut Context<'_>,
+        octets: &[u8],
+        flags: SendFlags,
+    ) -> Poll<io::Result<usize>> {
         loop {
             ready!(self.io.poll_write(cx));
-            match self.send(octets) {
+            match rustix::net::send(&self.socket, octets, flags).map_err(io::Error::from) {
                 Ok(n) => {
                     if n < octets.len() {
                         self.is_full()?;
@@ -114,18 +129,15 @@ impl Stream {
         }
     }
 
-    // Straight system calls: libc's recv and send are cancellation points, which costs more than
-    // the rest of a relayed chunk's bookkeeping.
+    /// A straight system call, like those of sending: libc's are cancellation points, which costs
+    /// more than the rest of a relayed chunk's bookkeeping.
     fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
         Ok(rustix::net::recv(&self.socket, buffer, RecvFlags::empty())?.0)
     }
 
-    fn send(&self, octets: &[u8]) -> io::Result<usize> {
-        Ok(rustix::net::send(
-            &self.socket,
-            octets,
-            SendFlags::NOSIGNAL,
-        )?)
+    /// Whether the last read met the peer's end: the next returns 0 at once.
+    pub fn has_ended(&self) -> bool {
+        self.ended.get()
     }
 
     /// A write found no more room: the next waits for some.
