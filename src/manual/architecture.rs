@@ -35,10 +35,15 @@
 //!
 //! # Threads
 //!
-//! `workers` data threads, each with its own single-threaded runtime, `SO_REUSEPORT` listeners,
-//! scratch buffer, pipes and counters. A session lives and dies on one thread. One control thread
-//! probes, reloads, resolves and serves HTTP. One writer thread takes log batches. Blocking work
-//! (files, name look-ups, building tables) is done on helper threads of the control runtime.
+//! `workers` data threads, each with its own [event loop](crate::net::event_loop), `SO_REUSEPORT`
+//! listeners, scratch buffer, pipes and counters. A session lives and dies on one thread. One control
+//! thread, on tokio, probes, reloads, resolves and serves HTTP. One writer thread takes log batches.
+//! Blocking work (files, name look-ups, building tables) is done on helper threads of the control
+//! runtime.
+//!
+//! The event loop is our own because it is the cost of a relay: against tokio's current-thread
+//! runtime a 10 KB session takes 5 system calls, 17,000 instructions and 950 idle bytes less. It
+//! runs plain futures, so channels, `select!` and adapters of the ecosystem work on it.
 //!
 //! **Invariant**: a session that does not wait in a queue takes no lock, no channel and no wake-up
 //! of another thread. What it shares with others are two counts per backend and one reference count.

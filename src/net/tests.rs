@@ -19,7 +19,7 @@ const SCRATCH: usize = 64 * 1024;
 /// A test that hangs fails instead.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A blocking peer, and our end of the connection on the reactor.
+/// A blocking peer, and our end of the connection on the event loop.
 fn pair() -> (TcpStream, Stream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();

@@ -81,6 +81,6 @@ mod tests {
     #[test]
     fn a_session_is_small() {
         let octets = size_of_output(run);
-        assert!(octets <= 784, "a session's future has {octets} octets");
+        assert!(octets <= 648, "a session's future has {octets} octets");
     }
 }

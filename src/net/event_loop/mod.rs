@@ -300,7 +300,7 @@ impl EventLoop {
                 tv_nsec: 0,
             },
             it_value: Timespec {
-                tv_sec: wait.as_secs() as i64,
+                tv_sec: wait.as_secs().cast_signed(),
                 tv_nsec: wait.subsec_nanos().into(),
             },
         };

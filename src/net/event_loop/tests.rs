@@ -22,6 +22,16 @@ impl Drop for Parting {
     }
 }
 
+/// Spawns a task when it is dropped.
+struct Spawner(Said);
+
+impl Drop for Spawner {
+    fn drop(&mut self) {
+        let parting = Parting(Rc::clone(&self.0), "child");
+        EventLoop::current().spawn(async move { drop(parting) });
+    }
+}
+
 fn run<F: Future>(test: F) -> F::Output {
     EventLoop::new().unwrap().block_on(test)
 }
@@ -127,13 +137,6 @@ fn an_aborted_task_is_dropped_soon_and_one_that_ended_is_left_alone() {
 #[test]
 fn tasks_that_are_left_are_dropped_with_those_they_spawn() {
     let said = Said::default();
-    struct Spawner(Said);
-    impl Drop for Spawner {
-        fn drop(&mut self) {
-            let parting = Parting(Rc::clone(&self.0), "child");
-            EventLoop::current().spawn(async move { drop(parting) });
-        }
-    }
     run(async {
         let (parting, spawner) = (
             Parting(Rc::clone(&said), "parent"),

@@ -131,7 +131,7 @@ impl Wheel {
         let reach = (1 << (SLOT_BITS * LEVELS as u32)) - 1;
         let due = due.min(self.elapsed + reach - (reach >> SLOT_BITS));
         let distant = (self.elapsed ^ due) | (SLOTS as u64 - 1);
-        let level = ((63 - distant.leading_zeros()) / SLOT_BITS).min(LEVELS as u32 - 1) as usize;
+        let level = (distant.ilog2() / SLOT_BITS).min(LEVELS as u32 - 1) as usize;
         let slot = ((due >> (SLOT_BITS * level as u32)) % SLOTS as u64) as usize;
         let head = std::mem::replace(&mut self.heads[level][slot], key);
         if head != NONE {
