@@ -1,26 +1,48 @@
-//! The protocol without I/O: replies, greetings, the probe's conversation.
+//! The protocol without I/O: commands, extensions, replies, greetings, the probe's conversation.
 //!
 //! No clock, no socket, no `async`. Every reader is bounded and gives the same answer for any
 //! chunking of its input. RFC 5321 §4.2.
 
 mod closing;
+mod command;
 mod conversation;
+mod extensions;
 #[cfg(any(test, fuzzing))]
 mod fuzzing;
 mod greeting;
+mod line;
+mod parameters;
+mod path;
 mod probe;
+mod replies;
 mod reply;
 
 pub use closing::{CLOSING_COMMANDS_MAX, CLOSING_TIME_MAX, ClosingDialogue, Next, Readiness};
+pub use command::{
+    Command, CommandError, HELLO_NAME_MAX, InitialResponse, Mail, Rcpt, parse_command,
+};
 pub use conversation::Conversation;
+pub use extensions::{
+    Extensions, Keyword, Keywords, MECHANISMS_MAX, OwnExtensions, SessionLimits, write_helo,
+};
 #[cfg(any(test, fuzzing))]
 pub use fuzzing::{fuzz_dialogues, fuzz_greeting};
 pub use greeting::{
     Greeting, GreetingJudgement, GreetingRule, IdentityCarried, judge_greeting, read_greeting,
 };
+pub use line::{
+    AUTH_LINE_MAX, BareLf, COMMAND_LINE_MAX, CommandLine, DROPPED_LINE_MAX, LineDefect, LineKind,
+    LineReader,
+};
+pub use parameters::{
+    Body, MailTerms, Needed, Parameter, ParameterError, Parameters, Smtputf8, judge_backends,
+    judge_mail, judge_rcpt,
+};
+pub use path::Path;
 pub use probe::{
     ProbeEnd, ProbeFailure, ProbeInput, ProbeOutput, ProbePlan, ProbeStage, RelayTest,
 };
+pub use replies::{OwnReply, ReplyText, WRITTEN_LINE_MAX, write_reply};
 pub use reply::{
     EnhancedCode, REPLY_LINE_MAX, REPLY_LINES_MAX, REPLY_MAX, Reply, ReplyCode, ReplyError,
     ReplyRead, SHORT_TEXT_MAX, read_reply,

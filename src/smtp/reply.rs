@@ -174,6 +174,11 @@ impl ReplyCode {
         self.0 / 100
     }
 
+    /// A code of ours.
+    pub(super) const fn known(value: u16) -> Self {
+        Self(value)
+    }
+
     fn of(digits: [u8; 3]) -> Self {
         Self(
             digits
@@ -182,14 +187,14 @@ impl ReplyCode {
         )
     }
 
-    fn digits(self) -> [u8; 3] {
+    pub(super) fn digits(self) -> [u8; 3] {
         [self.0 / 100, self.0 / 10 % 10, self.0 % 10].map(|digit| b'0' + digit as u8)
     }
 }
 
 impl EnhancedCode {
     /// Reads `class.subject.detail` at the beginning of a line's text; SP or the end follows it.
-    fn read(text: &[u8]) -> Option<Self> {
+    pub(super) fn read(text: &[u8]) -> Option<Self> {
         let word = text.split(|&octet| octet == b' ').next()?;
         let mut parts = word.split(|&octet| octet == b'.');
         let class = number(parts.next()?)?;
