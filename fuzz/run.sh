@@ -16,7 +16,7 @@ case $seconds in
 '' | *[!0-9]*) echo "usage: fuzz/run.sh [SECONDS] [TARGET...]" >&2; exit 2 ;;
 esac
 targets=("$@")
-[ ${#targets[@]} -gt 0 ] || targets=(greeting proxy_header probe config)
+[ ${#targets[@]} -gt 0 ] || targets=(greeting command proxy_header probe config)
 
 if ! cargo +nightly --version >/dev/null 2>&1; then
 	echo "fuzz: no nightly toolchain; install one: rustup toolchain install nightly --profile minimal" >&2

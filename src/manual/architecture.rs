@@ -16,7 +16,7 @@
 //! | row | folder | duty | does not contain |
 //! |---|---|---|---|
 //! | words | [`types`](crate::types) | ids, amounts, counters, seeded chance | runtime, clock, sockets, logs |
-//! | cores | [`smtp`](crate::smtp) | replies, greetings, the probe's conversation | the same, and `async` |
+//! | cores | [`smtp`](crate::smtp) | commands, extensions, replies, greetings, the probe's conversation | the same, and `async` |
 //! | cores | [`identity`](crate::identity) | PROXY protocol in and out | the same |
 //! | cores | [`balance`](crate::balance) | choosing, health, ejection, tiers, queue, limits | the same; SMTP |
 //! | plain | [`config`](crate::config), [`metrics`](crate::metrics), [`telemetry`](crate::telemetry) | text to model, counters, log lines | runtime, sockets |

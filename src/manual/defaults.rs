@@ -16,6 +16,10 @@
 //! | PROXY header received | 4,096 octets | `identity` | closed |
 //! | PROXY header sent | 232 octets (`proxy_header_max`, ≤ 536) | `identity` | TLVs are dropped in a fixed order |
 //! | reply of a backend | 4,096 octets a line, 128 lines, 64 KiB | `smtp::reply` | garbage: a strike, the next backend |
+//! | reply written to a client | 512 octets a line | `smtp::replies` | the line becomes several |
+//! | command line of a client | 2,048 octets; 12,288 within AUTH | `smtp::line` | dropped to its end, answered once; after 1 MiB without end the session is closed |
+//! | name in EHLO and HELO | 255 octets | `smtp::command` | `501 5.5.4` |
+//! | AUTH mechanisms recorded of a backend | 32 of 20 octets | `smtp::extensions` | the rest is not recorded |
 //! | accepted in a row | 16 | `worker::accept` | then other tasks run |
 //! | pause after accept fails | 100 ms | `worker::accept` | counted; a warning once in about ten seconds |
 //! | worker heartbeat | 100 ms; later than 20 ms is a stall | `worker::heartbeat` | counted |

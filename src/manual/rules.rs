@@ -1,17 +1,27 @@
-//! The rules of SMTP and its neighbours that bind passthrough and probes.
+//! The rules of SMTP and its neighbours that bind us.
 //!
 //! Each has an id, by which code and tests cite it ("rule S8"), and the tests that show it; a test
-//! at the end of this file finds every one of them. Rules that only concern the mode in which SMTP
-//! ends at Posthouse are not here yet. Behaviour of named servers was seen in a laboratory or is in
-//! their documents. Settled against doubt: the promises first, then these rules.
+//! at the end of this file finds every one of them. Of the mode in which SMTP ends at Posthouse, what
+//! is read and written is here; the rules of its sessions and transactions come with them. Behaviour
+//! of named servers was seen in a laboratory or is in their documents. Settled against doubt: the
+//! promises first, then these rules.
 //!
-//! # Replies (G)
+//! # Grammar (G)
 //!
 //! | id | rule | shown by |
 //! |---|---|---|
+//! | G1 | Verbs and keywords are read in any case; paths and parameters go on to the octet. RFC 5321 §2.4. | `rule_g1_verbs_are_read_in_any_case` `rule_g1_paths_are_kept_to_the_octet` `rule_g1_paths_and_parameters_go_on_to_the_octet` |
+//! | G2 | A command line has at most 2,048 octets with its CRLF. A longer one is dropped up to its end and answered `500 5.5.2`, never cut short and executed; one without end is given up at 1 MiB. RFC 5321 §4.5.3.1.4. | `rules_g2_and_g3_limits_hold_at_the_octet` `rule_g2_an_overlong_line_is_dropped_as_it_comes` `a_line_without_end_ends_the_session` |
+//! | G3 | Within AUTH a line has at most 12,288 octets; over it `500 5.5.6`, and the exchange is over. RFC 4954 §4. | `rules_g2_and_g3_limits_hold_at_the_octet` |
 //! | G5 | A reply is lines of one code, 200 to 599; the last has SP or nothing behind the code. At most 4,096 octets a line, 128 lines, 64 KiB. Anything else ends the connection. RFC 5321 §4.2. LF alone ends a backend's line too: clients take it, and nothing of ours can make a backend echo one. | `rule_g5_what_is_not_a_reply_is_refused_at_its_first_wrong_octet` `limits_hold_at_the_octet` `a_verdict_once_reached_stays` |
 //! | G6 | Any reply may have several lines, a greeting and a refusal too. | `the_forms_of_rfc_5321_are_read` `rule_s6_any_other_code_needs_the_whole_reply` |
 //! | G7 | The code decides, an unknown one by its first digit; texts decide only where [`judge_greeting`](crate::smtp::judge_greeting) and the probe say so. 1yz and garbage are fatal. | `the_forms_of_rfc_5321_are_read` `garbage_is_named` |
+//! | G9 | Each reply of ours has an enhanced code of its class, but 220, 354 and those to EHLO and HELO. RFC 2034 §4. | `rule_g9_each_of_our_replies_has_an_enhanced_code_of_its_class` |
+//! | G10 | The host is the first word of our 220, 221 and 421: these are read by machines. | `rule_g10_the_host_is_the_first_word_of_220_221_and_421` |
+//! | G11 | A backend's reply is written anew: octets but HT and printable ASCII become `?` (valid UTF-8 stays for a client that used SMTPUTF8), lines over 512 octets become several with the same enhanced code, each ends with CRLF. | `rule_g11_a_clean_reply_is_relayed_as_it_is` `rule_g11_no_octet_passes_that_could_be_another_line` `rule_g11_long_lines_are_split_behind_whole_characters` |
+//! | G12 | Only CRLF ends a command. A bare LF or CR is `500 5.5.2` and the end; LF can be tolerated, CR cannot. RFC 5321 §2.3.8. | `rule_g12_only_crlf_ends_a_line` `rule_g12_a_bare_lf_can_be_tolerated_and_a_bare_cr_cannot` `all_short_inputs_in_all_halves_give_the_lines_of_the_rules` |
+//! | G13 | Control octets in a command are `501 5.5.2`, a tab between words excepted. What is not UTF-8 is `500 5.5.2`; other octets over 127 are `501 5.5.4` in EHLO and HELO, `553 5.6.7` in MAIL and RCPT without SMTPUTF8. RFC 6531 §3.5. | `rule_g13_control_octets_are_refused` `rule_g13_octets_over_127_need_utf8_and_smtputf8` |
+//! | G14 | An argument where none belongs, or none where one does, is `501 5.5.4`; those of NOOP and HELP are ignored. A path needs its brackets, and its end must be beyond dispute. Malformed or repeated parameters are `501 5.5.4`. | `rule_g14_arguments_stand_where_they_belong` `a_path_without_brackets_or_end_is_refused` `a_path_whose_end_could_be_disputed_is_refused` `rule_g14_malformed_or_repeated_parameters_are_501` |
 //!
 //! # Sessions (S)
 //!
@@ -23,6 +33,31 @@
 //! | S9 | The next backend is tried after a refused or failed connect, an end, a reset, garbage or silence before the commit, and after a 4yz. When the backend knows the client, x.7.x and per-client limits are verdicts about that client and are relayed: shopping around would multiply limits and block-list look-ups. Otherwise every bad greeting is the backend's. | `rule_s9_real_greetings_are_judged_by_the_table` `a_greeting_that_is_no_refusal_is_never_relayed` |
 //! | S12 | At most three backends, 3 s for each connect, 20 s in all: client libraries give up at about 30 s. | `at_most_three_backends_are_tried_s12` |
 //! | S14 | What a client says before its greeting stays in the kernel until the commit; then postscreen can no longer tell that it was early, so `early_talker` can log it or answer 554 5.5.0. | `an_early_talker_is_rejected_where_asked_and_else_delivered_s14` |
+//!
+//! # What is announced (E)
+//!
+//! | id | rule | shown by |
+//! |---|---|---|
+//! | E1 | Nothing is announced but the keywords we know: an unknown one could change what is counted as a reply or as payload. BINARYMIME, REQUIRETLS, PRDR and every X are stripped by not being known. | `rule_e1_nothing_is_announced_that_is_not_on_the_list` `what_real_servers_announce_is_read` |
+//! | E3 | PIPELINING, SIZE and LIMITS are ours, with the smallest limit of us and the backends; STARTTLS is ours where there is a certificate. 8BITMIME, SMTPUTF8 (only with 8BITMIME), ENHANCEDSTATUSCODES, DSN and CHUNKING are announced if every backend has them; of a backend never seen nothing is assumed. A parameter never announced is `555 5.5.4`; one that no backend takes now is `455 4.3.3`. SIZE is left out of MAIL to a backend that does not know it. | `rule_e3_what_is_announced_is_what_every_backend_has` `rule_e3_our_own_are_announced_whatever_the_backends_have` `rule_e3_smtputf8_needs_8bitmime` `rule_e3_a_parameter_never_announced_is_555` `rule_e3_what_no_backend_can_take_now_is_455` `size_is_not_said_to_a_backend_that_did_not_announce_it` |
+//! | E4 | The first line of our reply to EHLO is our name, and the whole of that to HELO; behind HELO no parameter is allowed. | `rule_e3_what_is_announced_is_what_every_backend_has` `rule_e4_helo_is_answered_with_our_name_alone` `rule_e4_after_helo_there_are_no_parameters` |
+//!
+//! # Commands (A, B, C)
+//!
+//! | id | rule | shown by |
+//! |---|---|---|
+//! | A2 | What AUTH carries is shown by no log and no print. | `rule_a2_credentials_are_not_printed` |
+//! | B1 | EXPN, ETRN, ATRN, TURN, SEND, SOML, SAML and BURL are `502 5.5.1`; what is not a command of ours either is `500 5.5.2`. | `rule_b1_what_we_know_and_do_not_offer_is_told_apart` |
+//! | B3 | A line that begins with a command of another protocol, or with a name and a colon as in a header, ends the session. | `rule_b3_lines_of_other_protocols_end_the_session` |
+//! | C1 | BDAT has a length of up to twenty digits, and maybe LAST. RFC 3030 §2. | `rule_c1_chunks_have_a_length_and_may_be_the_last` |
+//! | C3 | BDAT whose length cannot be read, or whose line is too long, is `501 5.5.4` and the end: nobody knows where its chunk does. | `rule_c3_a_chunk_without_readable_length_ends_the_session` `rule_c3_an_overlong_bdat_line_ends_the_session` |
+//!
+//! # Transactions (D, F)
+//!
+//! | id | rule | shown by |
+//! |---|---|---|
+//! | D10 | SIZE over the limit is `552 5.3.4` at MAIL. RFC 1870 §6. | `rule_d10_a_size_over_the_limit_is_552_at_once` |
+//! | F8 | A backend that lacks an extension whose parameter was used, or whose limit is below the size, is not chosen. | `rule_f8_a_backend_that_lacks_what_is_needed_is_told` |
 //!
 //! # Probes (P, T, H)
 //!
@@ -58,6 +93,7 @@
 //! | X11 | At most 232 octets unless the pool says more: Exim takes no longer ones, Postfix none over 536. SSL, then AUTHORITY, then UNIQUE_ID are left out to stay below. | `rule_x11_tlvs_are_dropped_in_order_and_never_cut` `the_longest_header_fits` |
 //! | X12 | Never v1 UNKNOWN or v2 UNSPEC, which Postfix and Haraka refuse. Our probes say v2 LOCAL, or v1 with the socket's addresses. | `rule_x12_probes_say_local_without_addresses` `local_probes_are_taken_by_every_server_with_proxy_v2` `version_1_probes_tell_the_real_addresses` |
 //! | X13 | A header sent where none is expected is read as commands, and every reply is off by one: EHLO answered 500, 501, 502, 503 or 554 behind a header is a mismatch, and the backend does not serve. | `rule_x13_a_header_read_as_commands_is_a_mismatch` `a_header_to_a_postfix_that_expects_none_is_a_mismatch` |
+//! | X24 | XCLIENT, XFORWARD and PROXY of a client are unknown commands. | `rule_x24_what_tells_another_identity_is_unknown` |
 //!
 //! # Loops (M)
 //!
@@ -88,7 +124,11 @@
 //! | monitor, nothing ready | `421 4.3.2 <host> service not available, try again later` | close | `rule_r1_a_monitor_is_told_421_and_closed_when_nothing_is_ready` |
 //! | early talker, where rejected | `554 5.5.0 <host> protocol synchronization` | close | `an_early_talker_is_rejected_where_asked_and_else_delivered_s14` |
 //!
-//! R1: 421 always closes. R2: the operator may word a reply, but not change its class
+//! Where SMTP ends here, the replies are the constants of [`OwnReply`](crate::smtp::OwnReply).
+//!
+//! R1: 421 always closes, and so does what loses the framing
+//! (`rule_r1_421_and_221_close_and_the_rest_where_framing_is_lost`). R2: the operator may word a
+//! reply, but not change its class
 //! (`replies_that_break_the_protocol_are_refused`, `rule_r2_the_operator_may_word_the_denial`).
 
 #[cfg(test)]

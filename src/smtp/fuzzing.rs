@@ -1,8 +1,12 @@
-//! What the fuzzers of replies, greetings and dialogues check; the unit tests replay their corpora.
+//! What the fuzzers of commands, replies, greetings and dialogues check; the unit tests replay their corpora.
+
+mod commands;
 
 use std::time::Duration;
 
 use memchr::memchr_iter;
+
+pub use commands::fuzz_commands;
 
 use super::{
     CLOSING_COMMANDS_MAX, ClosingDialogue, Conversation, Greeting, GreetingJudgement, GreetingRule,
@@ -207,6 +211,8 @@ fn close(first: u8, rest: &[u8]) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn replay(corpus: &str, check: fn(&[u8])) {
@@ -222,7 +228,75 @@ mod tests {
 
     #[test]
     fn the_corpora_are_handled() {
+        replay("command", fuzz_commands);
         replay("greeting", fuzz_greeting);
         replay("probe", fuzz_dialogues);
+    }
+
+    /// Octets that are often nearly commands, or nearly a reply to EHLO.
+    fn nearly_commands() -> impl Strategy<Value = Vec<u8>> {
+        let word = prop::sample::select(vec![
+            "MAIL FROM:",
+            "RCPT TO:",
+            "EHLO ",
+            "BDAT ",
+            "AUTH PLAIN ",
+            "DATA",
+            "LAST",
+            "GET ",
+            "<",
+            ">",
+            "<>",
+            "<a@b>",
+            "\"",
+            "\\",
+            "@",
+            ":",
+            ".",
+            ",",
+            " ",
+            "\t",
+            "=",
+            "+3D",
+            "é",
+            " SIZE=",
+            "10",
+            " BODY=8BITMIME",
+            " SMTPUTF8",
+            " RET=FULL",
+            " ENVID=x",
+            " NOTIFY=NEVER",
+            " ORCPT=rfc822;x",
+            "\r\n",
+            "\r\n",
+            "\r",
+            "\n",
+            "250-",
+            "250 ",
+            "8BITMIME",
+            "SIZE ",
+            "PIPELINING",
+            "LIMITS RCPTMAX=5",
+            "AUTH LOGIN",
+            "4.7.0 ",
+        ]);
+        let piece = prop_oneof![
+            9 => word.prop_map(|word| word.as_bytes().to_vec()),
+            1 => prop::collection::vec(any::<u8>(), 0..4),
+            1 => (480..2100_usize).prop_map(|length| vec![b'x'; length]),
+        ];
+        let pieces = prop::collection::vec(piece, 0..16);
+        (any::<u8>(), pieces).prop_map(|(first, pieces)| {
+            let mut octets = vec![first];
+            octets.extend(pieces.concat());
+            octets
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn commands_and_extensions_keep_their_laws(octets in nearly_commands()) {
+            fuzz_commands(&octets);
+        }
     }
 }
