@@ -19,6 +19,7 @@
 //! | reply written to a client | 512 octets a line | `smtp::replies` | the line becomes several |
 //! | command line of a client | 2,048 octets; 12,288 within AUTH | `smtp::line` | dropped to its end, answered once; after 1 MiB without end the session is closed |
 //! | name in EHLO and HELO | 255 octets | `smtp::command` | `501 5.5.4` |
+//! | mistakes of a session | 10 error points, 100 junk points | `smtp::budget` | `421 4.7.0`, closed |
 //! | AUTH mechanisms recorded of a backend | 32 of 20 octets | `smtp::extensions` | the rest is not recorded |
 //! | accepted in a row | 16 | `worker::accept` | then other tasks run |
 //! | pause after accept fails | 100 ms | `worker::accept` | counted; a warning once in about ten seconds |

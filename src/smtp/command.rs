@@ -9,6 +9,7 @@ use std::fmt;
 
 use memchr::memchr;
 
+use super::budget::Cost;
 use super::closing::Next;
 use super::extensions::{Extensions, Keyword, is_mechanism};
 use super::parameters::{Parameter, Parameters, Smtputf8, is_blank};
@@ -61,6 +62,26 @@ pub enum Command<'a> {
     },
 }
 
+impl Command<'_> {
+    /// What it costs the client whatever it is answered (rule B4). That RSET without a transaction
+    /// and a second EHLO are junk too, only the session can tell.
+    pub fn cost(&self) -> Cost {
+        match self {
+            Self::Noop | Self::Vrfy(_) | Self::Help => Cost::Junk,
+            Self::Ehlo(_)
+            | Self::Helo(_)
+            | Self::Mail(_)
+            | Self::Rcpt(_)
+            | Self::Data
+            | Self::Bdat { .. }
+            | Self::Rset
+            | Self::Quit
+            | Self::Starttls
+            | Self::Auth { .. } => Cost::Nothing,
+        }
+    }
+}
+
 /// MAIL: whom the message is from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mail<'a> {
@@ -96,7 +117,7 @@ impl fmt::Debug for InitialResponse<'_> {
     }
 }
 
-/// Why a line is no command that can be followed. Each costs an error point (rule B4).
+/// Why a line is no command that can be followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CommandError {
     /// No verb we know.
@@ -175,6 +196,11 @@ impl CommandError {
     /// Whether the session ends with that reply.
     pub fn next(self) -> Next {
         self.reply().next()
+    }
+
+    /// What it costs the client.
+    pub fn cost(self) -> Cost {
+        Cost::Error
     }
 }
 
@@ -700,6 +726,23 @@ mod tests {
         ];
         assert_refused(&lines, "501 5.5.4", Next::Continue);
         assert!(parse(&long[..260]).is_ok());
+    }
+
+    #[test]
+    fn rule_b4_commands_that_lead_nowhere_are_junk_and_mistakes_are_errors() {
+        for (line, cost) in [
+            ("NOOP", Cost::Junk),
+            ("HELP", Cost::Junk),
+            ("VRFY joe", Cost::Junk),
+            ("RSET", Cost::Nothing),
+            ("MAIL FROM:<>", Cost::Nothing),
+        ] {
+            assert_eq!(
+                parse(line.as_bytes()).map(|command| command.cost()),
+                Ok(cost)
+            );
+        }
+        assert_eq!(CommandError::Unknown.cost(), Cost::Error);
     }
 
     #[test]

@@ -10,6 +10,7 @@
 
 use memchr::memchr2;
 
+use super::budget::Cost;
 use super::closing::Next;
 use super::parameters::is_blank;
 use super::replies::OwnReply;
@@ -63,7 +64,7 @@ pub enum CommandLine<'a> {
     },
 }
 
-/// What is wrong with a line. Each costs an error point (rule B4).
+/// What is wrong with a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LineDefect {
     /// LF without CR.
@@ -101,6 +102,11 @@ impl LineDefect {
     /// Whether the session ends with that reply.
     pub fn next(self) -> Next {
         self.reply().next()
+    }
+
+    /// What it costs the client.
+    pub fn cost(self) -> Cost {
+        Cost::Error
     }
 }
 

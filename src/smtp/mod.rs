@@ -3,6 +3,7 @@
 //! No clock, no socket, no `async`. Every reader is bounded and gives the same answer for any
 //! chunking of its input. RFC 5321 §4.2.
 
+mod budget;
 mod closing;
 mod command;
 mod conversation;
@@ -17,6 +18,7 @@ mod probe;
 mod replies;
 mod reply;
 
+pub use budget::{Budget, Cost, ERROR_POINTS_MAX, JUNK_POINTS_MAX};
 pub use closing::{CLOSING_COMMANDS_MAX, CLOSING_TIME_MAX, ClosingDialogue, Next, Readiness};
 pub use command::{
     Command, CommandError, HELLO_NAME_MAX, InitialResponse, Mail, Rcpt, parse_command,

@@ -7,6 +7,7 @@
 
 use memchr::memchr;
 
+use super::budget::Cost;
 use super::extensions::{Extensions, Keyword, Keywords};
 use super::replies::OwnReply;
 
@@ -43,13 +44,21 @@ pub enum ParameterError {
 }
 
 impl ParameterError {
-    /// What the client is told. The first two cost an error point (rule B4).
+    /// What the client is told.
     pub fn reply(self) -> OwnReply {
         match self {
             Self::Malformed => OwnReply::BAD_PARAMETER,
             Self::NeverAnnounced => OwnReply::PARAMETER_UNKNOWN,
             Self::NotNow => OwnReply::PARAMETER_NOT_NOW,
             Self::TooBig => OwnReply::TOO_BIG,
+        }
+    }
+
+    /// What it costs the client: nothing where it believed what we had announced, or asked first.
+    pub fn cost(self) -> Cost {
+        match self {
+            Self::Malformed | Self::NeverAnnounced => Cost::Error,
+            Self::NotNow | Self::TooBig => Cost::Nothing,
         }
     }
 }
@@ -456,6 +465,7 @@ mod tests {
         let reply = ParameterError::NotNow.reply();
         assert_eq!(reply, OwnReply::PARAMETER_NOT_NOW);
         assert_eq!(reply.code().value(), 455);
+        assert_eq!(ParameterError::NotNow.cost(), Cost::Nothing);
         // A message that has become too large for each of them is not refused for good either.
         let large = judged_mail(" SIZE=900").expect("it is below what was announced");
         let small = Extensions {
@@ -517,6 +527,7 @@ mod tests {
         let reply = ParameterError::Malformed.reply();
         assert_eq!(reply, OwnReply::BAD_PARAMETER);
         assert_eq!(reply.code().value(), 501);
+        assert_eq!(ParameterError::Malformed.cost(), Cost::Error);
     }
 
     #[test]
