@@ -221,14 +221,20 @@ impl Extensions {
     ///
     /// What is malformed is read as the keyword without a value.
     pub fn read(reply: &Reply<'_>) -> Self {
+        Self::of_lines(reply.lines().skip(1))
+    }
+
+    /// Reads the lines of such a reply behind its first, without their codes, as a probe keeps them
+    /// ([`ProbeEnd::keywords`](super::ProbeEnd)).
+    pub fn of_lines<'a>(lines: impl IntoIterator<Item = &'a [u8]>) -> Self {
         let mut extensions = Self::default();
-        for line in reply.lines().skip(1) {
+        for line in lines {
             let mut words = line
                 .split(|&octet| matches!(octet, b' ' | b'\t'))
                 .filter(|word| !word.is_empty());
             match words.next().map(Keyword::named) {
                 Some(Some(keyword)) => extensions.add(keyword, words),
-                Some(None) => extensions.unknown += 1,
+                Some(None) => extensions.unknown = extensions.unknown.saturating_add(1),
                 None => {}
             }
         }
@@ -496,6 +502,9 @@ mod tests {
             let extensions = read(&format!("250-mx\r\n250 LIMITS {value}\r\n"));
             assert_eq!(extensions.limits, SessionLimits::default(), "{value:?}");
         }
+        let lines = [b"SIZE 5".as_slice(), b"dsn"];
+        let read_lines = Extensions::of_lines(lines);
+        assert_eq!(read_lines, read("250-mx\r\n250-SIZE 5\r\n250 DSN\r\n"));
         // The first line is a name, whatever it says.
         assert_eq!(read("250 PIPELINING\r\n"), Extensions::default());
         assert_eq!(read("250-mx\r\n250 \r\n"), Extensions::default());
