@@ -21,7 +21,8 @@
 //! | name in EHLO and HELO | 255 octets | `smtp::command` | `501 5.5.4` |
 //! | mistakes of a session | 10 error points, 100 junk points | `smtp::budget` | `421 4.7.0`, closed |
 //! | AUTH mechanisms recorded of a backend | 32 of 20 octets | `smtp::extensions` | the rest is not recorded |
-//! | accepted in a row | 16 | `worker::accept` | then other tasks run |
+//! | accepted in a row | 1 per listening socket and turn of the event loop; 16 after a turn of 2 ms or more | `net::accept` | the sessions that are served already come first; the queue is the kernel's |
+//! | tasks polled in a turn | 256 | `net::event_loop` | then the sockets are looked at |
 //! | pause after accept fails | 100 ms | `worker::accept` | counted; a warning once in about ten seconds |
 //! | worker heartbeat | 100 ms; later than 20 ms is a stall | `worker::heartbeat` | counted |
 //! | keepalive on a backend leg | set after 10 s; 60 s, then 6 × 10 s; user timeout 120 s | `session::relay` | a short session is spared five system calls |

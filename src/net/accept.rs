@@ -3,16 +3,25 @@
 //! The accepted socket is non-blocking from the start and not yet registered; what the listener was
 //! given (NODELAY, keepalive, user timeout) is inherited. One connection is accepted per turn of
 //! the loop: none of them costs a call that finds the queue empty, and in a storm the sessions that
-//! are served already come first.
+//! are served already come first. Where bulk makes the turns long, more are taken at once, or new
+//! clients would wait for seconds.
 
+use std::cell::Cell;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
 use rustix::net::{SocketFlags, acceptfrom_with};
 
+use super::clock;
 use super::event_loop::{Interest, Ready, Registration};
+
+/// A turn as long as this is long.
+const LONG_TURN: Duration = Duration::from_millis(2);
+/// Connections that are taken behind each other after a long turn.
+const BATCH: u8 = 16;
 
 /// A listening socket on this thread's event loop.
 #[derive(Debug)]
@@ -20,6 +29,10 @@ pub struct Acceptor {
     listener: TcpListener,
     io: Registration,
     local: SocketAddr,
+    /// The turn in which a connection was last waited for, and when that was.
+    last: Cell<(u32, Instant)>,
+    /// How many may still be taken without waiting.
+    batch: Cell<u8>,
 }
 
 /// A connection as accepted.
@@ -43,6 +56,8 @@ impl Acceptor {
             listener,
             io,
             local,
+            last: Cell::new((0, clock::now())),
+            batch: Cell::new(0),
         })
     }
 
@@ -57,8 +72,17 @@ impl Acceptor {
     /// No descriptor or no memory: the caller backs off. Connections that were reset in the queue
     /// are passed over.
     pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
+        while let Some(left) = self.batch.get().checked_sub(1) {
+            self.batch.set(left);
+            match accept(&self.listener) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.batch.set(0),
+                Err(error) if is_of_the_connection(&error) => {}
+                result => return Poll::Ready(result),
+            }
+        }
         loop {
             ready!(self.io.poll_read(cx));
+            self.judge_turn();
             // The loop reports it again as long as the queue is not empty.
             self.io.clear(Ready::FOR_ACCEPT);
             match accept(&self.listener) {
@@ -66,6 +90,17 @@ impl Acceptor {
                 Err(error) if is_of_the_connection(&error) => {}
                 result => return Poll::Ready(result),
             }
+        }
+    }
+
+    /// Connections were there in two turns behind each other: had the last one been short, taking
+    /// one of them would do.
+    fn judge_turn(&self) {
+        let (turn, now) = (self.io.turn(), clock::now());
+        let (last_turn, last) = self.last.replace((turn, now));
+        let long = now.saturating_duration_since(last) >= LONG_TURN;
+        if turn == last_turn.wrapping_add(1) && long {
+            self.batch.set(BATCH - 1);
         }
     }
 

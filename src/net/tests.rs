@@ -1,14 +1,17 @@
 //! Relays over real loopback sockets: order is asserted, never duration.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::rc::Rc;
 use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
+use super::accept::Acceptor;
 use super::clock;
-use super::event_loop::EventLoop;
+use super::event_loop::{EventLoop, yield_now};
 use super::linger::Linger;
 use super::pipe::PipePool;
 use super::relay::{Lent, Relay, RelayEnd, Seen, Side};
@@ -311,6 +314,36 @@ fn a_watched_client_keeps_its_octets_and_its_end_is_seen() {
         drop(client_peer);
         assert_eq!(poll_fn(|cx| client.poll_watch(cx)).await, Watched::Closed);
     });
+}
+
+/// Bulk that keeps a thread busy must not leave new clients in the accept queue for seconds.
+#[test]
+fn long_turns_take_several_connections_at_once() {
+    const QUEUED: usize = 64;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let at = listener.local_addr().unwrap();
+    let clients: Vec<_> = (0..QUEUED)
+        .map(|_| TcpStream::connect(at).unwrap())
+        .collect();
+    run(async {
+        let turns = Rc::new(Cell::new(0));
+        let burned = Rc::clone(&turns);
+        EventLoop::current().spawn(async move {
+            loop {
+                let begin = clock::read();
+                while begin.elapsed() < Duration::from_millis(3) {}
+                burned.set(burned.get() + 1);
+                yield_now().await;
+            }
+        });
+        let acceptor = Acceptor::new(listener).unwrap();
+        for _ in 0..QUEUED {
+            poll_fn(|cx| acceptor.poll_accept(cx)).await.unwrap();
+        }
+        assert!(turns.get() <= 16, "{} turns for {QUEUED}", turns.get());
+    });
+    drop(clients);
 }
 
 #[test]

@@ -23,7 +23,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -67,6 +66,8 @@ pub struct EventLoop {
     wheel: RefCell<Wheel>,
     events: RefCell<Vec<epoll::Event>>,
     tasks: RefCell<Tasks>,
+    /// Looks at the sockets so far.
+    turns: Cell<u32>,
     began: Instant,
 }
 
@@ -120,6 +121,7 @@ impl EventLoop {
             wheel: RefCell::new(Wheel::new()),
             events: RefCell::new(Vec::with_capacity(EVENTS)),
             tasks: RefCell::default(),
+            turns: Cell::new(0),
             began: clock::read(),
         }))
     }
@@ -150,7 +152,7 @@ impl EventLoop {
                 match tasks::next() {
                     None => break,
                     Some(MAIN) => {
-                        header.queued.store(false, Ordering::Relaxed);
+                        header.begin_poll();
                         tasks::set_running(MAIN);
                         let polled = main.as_mut().poll(&mut Context::from_waker(&waker));
                         tasks::set_running(tasks::NOBODY);
@@ -208,7 +210,7 @@ impl EventLoop {
         let (task, aborted) = {
             let mut tasks = self.tasks.borrow_mut();
             let place = &mut tasks.places[index as usize];
-            place.header.queued.store(false, Ordering::Relaxed);
+            place.header.begin_poll();
             (place.task.take(), place.aborted)
         };
         // Woken by a waker of an earlier task of this place.
@@ -228,6 +230,14 @@ impl EventLoop {
             }
         }
         self.end(index, task);
+    }
+
+    /// The task that is left at a place when the loop stops. The run queue is dropped as well, so
+    /// the place must not go on believing that it is queued.
+    fn vacate(&self, index: u32) -> Option<Task> {
+        let place = &mut self.tasks.borrow_mut().places[index as usize];
+        place.header.begin_poll();
+        place.task.take()
     }
 
     fn end(&self, index: u32, task: Task) {
@@ -255,6 +265,7 @@ impl EventLoop {
         // Interrupted by a signal: nothing was seen.
         let _ = epoll::wait(&self.epoll, spare_capacity(&mut events), wait);
         let now = clock::turn();
+        self.turns.set(self.turns.get().wrapping_add(1));
         let mut rung = false;
         let sources = self.sources.borrow();
         for event in events.iter() {
@@ -363,19 +374,15 @@ impl<'a> Running<'a> {
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         tasks::set_running(tasks::NOBODY);
-        // A task may spawn others while it is dropped; they are dropped as well.
-        let mut index = 0;
-        loop {
-            let task = {
-                let mut tasks = self.event_loop.tasks.borrow_mut();
-                let Some(place) = tasks.places.get_mut(index as usize) else {
-                    break;
-                };
-                place.task.take()
-            };
-            match task {
-                Some(task) => self.event_loop.end(index, task),
-                None => index += 1,
+        // A task may spawn others while it is dropped, at any place; they are dropped as well.
+        let mut left = true;
+        while std::mem::take(&mut left) {
+            let places = self.event_loop.tasks.borrow().places.len() as u32;
+            for index in 0..places {
+                if let Some(task) = self.event_loop.vacate(index) {
+                    self.event_loop.end(index, task);
+                    left = true;
+                }
             }
         }
         CURRENT.with(|current| current.borrow_mut().take());
@@ -434,6 +441,11 @@ impl Registration {
         let data = epoll::EventData::new_u64(self.source.token());
         epoll::modify(&self.event_loop.epoll, socket, data, interest.flags())?;
         Ok(())
+    }
+
+    /// The number of the loop's turn.
+    pub(super) fn turn(&self) -> u32 {
+        self.event_loop.turns.get()
     }
 
     /// Ready when octets, or an end, may be waiting.

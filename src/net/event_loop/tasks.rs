@@ -55,7 +55,7 @@ impl Local {
 #[derive(Debug)]
 pub(super) struct Header {
     pub(super) index: u32,
-    pub(super) queued: AtomicBool,
+    queued: AtomicBool,
     queue: Arc<Queue>,
 }
 
@@ -69,16 +69,25 @@ impl Header {
     }
 }
 
+impl Header {
+    /// It is polled now; wakes from here on queue it again.
+    #[inline]
+    pub(super) fn begin_poll(&self) {
+        self.queued.swap(false, Ordering::AcqRel);
+    }
+}
+
 impl Wake for Header {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        if self.queued.load(Ordering::Relaxed) || self.queued.swap(true, Ordering::AcqRel) {
-            return;
+        // Not a mere load, even where it is queued already: the poll that answers an earlier wake
+        // must see what was written before this one.
+        if !self.queued.swap(true, Ordering::AcqRel) {
+            self.queue.push(self.index);
         }
-        self.queue.push(self.index);
     }
 }
 
@@ -107,7 +116,7 @@ impl Queue {
     }
 
     fn push(&self, task: u32) {
-        // A waker that is dropped while its thread ends finds no queue, and nobody to wake.
+        // A thread that is ending may have no queue any more; it is not the loop's then.
         let local = LOCAL.try_with(|local| {
             let here = local.owner.get() == self.id;
             if here {
@@ -115,7 +124,7 @@ impl Queue {
             }
             here
         });
-        if local == Ok(false) {
+        if local != Ok(true) {
             self.push_remote(task);
         }
     }

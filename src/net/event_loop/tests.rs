@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
 use tokio::sync::mpsc::unbounded_channel;
@@ -22,13 +23,15 @@ impl Drop for Parting {
     }
 }
 
-/// Spawns a task when it is dropped.
+/// Spawns a task, which keeps its loop alive, when it is dropped.
 struct Spawner(Said);
 
 impl Drop for Spawner {
     fn drop(&mut self) {
         let parting = Parting(Rc::clone(&self.0), "child");
-        EventLoop::current().spawn(async move { drop(parting) });
+        let event_loop = EventLoop::current();
+        let held = (parting, Rc::clone(&event_loop));
+        event_loop.spawn(async move { drop(held) });
     }
 }
 
@@ -150,6 +153,87 @@ fn tasks_that_are_left_are_dropped_with_those_they_spawn() {
     });
     assert_eq!(*said.borrow(), ["parent", "child"]);
     assert_eq!(Rc::strong_count(&said), 1);
+}
+
+#[test]
+fn a_task_spawned_while_others_are_dropped_is_dropped_wherever_its_place_is() {
+    let said = Said::default();
+    run(async {
+        let event_loop = EventLoop::current();
+        // Its place is the first, and free again when the second is dropped.
+        event_loop.spawn(async {});
+        let spawner = Spawner(Rc::clone(&said));
+        event_loop.spawn(async move {
+            let _spawner = spawner;
+            std::future::pending::<()>().await;
+        });
+        yield_now().await;
+    });
+    assert_eq!(*said.borrow(), ["child"]);
+    assert_eq!(Rc::strong_count(&said), 1, "nothing is left of it");
+}
+
+#[test]
+fn a_place_whose_task_was_dropped_while_queued_serves_the_next_run() {
+    let event_loop = EventLoop::new().unwrap();
+    event_loop.block_on(async {
+        // Queued, and never polled.
+        EventLoop::current().spawn(async {});
+    });
+    let (sender, receiver) = oneshot::channel();
+    event_loop.block_on(async {
+        EventLoop::current().spawn(async move { sender.send(()).unwrap() });
+        let told = after(2_000);
+        tokio::select! {
+            () = sleep_until(told) => panic!("the task is never polled"),
+            heard = receiver => heard.expect("it says so"),
+        }
+    });
+}
+
+/// Polled for one reason, it must see what another thread wrote before a wake that found it queued.
+#[test]
+fn a_wake_from_another_thread_is_seen_by_the_poll_it_falls_together_with() {
+    const ROUNDS: u32 = 20_000;
+    let said = Arc::new(AtomicU32::new(0));
+    let (wakers, their_wakers) = std::sync::mpsc::channel::<Waker>();
+    let theirs = Arc::clone(&said);
+    let other = thread::spawn(move || {
+        let waker = their_wakers.recv().unwrap();
+        for round in 1..=ROUNDS {
+            theirs.store(round, Ordering::Release);
+            waker.wake_by_ref();
+            while theirs.load(Ordering::Acquire) != 0 {
+                std::hint::spin_loop();
+            }
+        }
+    });
+    run(async {
+        let mut wakers = Some(wakers);
+        let mut heard = 0;
+        // It keeps its first waker, as a future may that is polled by one task only.
+        let all = poll_fn(|cx| {
+            if let Some(wakers) = wakers.take() {
+                wakers.send(cx.waker().clone()).unwrap();
+            }
+            if said.load(Ordering::Acquire) == 0 {
+                return Poll::Pending;
+            }
+            heard += 1;
+            said.store(0, Ordering::Release);
+            if heard == ROUNDS {
+                return Poll::Ready(());
+            }
+            // Woken by itself as well, so that wakes fall together.
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        });
+        tokio::select! {
+            () = all => {}
+            () = sleep_until(after(30_000)) => panic!("a wake was lost"),
+        }
+    });
+    other.join().unwrap();
 }
 
 #[test]
