@@ -68,7 +68,7 @@ impl<'a> Running<'a> {
         let mut active = clock::now();
         let lasts = self.session.accepted + LASTING;
         let mut lasting = false;
-        let mut half_closed = false;
+        let mut half_closed = None;
         poll_fn(|task| {
             let now = clock::now();
             let mut seen = Seen::default();
@@ -79,11 +79,11 @@ impl<'a> Running<'a> {
                 active = now;
             }
             let half = self.relay.half_closed_by().is_some();
-            // Deadlines only move away, but when a direction ends.
-            if half == half_closed && timer.is_set(now) {
+            // Deadlines only move away, but at the begin and when a direction ends.
+            if half_closed == Some(half) && timer.is_set(now) {
                 return Poll::Pending;
             }
-            half_closed = half;
+            half_closed = Some(half);
             loop {
                 let settings = &self.session.listener.view.settings;
                 let (deadline, end) = deadline(

@@ -152,10 +152,14 @@ async fn serve(id: WorkerId, shared: Arc<Shared>, mut commands: UnboundedReceive
         }
     }
     ports.borrow_mut().stop(|_| true);
-    cx.cut(|_| true);
-    // Aborted sessions end when they are scheduled next: they are, before this task is again.
-    while cx.sessions() > 0 {
+    // Acceptors drain their queues when they are scheduled next, and aborted sessions end then: both
+    // before this task is again. What came out of a queue is cut as well.
+    loop {
+        cx.cut(|_| true);
         yield_now().await;
+        if cx.sessions() == 0 {
+            break;
+        }
     }
     cx.flush_log();
 }

@@ -488,6 +488,66 @@ async fn a_session_without_an_octet_ends_by_a_reset_of_both() {
 }
 
 #[tokio::test]
+async fn an_idle_timeout_shorter_than_the_patience_with_backends_holds_from_the_first_octet() {
+    let backend = good("one.test");
+    let mut config = config(&[backend.address()]);
+    listener(&mut config).idle_timeout = Duration::from_millis(100);
+    // The session's one timer is set for these before the relay begins.
+    pool(&mut config).hedge.enabled = false;
+    pool(&mut config).connect_timeout = Duration::from_mins(1);
+    pool(&mut config).greeting_timeout = Duration::from_mins(1);
+    pool(&mut config).failover_timeout = Duration::from_mins(1);
+    let balancer = Balancer::start(config);
+    let mut client = greeted_by(&balancer, "one.test").await;
+    assert_eq!(client.expect_end().await, End::Rst);
+    balancer.wait_for(SessionOutcome::IdleTimeout, 1).await;
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_sessions_that_come_out_of_the_accept_queue() {
+    let backend = good("one.test");
+    let balancer = Balancer::start(config(&[backend.address()]));
+    let session = greeted_by(&balancer, "one.test").await;
+    let queue = Queue::of(3).await;
+    balancer.command(|| queue.bind(&balancer));
+    balancer.command(|| Command::Stop);
+    let ended = tokio::task::spawn_blocking(move || drop(balancer));
+    let ended = tokio::time::timeout(crate::harness::PATIENCE, ended).await;
+    ended.expect("the worker ends").expect("it does not panic");
+    drop((session, queue));
+}
+
+/// A listening socket with clients in its accept queue that no worker has yet.
+struct Queue {
+    socket: std::net::TcpListener,
+    clients: Vec<Client>,
+}
+
+impl Queue {
+    async fn of(count: usize) -> Self {
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has a port");
+        socket
+            .set_nonblocking(true)
+            .expect("a socket can be non-blocking");
+        let at = socket.local_addr().expect("it is bound");
+        let mut clients = Vec::new();
+        for _ in 0..count {
+            clients.push(Client::connect(at).await);
+        }
+        Self { socket, clients }
+    }
+
+    fn bind(&self, balancer: &Balancer) -> Command {
+        let snapshot = balancer.shared.current.load();
+        let listener = snapshot.listeners().next().expect("one listener");
+        Command::Bind {
+            listener: listener.state.index,
+            socket: self.socket.try_clone().expect("a descriptor is free"),
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_reset_passes_through_k4() {
     let backend = sink("one.test", Script::good().reset_at(At::Mail));
     let balancer = Balancer::start(config(&[backend.address()]));
