@@ -81,6 +81,13 @@ impl Pool {
         self.shared.install(&self.roll, now);
     }
 
+    /// The snapshot that is current names this pool no more: wakes waiters as stale. Called once,
+    /// after the pointer was swapped; a later generation may be installed again.
+    pub fn retire(&self) {
+        self.shared.close_queue(&self.roll);
+        self.shared.check_invariants();
+    }
+
     /// Its name.
     pub fn name(&self) -> &Arc<str> {
         &self.name

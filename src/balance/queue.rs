@@ -325,10 +325,20 @@ impl PoolShared {
 
     /// A new generation: all who wait resolve their pool anew.
     pub(super) fn renew_queue(&self, roll: &Arc<Roll>) {
+        self.turn_out(roll.serial, Arc::downgrade(roll));
+    }
+
+    /// No snapshot names the pool any more: all who wait resolve their pool anew, and so does who
+    /// still comes with its `last` generation.
+    pub(super) fn close_queue(&self, last: &Roll) {
+        self.turn_out(last.serial + 1, Weak::new());
+    }
+
+    fn turn_out(&self, serial: u32, roll: Weak<Roll>) {
         let mut woken = Woken::default();
         let mut queue = lock(&self.queue);
-        queue.serial = roll.serial;
-        queue.roll = Arc::downgrade(roll);
+        queue.serial = serial;
+        queue.roll = roll;
         for entry in std::mem::take(&mut queue.entries).into_values() {
             entry.cell.give(Given::Stale, &mut woken);
         }
@@ -502,6 +512,34 @@ mod tests {
             bell: Arc::default(),
         };
         assert!(matches!(seat.poll(), Poll::Ready(Err(()))));
+    }
+
+    #[test]
+    fn a_pool_that_is_gone_turns_out_who_waits_and_who_still_comes() {
+        let mut fleet = Fleet::new(PoolSettings::default(), &[Spec::max(1)]);
+        let held = fleet.pick().expect("a place");
+        let mut seat = wait(&mut fleet, &Tried::default());
+        fleet.pool.retire();
+        assert!(seat.is_called());
+        assert!(matches!(seat.poll(), Poll::Ready(Err(()))));
+        let tried = Tried::default();
+        let late = fleet
+            .pool
+            .enqueue(ClientKey(1), &tried, fleet.now, &mut fleet.rng);
+        let Queued::Waiting(waiter) = late else {
+            panic!("it is told to resolve anew: {late:?}");
+        };
+        let mut late = Seat {
+            waiter,
+            bell: Arc::default(),
+        };
+        assert!(matches!(late.poll(), Poll::Ready(Err(()))));
+        // It may come back, and works before it is installed and after.
+        fleet.reload(PoolSettings::default(), &[Spec::max(1)]);
+        let mut again = wait(&mut fleet, &Tried::default());
+        drop(held);
+        drop(got(&mut again));
+        fleet.assert_idle();
     }
 
     #[test]

@@ -169,6 +169,10 @@ impl Reloader {
         for pool in new.pools() {
             pool.pool.install(now);
         }
+        // Who waits in a pool that is gone looks where its listener leads now.
+        for gone in old.pools().filter(|pool| new.pool(pool.index).is_none()) {
+            gone.pool.retire();
+        }
         let limit = next.session_limit;
         shared.session_limit.store(limit, Ordering::Relaxed);
         self.bindings.apply(next.listening, &new, &self.workers);

@@ -20,6 +20,7 @@ use crate::smtp::{
     Greeting, GreetingJudgement, GreetingRule, IdentityCarried, judge_greeting, read_greeting,
 };
 use crate::snapshot::PoolView;
+use crate::telemetry::AttemptRecord;
 
 /// In last resort a connect may take so long,
 const LAST_RESORT_CONNECT: Duration = Duration::from_secs(1);
@@ -419,6 +420,53 @@ impl Attempt {
     /// Marks it as the one a hedge was dialled for.
     pub(super) fn mark_slow(&mut self) {
         self.slow = true;
+    }
+}
+
+/// One failed attempt: the strike, the counts, the line of the log.
+pub(super) fn note_failure(
+    session: &mut Session,
+    slot: &Slot,
+    failure: Failure,
+    after: Duration,
+    now: Instant,
+) {
+    let Failure {
+        stage,
+        kind,
+        code,
+        text,
+    } = failure;
+    let member = slot.member();
+    let worker = session.cx.worker.index();
+    member.settings.state.totals.of(worker).strikes[stage.index()][kind.index()].inc();
+    tracing::debug!(session.id = %session.id,
+        backend = &*member.settings.name,
+        stage = stage.name(),
+        cause = kind.name(),
+        code,
+        text = text.as_deref(), "session.attempt-failed");
+    session.failures.push(AttemptRecord {
+        backend: Arc::clone(&member.settings.name),
+        stage,
+        kind,
+        code,
+        after,
+    });
+    // What is our own fault is no backend's strike.
+    if kind != FailureKind::Local {
+        observe(
+            session,
+            slot,
+            Observation::Strike {
+                stage,
+                kind,
+                code,
+                text,
+                after,
+            },
+            now,
+        );
     }
 }
 

@@ -9,9 +9,9 @@
 use std::cell::RefMut;
 use std::future::poll_fn;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::attempt::{self, Attempt, Failure, Octets, Progress};
+use super::attempt::{self, Attempt, Failure, Octets, Progress, note_failure};
 use super::closing::Refusal;
 use super::context::since;
 use super::record::{Lap, Session};
@@ -24,7 +24,7 @@ use crate::net::clock;
 use crate::net::relay::Relay;
 use crate::net::stream::{Stream, Watched};
 use crate::net::timer::{Due, Timer};
-use crate::telemetry::AttemptRecord;
+use crate::snapshot::{PoolView, Snapshot};
 
 /// How many backends a session tries at most when none is healthy.
 const LAST_RESORT_ATTEMPTS: u32 = 8;
@@ -75,6 +75,8 @@ struct Connecting {
     total: Option<Instant>,
     attempts_max: u32,
     waiting: Option<Waiting>,
+    /// When a wait ends that a reload has interrupted.
+    wait_until: Option<Instant>,
     watch: Watch,
 }
 
@@ -101,6 +103,7 @@ impl Connecting {
             total: None,
             attempts_max: 0,
             waiting: None,
+            wait_until: None,
             watch: Watch::Silent,
         }
     }
@@ -278,17 +281,16 @@ impl Connecting {
         }
         for _ in 0..RESOLVES_MAX {
             if let Some(waiting) = &mut self.waiting {
-                match waiting.waiter.poll_slot(cx) {
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Ok(slot)) => {
-                        let queued = since(now, waiting.since);
-                        self.waiting = None;
-                        let before = session.queue.taken().unwrap_or_default();
-                        session.queue = Lap::of(before + queued);
-                        self.dial(session, slot, now);
-                        return Poll::Ready(Ok(()));
-                    }
-                    Poll::Ready(Err(())) => self.waiting = None,
+                let Poll::Ready(given) = waiting.waiter.poll_slot(cx) else {
+                    return Poll::Pending;
+                };
+                // A reload interrupts a wait; it does not begin another.
+                self.wait_until = given.is_err().then_some(waiting.until);
+                note_wait(session, waiting.since, now);
+                self.waiting = None;
+                if let Ok(slot) = given {
+                    self.dial(session, slot, now);
+                    return Poll::Ready(Ok(()));
                 }
             }
             match self.pick(session, now) {
@@ -306,7 +308,7 @@ impl Connecting {
     /// A slot, or `None` when a place in the queue was taken instead.
     fn pick(&mut self, session: &mut Session, now: Instant) -> Result<Option<Slot>, Refusal> {
         let snapshot = session.cx.shared.current.load();
-        let Some(view) = snapshot.pool(session.listener.view.pool) else {
+        let Some(view) = pool_now(&snapshot, session) else {
             return Err(Refusal::NoBackend(NoBackend::Empty));
         };
         let settings = &view.settings;
@@ -326,8 +328,11 @@ impl Connecting {
                     Queued::Slot(slot) => Ok(Some(slot)),
                     Queued::Full => Err(Refusal::NoBackend(NoBackend::AllFull)),
                     Queued::Waiting(waiter) => {
-                        session.cx.counters().queued.inc();
-                        let until = now + settings.queue_timeout;
+                        let interrupted = self.wait_until.take();
+                        if interrupted.is_none() {
+                            session.cx.counters().queued.inc();
+                        }
+                        let until = interrupted.unwrap_or(now + settings.queue_timeout);
                         self.waiting = Some(Waiting {
                             waiter,
                             since: now,
@@ -341,7 +346,16 @@ impl Connecting {
         }
     }
 
+    /// Dials the backend of `slot`; if a reload led the listener to another pool meanwhile, the slot
+    /// goes back and the next pick is from there.
     fn dial(&mut self, session: &mut Session, slot: Slot, now: Instant) {
+        let shared = std::sync::Arc::clone(&session.cx.shared);
+        let snapshot = shared.current.load();
+        let view = pool_now(&snapshot, session);
+        let Some(view) = view.filter(|view| view.name == slot.member().pool) else {
+            return;
+        };
+        self.wait_until = None;
         if slot.mode() == PickMode::LastResort {
             self.attempts_max = LAST_RESORT_ATTEMPTS;
         }
@@ -350,18 +364,8 @@ impl Connecting {
             session.cx.counters().failovers.inc();
         }
         let worker = session.cx.worker.index();
-        slot.member()
-            .settings
-            .state
-            .totals
-            .of(worker)
-            .attempts
-            .inc();
-        let shared = std::sync::Arc::clone(&session.cx.shared);
-        let snapshot = shared.current.load();
-        let Some(view) = snapshot.pool(session.listener.view.pool) else {
-            return;
-        };
+        let totals = &slot.member().settings.state.totals;
+        totals.of(worker).attempts.inc();
         match attempt::begin(session, view, slot, now) {
             Ok(attempt) => {
                 let place = usize::from(self.attempts[0].is_some());
@@ -398,7 +402,7 @@ impl Connecting {
             .is_some_and(|waiting| waiting.until <= now)
         {
             if let Some(waiting) = self.waiting.take() {
-                session.queue = Lap::of(since(now, waiting.since));
+                note_wait(session, waiting.since, now);
             }
             return Err(Refusal::QueueTimeout);
         }
@@ -435,7 +439,7 @@ impl Connecting {
         }
         let shared = std::sync::Arc::clone(&session.cx.shared);
         let snapshot = shared.current.load();
-        let Some(view) = snapshot.pool(session.listener.view.pool) else {
+        let Some(view) = pool_now(&snapshot, session) else {
             return;
         };
         let Some(attempt) = &mut self.attempts[slow] else {
@@ -462,6 +466,21 @@ impl Connecting {
     }
 }
 
+/// The pool that the session's listener leads to now: a reload may have changed that. A listener
+/// that is gone leads where it led last.
+fn pool_now<'a>(snapshot: &'a Snapshot, session: &Session) -> Option<&'a PoolView> {
+    let accepted = &session.listener.view;
+    let now = snapshot.listener(accepted.state.index);
+    let pool = snapshot.pool(now.map_or(accepted.pool, |view| view.pool))?;
+    Some(pool)
+}
+
+/// Adds a wait in the queue that has ended.
+fn note_wait(session: &mut Session, began: Instant, now: Instant) {
+    let before = session.queue.taken().unwrap_or_default();
+    session.queue = Lap::of(before + since(now, began));
+}
+
 /// Closes a loser of a race; the slow one gets its strike.
 fn lost(session: &mut Session, loser: Option<Attempt>, tried: &mut Tried, now: Instant) {
     let Some(loser) = loser else { return };
@@ -482,53 +501,6 @@ fn lost(session: &mut Session, loser: Option<Attempt>, tried: &mut Tried, now: I
         since(now, loser.dialled()),
         now,
     );
-}
-
-/// One failed attempt: the strike, the counts, the line of the log.
-fn note_failure(
-    session: &mut Session,
-    slot: &Slot,
-    failure: Failure,
-    after: Duration,
-    now: Instant,
-) {
-    let Failure {
-        stage,
-        kind,
-        code,
-        text,
-    } = failure;
-    let member = slot.member();
-    let worker = session.cx.worker.index();
-    member.settings.state.totals.of(worker).strikes[stage.index()][kind.index()].inc();
-    tracing::debug!(session.id = %session.id,
-        backend = &*member.settings.name,
-        stage = stage.name(),
-        cause = kind.name(),
-        code,
-        text = text.as_deref(), "session.attempt-failed");
-    session.failures.push(AttemptRecord {
-        backend: std::sync::Arc::clone(&member.settings.name),
-        stage,
-        kind,
-        code,
-        after,
-    });
-    // What is our own fault is no backend's strike.
-    if kind != FailureKind::Local {
-        attempt::observe(
-            session,
-            slot,
-            Observation::Strike {
-                stage,
-                kind,
-                code,
-                text,
-                after,
-            },
-            now,
-        );
-    }
 }
 
 /// The first octet goes to the client: from here no retry can be written.

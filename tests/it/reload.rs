@@ -385,6 +385,111 @@ fn a_client_that_waits_for_a_place_finds_the_one_a_reload_makes() {
     assert!(waiting.line().contains("one.test"));
 }
 
+/// A configuration whose only place is taken, and a client that waits for it.
+struct Crowd {
+    before: config::Config,
+    running: Running,
+    _first: Peer,
+    waiting: Peer,
+}
+
+impl Crowd {
+    fn at(backend: SocketAddr, name: &str) -> Self {
+        let mut before = config(&[("one", backend)]);
+        let mx = pool(&mut before);
+        mx.backends
+            .get_mut("one")
+            .expect("it is there")
+            .max_connections = 1;
+        mx.queue_timeout = Duration::from_mins(1);
+        mx.failover_timeout = Duration::from_mins(1);
+        let running = run(before.clone());
+        let at = address(running.handle(), "mx");
+        let first = Peer::greeted_by(at, name);
+        let waiting = Peer::connect(at);
+        eventually("it waits", || {
+            let snapshot = running.handle().shared().current.load();
+            snapshot.pool_named("mx").map(|mx| mx.pool.waiting()) == Some(1)
+        });
+        Self {
+            before,
+            running,
+            _first: first,
+            waiting,
+        }
+    }
+}
+
+#[test]
+fn a_client_that_waits_in_a_pool_that_goes_finds_the_one_its_listener_leads_to_now() {
+    let (one, two) = (
+        sink("one.test", Script::good()),
+        sink("two.test", Script::good()),
+    );
+    let mut crowd = Crowd::at(one.address(), "one.test");
+    let mut after = crowd.before.clone();
+    let mut renamed: Pool = after.pools.remove("mx").unwrap();
+    renamed.backends.get_mut("one").unwrap().address = BackendAddress::Literal(two.address());
+    after.pools.insert(Arc::from("renamed"), renamed);
+    listener(&mut after).pool = Arc::from("renamed");
+    assert!(replace(crowd.running.handle(), after).ok);
+    assert!(crowd.waiting.line().contains("two.test"));
+}
+
+#[test]
+fn a_client_that_waits_follows_its_listener_to_another_pool() {
+    let (one, two) = (
+        sink("one.test", Script::good()),
+        sink("two.test", Script::good()),
+    );
+    let mut crowd = Crowd::at(one.address(), "one.test");
+    let mut after = crowd.before.clone();
+    let mut other: Pool = after.pools["mx"].clone();
+    other.backends.get_mut("one").unwrap().address = BackendAddress::Literal(two.address());
+    after.pools.insert(Arc::from("other"), other);
+    listener(&mut after).pool = Arc::from("other");
+    assert!(replace(crowd.running.handle(), after).ok);
+    assert!(crowd.waiting.line().contains("two.test"));
+}
+
+#[test]
+fn a_client_that_waits_where_listener_and_pool_go_is_told_at_once() {
+    let one = sink("one.test", Script::good());
+    let mut crowd = Crowd::at(one.address(), "one.test");
+    let mut after = crowd.before.clone();
+    let mx = after.pools.remove("mx").unwrap();
+    after.pools.insert(Arc::from("other"), mx);
+    let mut elsewhere = after.listeners.remove("mx").unwrap();
+    elsewhere.pool = Arc::from("other");
+    after.listeners.insert(Arc::from("other"), elsewhere);
+    assert!(replace(crowd.running.handle(), after).ok);
+    let told = crowd.waiting.line();
+    assert!(told.starts_with("421 4.3.2 lb.test"), "{told:?}");
+}
+
+#[test]
+fn reloads_do_not_prolong_a_wait_beyond_the_queue_timeout() {
+    let one = sink("one.test", Script::good());
+    let mut before = config(&[("one", one.address())]);
+    let mx = pool(&mut before);
+    mx.backends.get_mut("one").unwrap().max_connections = 1;
+    mx.queue_timeout = Duration::from_millis(300);
+    mx.failover_timeout = Duration::from_mins(1);
+    let running = run(before.clone());
+    let at = address(running.handle(), "mx");
+    let _first = Peer::greeted_by(at, "one.test");
+    let mut waiting = Peer::connect(at);
+    let told = std::thread::spawn(move || waiting.line());
+    let mut reloads = 0;
+    eventually("it is told", || {
+        reloads += 1;
+        assert!(replace(running.handle(), before.clone()).ok);
+        told.is_finished()
+    });
+    assert!(reloads > 1, "reloads interrupted the wait");
+    assert!(told.join().unwrap().starts_with("421 4.3.2 lb.test"));
+}
+
 #[test]
 fn a_watched_file_is_reloaded_when_another_is_renamed_over_it() {
     let (one, two) = (
