@@ -7,7 +7,6 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
 
 use super::context::LINGERING_MAX;
 use super::record::Session;
@@ -17,10 +16,7 @@ use crate::net::clock;
 use crate::net::linger::{LINGER_TIME, Linger};
 use crate::net::stream::Stream;
 use crate::net::timer::{Due, Timer};
-use crate::smtp::{ClosingDialogue, Next, Readiness};
-
-/// How long a dialogue of ours with a client that is not served may take.
-const DIALOGUE_TIME: Duration = Duration::from_secs(5);
+use crate::smtp::{CLOSING_TIME_MAX, ClosingDialogue, Next, Readiness};
 
 /// Why a client is not served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,7 +186,7 @@ async fn converse(
     timer: &mut Timer,
     mut dialogue: ClosingDialogue,
 ) {
-    let deadline = clock::now() + DIALOGUE_TIME;
+    let deadline = clock::now() + CLOSING_TIME_MAX;
     let mut out = dialogue.greeting().to_vec();
     let mut sent = 0;
     let mut next = dialogue.next();
