@@ -31,7 +31,7 @@
 //! | S7 | A connection that is accepted proves nothing: Postfix at its process limit, or without a working smtpd, accepts and is silent. The greeting has its own timer, and its latency is exported. | `a_backend_that_does_not_greet_is_replaced_s7_s9` `postfix_at_its_process_limit_is_replaced_before_the_client_sees_anything` |
 //! | S8 | Nothing reaches the client before a backend has greeted, so any number may be tried. The commit is the first whole line that begins with 220, not the last: postscreen's teaser must arrive as a teaser. After it, no other backend. | `rule_s8_the_first_whole_line_of_a_220_commits` `postscreen_teaser_reaches_the_client_before_the_final_greeting` |
 //! | S9 | The next backend is tried after a refused or failed connect, an end, a reset, garbage or silence before the commit, and after a 4yz. When the backend knows the client, x.7.x and per-client limits are verdicts about that client and are relayed: shopping around would multiply limits and block-list look-ups. Otherwise every bad greeting is the backend's. | `rule_s9_real_greetings_are_judged_by_the_table` `a_greeting_that_is_no_refusal_is_never_relayed` |
-//! | S12 | At most three backends, 3 s for each connect, 20 s in all: client libraries give up at about 30 s. | `at_most_three_backends_are_tried_s12` |
+//! | S12 | At most three backends, 3 s for each connect, 20 s in all: client libraries give up at about 30 s. | `at_most_three_backends_are_tried_s12` `all_attempts_together_have_one_deadline_s12` |
 //! | S14 | What a client says before its greeting stays in the kernel until the commit; then postscreen can no longer tell that it was early, so `early_talker` can log it or answer 554 5.5.0. | `an_early_talker_is_rejected_where_asked_and_else_delivered_s14` |
 //!
 //! # What is announced (E)
@@ -117,7 +117,7 @@
 //! | condition | reply | then | shown by |
 //! |---|---|---|---|
 //! | no backend usable, the queue full or its time over | `421 4.3.2 <host> service not available, try again later` | close | `no_backend_at_all_is_a_proper_reply` `a_wait_in_the_queue_ends_with_a_reply` |
-//! | shutting down, connection still in the accept queue | `421 4.3.2 <host> shutting down` | close | `replies_that_break_the_protocol_are_refused` |
+//! | shutting down, connection still in the accept queue | `421 4.3.2 <host> shutting down` | close | `a_connection_still_in_the_accept_queue_is_told_of_the_shutdown` |
 //! | this client's limit | `421 4.7.0 <host> too many connections` | close | `one_client_has_so_many_sessions_and_no_more` |
 //! | our limit | `421 4.3.2 <host> too many connections` | close | `a_listener_has_so_many_sessions_and_no_more` |
 //! | network denied | `554 5.7.1 <host> access denied`, then `503 5.5.1` | QUIT, 5 s, or 5 commands | `a_denied_client_is_told_and_may_only_quit_s6` `a_pipelined_flood_gets_five_short_replies` |

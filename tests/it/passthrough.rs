@@ -153,6 +153,25 @@ async fn at_most_three_backends_are_tried_s12() {
 }
 
 #[tokio::test]
+async fn all_attempts_together_have_one_deadline_s12() {
+    let (silent, spare) = (
+        sink("silent.test", Script::silent()),
+        sink("spare.test", Script::silent()),
+    );
+    let mut config = config(&[silent.address(), spare.address()]);
+    pool(&mut config).hedge.enabled = false;
+    pool(&mut config).greeting_timeout = Duration::from_mins(1);
+    pool(&mut config).failover_timeout = Duration::from_millis(200);
+    let balancer = Balancer::start(config);
+    let mut client = Client::connect(balancer.address).await;
+    client.expect("421 4.3.2 lb.test").await;
+    assert_eq!(client.expect_end().await, End::Fin);
+    balancer.wait_for(SessionOutcome::NoBackend, 1).await;
+    assert_eq!((balancer.attempts("b0"), balancer.attempts("b1")), (1, 0));
+    balancer.wait_until_empty().await;
+}
+
+#[tokio::test]
 async fn no_backend_at_all_is_a_proper_reply() {
     let mut config = config(&[dead()]);
     pool(&mut config).when_all_down = WhenAllDown::Refuse;
@@ -501,6 +520,21 @@ async fn an_idle_timeout_shorter_than_the_patience_with_backends_holds_from_the_
     let mut client = greeted_by(&balancer, "one.test").await;
     assert_eq!(client.expect_end().await, End::Rst);
     balancer.wait_for(SessionOutcome::IdleTimeout, 1).await;
+}
+
+#[tokio::test]
+async fn a_connection_still_in_the_accept_queue_is_told_of_the_shutdown() {
+    let backend = good("one.test");
+    let balancer = Balancer::start(config(&[backend.address()]));
+    let queue = Queue::of(1).await;
+    balancer.shared.start_draining();
+    balancer.command(|| queue.bind(&balancer));
+    balancer.command(|| Command::StopAccepting);
+    let mut client = queue.clients.into_iter().next().expect("one client");
+    client.expect("421 4.3.2 lb.test shutting down").await;
+    assert_eq!(client.expect_end().await, End::Fin);
+    balancer.wait_for(SessionOutcome::ShuttingDown, 1).await;
+    assert_eq!(backend.counts().connections, 0);
 }
 
 #[tokio::test]
