@@ -48,14 +48,29 @@ const HEADER_OCTETS_MAX: usize = 16 * 1024;
 const HEADER_LINES_MAX: usize = 64;
 /// The longest body of a question, in octets.
 const BODY_OCTETS_MAX: usize = 64 * 1024;
-/// How long the header may take.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a connection may take in all.
-const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pages that are gathered or sent at once: each may be megabytes.
 const PAGES_AT_ONCE_MAX: usize = 4;
 /// How long accepting pauses when no descriptor or memory is to be had.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long a client may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// For the header of its question.
+    pub header: Duration,
+    /// For the whole connection: question, answer and close.
+    pub connection: Duration,
+}
+
+impl Default for Patience {
+    /// 10 s and 30 s.
+    fn default() -> Self {
+        Self {
+            header: Duration::from_secs(10),
+            connection: Duration::from_secs(30),
+        }
+    }
+}
 
 /// Why the endpoint cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -82,7 +97,9 @@ pub fn start(
         .map(Token::from_file)
         .transpose()?;
     let listener = AdminListener::bind(&settings.bind)?;
-    Ok(serve(listener, token, handle, std::future::pending()))
+    let patience = Patience::default();
+    let never = std::future::pending();
+    Ok(serve(listener, token, handle, patience, never))
 }
 
 /// Serves until `stop` is ready; open connections are then cut. Needs a tokio runtime with time
@@ -94,6 +111,7 @@ pub async fn serve(
     listener: AdminListener,
     token: Option<Token>,
     handle: Handle,
+    patience: Patience,
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let endpoint = Arc::new(Endpoint::new(handle, token));
@@ -106,7 +124,7 @@ pub async fn serve(
             () = &mut stop => return Ok(()),
             Some(_) = connections.join_next() => {}
             accepted = socket.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
-                Ok(connection) => drop(connections.spawn(connection.serve(Arc::clone(&endpoint)))),
+                Ok(connection) => drop(connections.spawn(connection.serve(Arc::clone(&endpoint), patience))),
                 Err(error) => {
                     tracing::warn!(name: "admin.accept_failed", %error);
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -156,28 +174,33 @@ impl Accepting {
 }
 
 impl Connection {
-    async fn serve(self, endpoint: Arc<Endpoint>) {
+    async fn serve(self, endpoint: Arc<Endpoint>, patience: Patience) {
         match self {
-            Self::Tcp(stream, asker) => serve_one(stream, asker, &endpoint).await,
-            Self::Unix(stream, asker) => serve_one(stream, asker, &endpoint).await,
+            Self::Tcp(stream, asker) => serve_one(stream, asker, &endpoint, patience).await,
+            Self::Unix(stream, asker) => serve_one(stream, asker, &endpoint, patience).await,
         }
     }
 }
 
 /// One question and its reply; a client's faults end its connection and nothing else.
-async fn serve_one(stream: impl AsyncRead + AsyncWrite + Unpin, asker: Asker, endpoint: &Endpoint) {
+async fn serve_one(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    asker: Asker,
+    endpoint: &Endpoint,
+    patience: Patience,
+) {
     let answer = service_fn(|asked| {
         let asker = &asker;
         async move { Ok::<_, Infallible>(endpoint.answer(asker, asked).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
+        .header_read_timeout(patience.header)
         .max_buf_size(HEADER_OCTETS_MAX)
         .max_headers(HEADER_LINES_MAX)
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), answer);
-    match timeout(CONNECTION_TIMEOUT, connection).await {
+    match timeout(patience.connection, connection).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!(name: "admin.connection_failed", %error),
         Err(_) => tracing::debug!(name: "admin.connection_timeout", client = %asker.who),

@@ -3,12 +3,12 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use hyper::{Method, StatusCode};
 use posthouse::admin::client::{Address, Answer, Client, ClientError};
 use posthouse::admin::views::{BackendChanged, Refusal, Reload, Status};
-use posthouse::admin::{AdminListener, Token, serve};
+use posthouse::admin::{AdminListener, Patience, Token, serve};
 use posthouse::config::Config;
 use posthouse::config::model::{AdminBind, Backend, BackendAddress, Listener, Pool};
 use posthouse::control::{Handle, StartOptions};
@@ -69,6 +69,17 @@ fn beside<F: Future<Output = ()>>(
     token: Option<Token>,
     test: impl FnOnce(Address) -> F,
 ) {
+    beside_with(Patience::default(), shared, bind, token, test);
+}
+
+/// The same beside an endpoint with so much patience.
+fn beside_with<F: Future<Output = ()>>(
+    patience: Patience,
+    shared: &Arc<Shared>,
+    bind: &AdminBind,
+    token: Option<Token>,
+    test: impl FnOnce(Address) -> F,
+) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -82,7 +93,7 @@ fn beside<F: Future<Output = ()>>(
     runtime.block_on(async {
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let stopped = async move { drop(stopped.await) };
-        let served = serve(listener, token, handle, stopped);
+        let served = serve(listener, token, handle, patience, stopped);
         let tested = async {
             test(address).await;
             drop(stop);
@@ -469,6 +480,52 @@ fn long_headers_and_crowds_of_idle_clients_harm_nobody() {
 }
 
 #[test]
+fn a_client_that_dawdles_is_closed_at_the_header_and_at_the_body() {
+    let short = Duration::from_millis(50);
+    let long = Duration::from_mins(5);
+    let slow_header = Patience {
+        header: short,
+        connection: long,
+    };
+    let slow_body = Patience {
+        header: long,
+        connection: short,
+    };
+    let body = "PUT /pools/mx/backends/mx0 HTTP/1.1\r\nhost: localhost\r\n\
+                authorization: Bearer s3cret\r\ncontent-length: 17\r\n\r\n{\"state\":";
+    let folder = tempfile::tempdir().unwrap();
+    for (patience, said) in [
+        (slow_header, ""),
+        (slow_header, "GET /healthz HTTP/1.1\r\nhost: local"),
+        (slow_body, body),
+    ] {
+        let token = token_in(folder.path());
+        beside_with(
+            patience,
+            &process(1),
+            &loopback(),
+            Some(token),
+            async |address| {
+                let Address::Tcp(at) = &address else {
+                    panic!("TCP")
+                };
+                let mut stream = TcpStream::connect(at.as_str()).await.unwrap();
+                stream.write_all(said.as_bytes()).await.unwrap();
+                let mut heard = Vec::new();
+                let ended = tokio::time::timeout(whole::PATIENCE, stream.read_to_end(&mut heard));
+                // An end or a reset: octets of the question may be unread.
+                let _ = ended.await.expect("it is closed");
+                let heard = String::from_utf8_lossy(&heard);
+                assert!(!heard.starts_with("HTTP/1.1 200"), "{said:?}: {heard}");
+            },
+        );
+    }
+    // The limits are for those who dawdle: others are served within them.
+    assert_eq!(Patience::default().header, Duration::from_secs(10));
+    assert_eq!(Patience::default().connection, Duration::from_secs(30));
+}
+
+#[test]
 fn thousands_of_backends_are_one_valid_page() {
     beside(&process(5000), &loopback(), None, async |address| {
         let client = client(&address, None);
@@ -504,7 +561,8 @@ fn a_reload_by_http_says_what_it_did_and_every_mistake_if_it_did_not() {
     let options = StartOptions {
         config_path: Some(path.clone()),
         on_control: Some(Box::new(|handle| {
-            let serving = serve(endpoint, Some(token), handle, std::future::pending());
+            let never = std::future::pending();
+            let serving = serve(endpoint, Some(token), handle, Patience::default(), never);
             Ok(Box::pin(async { serving.await.unwrap() }))
         })),
         ..StartOptions::default()
