@@ -78,6 +78,7 @@ pub(super) fn status(handle: &Handle) -> views::Status {
         uptime_seconds: seconds(clock.now.saturating_duration_since(shared.started)),
         generation: snapshot.generation.0,
         last_reload: handle.last_reload().map(reload),
+        restart_needed: handle.restart_needed(),
         limits: limits(shared),
         listeners: snapshot
             .listeners()

@@ -60,6 +60,11 @@ fn html(status: &Status) -> String {
         escape(&mut out, reason);
         out.push_str("</p>");
     }
+    for change in &status.restart_needed {
+        out.push_str("<p class=reason>restart needed: ");
+        escape(&mut out, change);
+        out.push_str("</p>");
+    }
     reload(&mut out, status);
     listeners(&mut out, status);
     let mut room = BACKENDS_SHOWN_MAX;

@@ -31,6 +31,9 @@ pub struct Status {
     pub generation: u64,
     /// The last reload that was asked for, if any.
     pub last_reload: Option<Reload>,
+    /// Changes of the configuration that take effect only after a restart, one sentence each.
+    #[serde(default)]
+    pub restart_needed: Vec<String>,
     /// Amounts of the whole process and their limits.
     pub limits: Limits,
     /// Listeners by name.

@@ -190,6 +190,9 @@ fn render(status: &Status, paint: Paint) -> String {
             reload.mistakes.len()
         );
     }
+    for change in &status.restart_needed {
+        let _ = writeln!(out, "  restart needed: {}", shown(change));
+    }
     out.push('\n');
     listeners(status).render(&mut out, paint);
     for pool in &status.pools {
@@ -403,6 +406,17 @@ BACKEND        ADDRESS       TIER       STATE      FOR  OPEN  IN FLIGHT  SESSION
 mx1            10.0.0.11:25  1          up       1m01s     0          0      1234        0         -       1  probe \"ok\"
 a-longer-name  10.0.0.11:25  2 standby  ejected  1m01s  0/20          0      1234        0      12.3    1.5*  probe \"gone\u{fffd}[2J\"
 "
+        );
+    }
+
+    #[test]
+    fn what_waits_for_a_restart_is_said() {
+        let mut status = status();
+        status.restart_needed = vec!["workers: 1 → 2".to_owned()];
+        let text = render(&status, PLAIN);
+        assert!(
+            text.contains("\n  restart needed: workers: 1 → 2\n"),
+            "{text}"
         );
     }
 

@@ -102,6 +102,8 @@ pub type LocalTask = Pin<Box<dyn Future<Output = ()>>>;
 #[derive(Debug, Default)]
 pub(super) struct Board {
     pub(super) last_reload: Option<ReloadReport>,
+    /// Changes that wait for a restart.
+    pub(super) restart_needed: Vec<String>,
     /// Where each listener listens now.
     pub(super) listening: Vec<(Arc<str>, SocketAddr)>,
 }
@@ -263,6 +265,12 @@ impl Handle {
     /// hide the mistakes of an earlier one.
     pub fn last_reload(&self) -> Option<ReloadReport> {
         self.board().last_reload.clone()
+    }
+
+    /// Changes of the configuration in force that take effect only after a restart, one sentence
+    /// each.
+    pub fn restart_needed(&self) -> Vec<String> {
+        self.board().restart_needed.clone()
     }
 
     /// Where each listener listens now, with the port the kernel chose for port 0.

@@ -15,6 +15,7 @@ mod handle;
 pub mod probe;
 mod prober;
 mod reload;
+mod restart;
 mod running;
 mod service;
 mod start;

@@ -19,6 +19,7 @@ use super::descriptors;
 use super::discovery::Names;
 use super::handle::{Handle, ReloadFrom, ReloadReport, ReloadRequest, shown};
 use super::prober::PROBES_MAX;
+use super::restart::Waiting;
 use super::service;
 use super::ticker::Leftovers;
 use crate::config::{self, Color, Config, ConfigErrors, Loaded};
@@ -38,6 +39,8 @@ pub(super) struct Reloader {
     pub(super) config_path: Option<PathBuf>,
     pub(super) names: Rc<Names>,
     pub(super) leftovers: Rc<RefCell<Leftovers>>,
+    /// What earlier reloads changed without effect.
+    pub(super) restart: Waiting,
     /// Tells the prober to look at the new snapshot.
     pub(super) retarget: Rc<Notify>,
 }
@@ -55,7 +58,15 @@ struct Next {
     snapshot: Arc<Snapshot>,
     listening: Listening,
     session_limit: u32,
-    changes: Vec<String>,
+    changes: Changes,
+}
+
+/// What a new configuration changes.
+struct Changes {
+    /// Each in one sentence.
+    sentences: Vec<String>,
+    /// Those without effect before a restart.
+    restart: Vec<String>,
 }
 
 impl Reloader {
@@ -146,17 +157,25 @@ impl Reloader {
         &self,
         from: ReloadFrom,
         current: &Snapshot,
-    ) -> Result<(Arc<Config>, Vec<String>), Refusal> {
+    ) -> Result<(Arc<Config>, Changes), Refusal> {
         let loaded = match from {
-            ReloadFrom::Names(changes) => return Ok((Arc::clone(&current.config), changes)),
+            ReloadFrom::Names(sentences) => {
+                let restart = Vec::new();
+                return Ok((Arc::clone(&current.config), Changes { sentences, restart }));
+            }
             ReloadFrom::Given(config) => Loaded {
                 config: *config,
                 warnings: ConfigErrors::default(),
             },
             ReloadFrom::File => load(self.config_path.clone()).await?,
         };
-        let mut changes = config::diff(&current.config, &loaded.config).sentences;
-        changes.extend(loaded.warnings.mistakes().iter().map(ToString::to_string));
+        let plan = config::diff(&current.config, &loaded.config);
+        let mut changes = Changes {
+            sentences: plan.sentences,
+            restart: plan.restart,
+        };
+        let warnings = loaded.warnings.mistakes().iter();
+        changes.sentences.extend(warnings.map(ToString::to_string));
         Ok((Arc::new(loaded.config), changes))
     }
 
@@ -180,11 +199,13 @@ impl Reloader {
         self.names.retain(&new.config);
         shared.telemetry.apply(new.config.log);
         let mut leftovers = self.leftovers.borrow_mut();
+        self.restart.note(&old.config, &next.changes.restart);
+        self.handle.board().restart_needed = self.restart.sentences(&new.config);
         let cut_at = now + new.config.drain_timeout;
         leftovers.cuts.schedule(&old, &new, cut_at);
         leftovers.retired.push(old);
         shared.registry.sweep();
-        next.changes
+        next.changes.sentences
     }
 
     /// Keeps the report where the status page finds it. A mere change of addresses must not hide

@@ -21,6 +21,7 @@ use super::discovery::Names;
 use super::handle::{Handle, LocalTask, Request};
 use super::prober::PROBES_MAX;
 use super::reload::{self, Reloader};
+use super::restart::Waiting;
 use super::running::{Ended, Running};
 use super::supervise::{self, Parts};
 use super::ticker::Leftovers;
@@ -215,6 +216,7 @@ async fn begin(
         config_path: options.config_path,
         names,
         leftovers: Rc::new(RefCell::new(Leftovers::default())),
+        restart: Waiting::default(),
         retarget: Rc::new(Notify::new()),
     };
     Ok(Parts {

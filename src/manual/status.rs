@@ -43,6 +43,7 @@
 //! | `uptime_seconds` | number | How long it has been running. |
 //! | `generation` | number | The generation of the configuration in force; the first is 1. |
 //! | `last_reload` | object or null | The last reload that was asked for, if any. |
+//! | `restart_needed` | array of strings | Changes of the configuration that take effect only after a restart, one sentence each. |
 //! | `limits` | object | Amounts of the whole process and their limits. |
 //! | `listeners` | array | Listeners by name. |
 //! | `pools` | array | Pools by name. |

@@ -491,6 +491,28 @@ fn reloads_do_not_prolong_a_wait_beyond_the_queue_timeout() {
 }
 
 #[test]
+fn what_waits_for_a_restart_is_said_until_the_file_says_what_runs() {
+    let before = config(&[]);
+    let running = run(before.clone());
+    let handle = running.handle();
+    let workers = |count| {
+        let mut config = before.clone();
+        config.workers = Some(count);
+        config
+    };
+    assert!(handle.restart_needed().is_empty());
+    assert!(replace(handle, workers(3)).ok);
+    assert_eq!(handle.restart_needed(), ["workers: 2 → 3"]);
+    // Another reload that does not touch it.
+    let mut more = workers(3);
+    more.drain_timeout = Duration::from_secs(99);
+    assert!(replace(handle, more).ok);
+    assert_eq!(handle.restart_needed(), ["workers: 2 → 3"]);
+    assert!(replace(handle, workers(2)).ok);
+    assert!(handle.restart_needed().is_empty());
+}
+
+#[test]
 fn a_watched_file_is_reloaded_when_another_is_renamed_over_it() {
     let (one, two) = (
         sink("one.test", Script::good()),
