@@ -7,7 +7,7 @@ use clap::Parser;
 
 use super::{Exit, LogChoice, Start, StartPlan, complain, term};
 use crate::config;
-use crate::control::{Ended, Signals};
+use crate::control::{Ended, Signals, own_addresses};
 
 /// How long the last log lines may take to be written.
 const LAST_LINES: Duration = Duration::from_secs(2);
@@ -40,7 +40,7 @@ Exit codes:
 
 pub(super) fn run(args: Args, start: Start) -> Exit {
     let paint = term::Paint::for_stderr();
-    let loaded = match config::load_with_warnings(&args.config) {
+    let loaded = match config::load_on(&args.config, &own_addresses()) {
         Ok(loaded) => loaded,
         Err(mistakes) => {
             eprint!("{}", mistakes.render(paint.for_config()));

@@ -3,7 +3,7 @@
 //! They run only when every file could be read as TOML, and point to the second of two places.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::model::{AdminBind, AdminState, BackendAddress, Depth, GreetingMode};
@@ -14,7 +14,7 @@ use super::read_pool::PoolRead;
 use super::report::Report;
 use super::value::Wrong;
 
-pub(super) fn across_tables(all: &Everything, report: &Report) {
+pub(super) fn across_tables(all: &Everything, own: &[IpAddr], report: &Report) {
     if all.listeners.is_empty() {
         let help = "add a table [listeners.mx] with `bind` and `pool`";
         report.error(&all.top, Wrong::new("there is no listener", help));
@@ -25,7 +25,7 @@ pub(super) fn across_tables(all: &Everything, report: &Report) {
         pools_are_used(all, report);
     }
     let binds = binds(all, report);
-    loops(all, &binds, report);
+    loops(all, &binds, own, report);
     for (name, pool) in &all.pools {
         backends_differ(pool, report);
         some_backend_serves(pool, report);
@@ -110,7 +110,7 @@ fn meet(one: SocketAddr, other: SocketAddr) -> bool {
 }
 
 /// Rule M5a: a backend that is one of our own listeners would go round for ever.
-fn loops(all: &Everything, binds: &Binds<'_>, report: &Report) {
+fn loops(all: &Everything, binds: &Binds<'_>, own: &[IpAddr], report: &Report) {
     for pool in all.pools.values() {
         for (name, place) in &pool.backends {
             let Some(backend) = pool.pool.backends.get(name) else {
@@ -119,31 +119,57 @@ fn loops(all: &Everything, binds: &Binds<'_>, report: &Report) {
             let same_port = binds
                 .get(&backend.address.port())
                 .map_or(&[][..], Vec::as_slice);
-            let own = same_port
-                .iter()
-                .find(|(bind, _)| leads_to(&backend.address, *bind));
-            let Some((bind, owner)) = own else {
+            let back = same_port.iter().find(|(bind, owner)| {
+                let own = if hears_this_host(all, owner) {
+                    own
+                } else {
+                    &[]
+                };
+                leads_to(&backend.address, *bind, own)
+            });
+            let Some((bind, owner)) = back else {
                 continue;
             };
-            let wrong = Wrong::new(
-                format!("this backend is {bind} of {owner}: sessions would go round for ever"),
-                "give the address and port of the mail server itself",
-            );
-            report.error(place, wrong);
+            let help = if bind.ip().is_unspecified() {
+                "give the address and port of the mail server itself, or bind the addresses that \
+                 clients use instead of all"
+            } else {
+                "give the address and port of the mail server itself"
+            };
+            let message =
+                format!("this backend is {bind} of {owner}: sessions would go round for ever");
+            report.error(place, Wrong::new(message, help));
         }
     }
 }
 
+/// Whether what this host dials at one of its own addresses can arrive at this owner's sockets: not
+/// at those that are bound to an interface.
+fn hears_this_host(all: &Everything, owner: &str) -> bool {
+    let interface = all
+        .listeners
+        .get(owner)
+        .map(|read| &read.listener.interface);
+    interface.is_none_or(|interface| interface.as_deref().is_none_or(|name| name == "lo"))
+}
+
+/// Whether a dial of `address`, on a host with the addresses `own`, arrives at the socket that
+/// listens on `bind`.
+pub fn leads_back(address: SocketAddr, bind: SocketAddr, own: &[IpAddr]) -> bool {
+    // An IPv4 address in IPv6 clothes is dialled by IPv4; nobody's address is our own.
+    let ip = address.ip().to_canonical();
+    let is_here = || ip.is_loopback() || ip.is_unspecified() || own.contains(&ip);
+    address.port() == bind.port()
+        && ip.is_ipv4() == bind.is_ipv4()
+        && (ip == bind.ip()
+            || (bind.ip().is_unspecified() && is_here())
+            || (bind.ip().is_loopback() && ip.is_unspecified()))
+}
+
 /// Whether a dial of `address` surely arrives at our own `bind`.
-fn leads_to(address: &BackendAddress, bind: SocketAddr) -> bool {
+fn leads_to(address: &BackendAddress, bind: SocketAddr, own: &[IpAddr]) -> bool {
     match address {
-        BackendAddress::Literal(address) => {
-            let same_family = address.is_ipv4() == bind.is_ipv4();
-            address.port() == bind.port()
-                && same_family
-                && (address.ip() == bind.ip()
-                    || (bind.ip().is_unspecified() && address.ip().is_loopback()))
-        }
+        BackendAddress::Literal(address) => leads_back(*address, bind, own),
         BackendAddress::Name { host, port } => {
             let local = bind.ip().is_unspecified() || bind.ip().is_loopback();
             *port == bind.port() && local && host.eq_ignore_ascii_case("localhost")

@@ -20,8 +20,10 @@ mod value;
 mod words;
 
 use std::io::{self, Read as _};
+use std::net::IpAddr;
 use std::path::Path;
 
+pub use check::leads_back;
 pub use diff::{Binding, Plan, diff};
 pub use mistake::{Color, ConfigErrors, MISTAKES_MAX, Mistake, Severity};
 pub use model::Config;
@@ -52,12 +54,32 @@ pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
 /// # Errors
 /// As [`load`].
 pub fn load_with_warnings(path: &Path) -> Result<Loaded, ConfigErrors> {
+    load_on(path, &[])
+}
+
+/// The same on a host that has these addresses: a backend at one of them, on a port where we listen
+/// on every address, is a mistake as well (rule M5).
+///
+/// # Errors
+/// As [`load`].
+pub fn load_on(path: &Path, own: &[IpAddr]) -> Result<Loaded, ConfigErrors> {
     let text = read_file(path).map_err(|error| {
         let unreadable = Mistake::unreadable(path, &error);
         ConfigErrors::new(vec![unreadable], 0, path)
     })?;
     let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    parse(&text, path, hostname.trim(), &read_file)
+    let machine = Machine {
+        name: hostname.trim(),
+        addresses: own,
+    };
+    read::configuration(&text, path, machine, &read_file)
+}
+
+/// What the check of a file may know of the machine it is read on.
+#[derive(Clone, Copy)]
+struct Machine<'m> {
+    name: &'m str,
+    addresses: &'m [IpAddr],
 }
 
 /// Reads a configuration from text that came from the file `origin`, on a machine named
@@ -71,6 +93,10 @@ pub fn parse(
     machine: &str,
     read: &dyn Fn(&Path) -> io::Result<String>,
 ) -> Result<Loaded, ConfigErrors> {
+    let machine = Machine {
+        name: machine,
+        addresses: &[],
+    };
     read::configuration(text, origin, machine, read)
 }
 

@@ -17,7 +17,7 @@ use super::read_pool::{self, PoolRead};
 use super::report::{Place, Report};
 use super::section::Section;
 use super::value::{self, Wrong};
-use super::{Loaded, check, words};
+use super::{Loaded, Machine, check, words};
 
 /// The permission bits of the status endpoint's Unix socket, if none are given.
 const ADMIN_MODE: u32 = 0o660;
@@ -52,7 +52,7 @@ impl Files<'_> {
 pub(super) fn configuration(
     text: &str,
     origin: &Path,
-    machine: &str,
+    machine: Machine<'_>,
     read: &dyn Fn(&Path) -> io::Result<String>,
 ) -> Result<Loaded, ConfigErrors> {
     let source = Arc::new(Source::new(origin, text.to_owned()));
@@ -60,10 +60,10 @@ pub(super) fn configuration(
     let folder = origin.parent().unwrap_or(Path::new(""));
     let files = Files { folder, read };
     let everything = with_table(&source, &report, |table| {
-        document(table, &source, machine, &files, &report)
+        document(table, &source, machine.name, &files, &report)
     });
     if report.is_whole() {
-        check::across_tables(&everything, &report);
+        check::across_tables(&everything, machine.addresses, &report);
     }
     let Everything {
         mut config,

@@ -12,6 +12,7 @@ mod cuts;
 mod descriptors;
 mod discovery;
 mod handle;
+mod own;
 pub mod probe;
 mod prober;
 mod reload;
@@ -25,5 +26,6 @@ mod watch;
 
 pub use descriptors::DescriptorError;
 pub use handle::{BackendChange, ChangeError, Handle, LocalTask, ReloadReport};
+pub use own::own_addresses;
 pub use running::{Ended, Running};
 pub use start::{OnControl, Signals, StartError, StartOptions, start};

@@ -18,6 +18,7 @@ use super::bindings::{Bindings, Listening, Prepared};
 use super::descriptors;
 use super::discovery::Names;
 use super::handle::{Handle, ReloadFrom, ReloadReport, ReloadRequest, shown};
+use super::own;
 use super::prober::PROBES_MAX;
 use super::restart::Waiting;
 use super::service;
@@ -134,6 +135,10 @@ impl Reloader {
         let generation = Generation(current.generation.0 + 1);
         // One trip off the loop: tables of 10,000 backends, and /proc if an address is taken.
         let built = spawn_blocking(move || {
+            let loops = own::backends_that_are_us(&config, &resolved, &own::own_addresses());
+            if !loops.is_empty() {
+                return Err(loops);
+            }
             let now = Instant::now();
             let snapshot = build(config, &resolved, &shared.registry, generation, now);
             let prepared = prepare(&bindings, &snapshot.config, workers)?;
@@ -249,7 +254,7 @@ async fn load(path: Option<PathBuf>) -> Result<Loaded, Refusal> {
             "this process was started without a configuration file",
         ));
     };
-    let loaded = spawn_blocking(move || config::load_with_warnings(&path)).await;
+    let loaded = spawn_blocking(move || config::load_on(&path, &own::own_addresses())).await;
     loaded
         .map_err(|panic| fault(&panic))?
         .map_err(|errors| Refusal {

@@ -19,6 +19,7 @@ use super::bindings::{Bindings, Prepared};
 use super::descriptors::{self, DescriptorError};
 use super::discovery::Names;
 use super::handle::{Handle, LocalTask, Request};
+use super::own;
 use super::prober::PROBES_MAX;
 use super::reload::{self, Reloader};
 use super::restart::Waiting;
@@ -65,6 +66,9 @@ pub enum StartError {
     /// The configuration does not fit this machine.
     #[error(transparent)]
     Descriptors(#[from] DescriptorError),
+    /// Backends are listeners of ours; each says what to do.
+    #[error("{}", .0.join("\n"))]
+    Loop(Vec<String>),
     /// Addresses cannot be had; each says what to do.
     #[error("{}", .0.join("\n"))]
     Bind(Vec<String>),
@@ -85,7 +89,7 @@ impl StartError {
     /// The exit code: 1 a mistake in the configuration, 2 this machine did not let us start.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Descriptors(_) => 1,
+            Self::Descriptors(_) | Self::Loop(_) => 1,
             Self::Bind(_) | Self::OnControl(_) | Self::Thread { .. } => 2,
         }
     }
@@ -187,6 +191,10 @@ async fn begin(
     let session_limit = descriptors::session_limit(&config, count, PROBES_MAX, limit)?;
     let names = Rc::new(Names::default());
     names.learn(&config).await;
+    let loops = own::backends_that_are_us(&config, &names.resolved(), &own::own_addresses());
+    if !loops.is_empty() {
+        return Err(StartError::Loop(loops));
+    }
     let shared = first_shared(
         config,
         &names,

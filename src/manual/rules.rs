@@ -100,7 +100,7 @@
 //!
 //! | id | rule | shown by |
 //! |---|---|---|
-//! | M5 | A backend that is one of our listeners is a mistake of the configuration. A received UNIQUE_ID goes on unchanged, and a header with an id of this process is refused: the session came from here. | `addresses_that_meet_or_lead_back_to_us_are_refused` `a_received_unique_id_outlives_ours` `rule_m5_a_header_with_our_own_id_is_a_loop` |
+//! | M5 | A backend that is one of our listeners is a mistake of the configuration. A received UNIQUE_ID goes on unchanged, and a header with an id of this process is refused: the session came from here. | `addresses_that_meet_or_lead_back_to_us_are_refused` `rule_m5_a_backend_at_an_address_of_this_host_is_refused` `rule_m5_a_name_that_leads_back_to_us_is_found_with_its_remedy` `a_received_unique_id_outlives_ours` `rule_m5_a_header_with_our_own_id_is_a_loop` |
 //!
 //! # Time and TCP (K)
 //!

@@ -15,6 +15,19 @@ use crate::types::Generation;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Resolved(pub BTreeMap<Arc<str>, Vec<IpAddr>>);
 
+impl Resolved {
+    /// The addresses of a backend; none if its name was not looked up with success yet.
+    pub fn of(&self, address: &BackendAddress) -> Vec<SocketAddr> {
+        match address {
+            BackendAddress::Literal(address) => vec![*address],
+            BackendAddress::Name { host, port } => {
+                let ips = self.0.get(host).into_iter().flatten();
+                ips.map(|ip| SocketAddr::new(*ip, *port)).collect()
+            }
+        }
+    }
+}
+
 /// Builds the snapshot of `config`; nothing that runs changes before it is stored and installed.
 pub fn build(
     config: Arc<Config>,
@@ -59,7 +72,7 @@ fn build_pool(
     let mut members = Vec::with_capacity(settings.backends.len());
     let mut unresolved = Vec::new();
     for (backend, configured) in &settings.backends {
-        let addresses = addresses(&configured.address, resolved);
+        let addresses = resolved.of(&configured.address);
         if addresses.is_empty() {
             unresolved.push(Arc::clone(backend));
         }
@@ -84,17 +97,6 @@ fn build_pool(
         settings: settings.clone(),
         pool,
         unresolved,
-    }
-}
-
-fn addresses(address: &BackendAddress, resolved: &Resolved) -> Vec<SocketAddr> {
-    match address {
-        BackendAddress::Literal(address) => vec![*address],
-        BackendAddress::Name { host, port } => resolved
-            .0
-            .get(host)
-            .map(|ips| ips.iter().map(|ip| SocketAddr::new(*ip, *port)).collect())
-            .unwrap_or_default(),
     }
 }
 

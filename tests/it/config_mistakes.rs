@@ -36,6 +36,46 @@ fn compare(name: &str) -> ConfigErrors {
     errors
 }
 
+#[test]
+fn rule_m5_an_address_of_this_host_is_refused_with_its_line() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("posthouse.toml");
+    let own = ["192.0.2.2", "fd00::2"].map(|ip| ip.parse().expect("an address"));
+    let mistakes = |bind: &str, more: &str, backend: &str| {
+        let text = format!(
+            "hostname = \"mx.example.org\"\n[listeners.mx]\nbind = \"{bind}\"\n{more}\npool = \"mx\"\n\
+             [pools.mx.backends]\nmx1 = {{ address = \"{backend}\" }}\n"
+        );
+        fs::write(&path, text).expect("the folder can be written");
+        match config::load_on(&path, &own) {
+            Ok(_) => Vec::new(),
+            Err(errors) => errors.mistakes().to_vec(),
+        }
+    };
+    for (bind, backend) in [
+        ("0.0.0.0:25", "192.0.2.2:25"),
+        ("0.0.0.0:25", "127.0.0.9:25"),
+        ("[::]:25", "[fd00::2]:25"),
+    ] {
+        let found = mistakes(bind, "", backend);
+        assert_eq!(found.len(), 1, "{bind} {backend}: {found:?}");
+        assert_eq!((found[0].line, found[0].severity), (7, Severity::Error));
+        let help = found[0].help.as_deref().unwrap_or_default();
+        assert!(help.contains("bind the addresses"), "{help}");
+    }
+    for (bind, more, backend) in [
+        ("0.0.0.0:25", "", "192.0.2.2:26"),
+        ("0.0.0.0:25", "", "192.0.2.3:25"),
+        ("[::]:25", "", "192.0.2.2:25"),
+        ("192.0.2.1:25", "", "192.0.2.2:25"),
+        // A socket that is bound to an interface does not hear its own host.
+        ("0.0.0.0:25", "interface = \"eth0\"", "192.0.2.2:25"),
+    ] {
+        let found = mistakes(bind, more, backend);
+        assert_eq!(found, [], "{bind} {backend}");
+    }
+}
+
 fn count(errors: &ConfigErrors, severity: Severity) -> usize {
     let mistakes = errors.mistakes().iter();
     mistakes

@@ -12,6 +12,7 @@ use posthouse::config::model::{AdminState, Backend, BackendAddress, Listener, Po
 use posthouse::config::{self};
 use posthouse::control::{BackendChange, Handle, Running, StartOptions};
 use posthouse::lab::Script;
+use posthouse::telemetry;
 
 use crate::whole::{
     Peer, address, config, dead, eventually, listener, pool, replace, run, run_with, sink, wait,
@@ -510,6 +511,35 @@ fn what_waits_for_a_restart_is_said_until_the_file_says_what_runs() {
     assert_eq!(handle.restart_needed(), ["workers: 2 → 3"]);
     assert!(replace(handle, workers(2)).ok);
     assert!(handle.restart_needed().is_empty());
+}
+
+#[test]
+fn rule_m5_a_backend_at_an_address_of_this_host_is_refused() {
+    let port = dead().port();
+    let every = SocketAddr::from(([0, 0, 0, 0], port));
+    let here = SocketAddr::from(([127, 0, 0, 1], port));
+    let one = sink("one.test", Script::good());
+    let mut good = config(&[("one", one.address())]);
+    listener(&mut good).bind = vec![every];
+    let running = run(good.clone());
+    let mut bad = good;
+    let looping = Backend::at(BackendAddress::Literal(here));
+    pool(&mut bad).backends.insert(Arc::from("two"), looping);
+    let report = replace(running.handle(), bad.clone());
+    assert!(!report.ok);
+    assert!(
+        report.mistakes[0].contains("pools.mx.backends.two"),
+        "{report:?}"
+    );
+    assert_eq!(generation(running.handle()), 1);
+    drop(running);
+    let error = posthouse::control::start(StartOptions::default(), bad, telemetry::silent());
+    let error = error.expect_err("it would go round");
+    assert_eq!(error.exit_code(), 1);
+    assert!(
+        error.to_string().contains("the mail server itself"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::{Exit, complain, term};
 use crate::config::{self, Config, ConfigErrors, Mistake};
+use crate::control::own_addresses;
 
 /// `posthouse check`.
 #[derive(Debug, Parser)]
@@ -49,7 +50,7 @@ struct Report<'a> {
 
 pub(super) fn run(args: &Args) -> Exit {
     let paint = term::Paint::for_stderr();
-    let loaded = match config::load_with_warnings(&args.config) {
+    let loaded = match config::load_on(&args.config, &own_addresses()) {
         Ok(loaded) => loaded,
         Err(mistakes) => {
             if args.json {
