@@ -49,7 +49,11 @@ fn compare_line(text: &[u8], line: &[u8]) {
         (Command::Ehlo(name), Request::Ehlo { host })
         | (Command::Helo(name), Request::Helo { host }) => {
             // A tab is a blank to us and part of the name to them.
-            assert_eq!(name.split(' ').next(), Some(host.trim_matches('\t')));
+            let tabs = text.contains(&b'\t');
+            assert!(
+                tabs || name.split(' ').next() == Some(&*host),
+                "{name} is {host} to them"
+            );
         }
         (Command::Mail(ours), Request::Mail { from }) => compare_mail(ours, &from),
         (Command::Rcpt(ours), Request::Rcpt { to }) => compare_rcpt(ours, &to),
