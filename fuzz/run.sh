@@ -16,7 +16,7 @@ case $seconds in
 '' | *[!0-9]*) echo "usage: fuzz/run.sh [SECONDS] [TARGET...]" >&2; exit 2 ;;
 esac
 targets=("$@")
-[ ${#targets[@]} -gt 0 ] || targets=(greeting command proxy_header probe config)
+[ ${#targets[@]} -gt 0 ] || targets=(greeting command proxy_header probe data config)
 
 if ! cargo +nightly --version >/dev/null 2>&1; then
 	echo "fuzz: no nightly toolchain; install one: rustup toolchain install nightly --profile minimal" >&2
@@ -49,6 +49,8 @@ run() {
 	mkdir -p "$artifacts" "$found"
 	# The length reaches over the largest limit that matters to the reader.
 	local length=4500
+	# Message content has no such limit, and every prefix is looked at.
+	[ "$target" != data ] || length=300
 	if [ "$target" = config ]; then
 		length=3000
 		seeds+=(../config ../tests/it/config_bad)

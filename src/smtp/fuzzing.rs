@@ -1,12 +1,15 @@
-//! What the fuzzers of commands, replies, greetings and dialogues check; the unit tests replay their corpora.
+//! What the fuzzers of commands, content, replies, greetings and dialogues check; the unit tests
+//! replay their corpora.
 
 mod commands;
+mod data;
 
 use std::time::Duration;
 
 use memchr::memchr_iter;
 
 pub use commands::fuzz_commands;
+pub use data::fuzz_data;
 
 use super::{
     CLOSING_COMMANDS_MAX, ClosingDialogue, Conversation, Greeting, GreetingJudgement, GreetingRule,

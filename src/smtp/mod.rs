@@ -7,6 +7,7 @@ mod budget;
 mod closing;
 mod command;
 mod conversation;
+mod data;
 mod extensions;
 #[cfg(any(test, fuzzing))]
 mod fuzzing;
@@ -17,6 +18,7 @@ mod path;
 mod probe;
 mod replies;
 mod reply;
+mod stuffing;
 
 pub use budget::{Budget, Cost, ERROR_POINTS_MAX, JUNK_POINTS_MAX};
 pub use closing::{CLOSING_COMMANDS_MAX, CLOSING_TIME_MAX, ClosingDialogue, Next, Readiness};
@@ -24,11 +26,12 @@ pub use command::{
     Command, CommandError, HELLO_NAME_MAX, InitialResponse, Mail, Rcpt, parse_command,
 };
 pub use conversation::Conversation;
+pub use data::{DataCounts, DataProgress, DataScanner, LineEndings, Offence, Piece};
 pub use extensions::{
     Extensions, Keyword, Keywords, MECHANISMS_MAX, OwnExtensions, SessionLimits, write_helo,
 };
 #[cfg(any(test, fuzzing))]
-pub use fuzzing::{fuzz_commands, fuzz_dialogues, fuzz_greeting};
+pub use fuzzing::{fuzz_commands, fuzz_data, fuzz_dialogues, fuzz_greeting};
 pub use greeting::{
     Greeting, GreetingJudgement, GreetingRule, IdentityCarried, judge_greeting, read_greeting,
 };
@@ -49,3 +52,4 @@ pub use reply::{
     EnhancedCode, REPLY_LINE_MAX, REPLY_LINES_MAX, REPLY_MAX, Reply, ReplyCode, ReplyError,
     ReplyRead, SHORT_TEXT_MAX, read_reply,
 };
+pub use stuffing::{Stuffer, UnfitForData, Unstuffer};
