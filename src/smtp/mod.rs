@@ -4,6 +4,7 @@
 //! chunking of its input. RFC 5321 §4.2.
 
 mod budget;
+mod chunking;
 mod closing;
 mod command;
 mod conversation;
@@ -21,6 +22,9 @@ mod reply;
 mod stuffing;
 
 pub use budget::{Budget, Cost, ERROR_POINTS_MAX, JUNK_POINTS_MAX};
+pub use chunking::{
+    Chunk, ChunkCounter, ChunkEnd, ChunkFate, ChunkPlace, ChunkRefusal, ChunkTaken, Envelope,
+};
 pub use closing::{CLOSING_COMMANDS_MAX, CLOSING_TIME_MAX, ClosingDialogue, Next, Readiness};
 pub use command::{
     Command, CommandError, HELLO_NAME_MAX, InitialResponse, Mail, Rcpt, parse_command,
