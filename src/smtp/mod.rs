@@ -3,6 +3,7 @@
 //! No clock, no socket, no `async`. Every reader is bounded and gives the same answer for any
 //! chunking of its input. RFC 5321 §4.2.
 
+mod body;
 mod budget;
 mod chunking;
 mod closing;
@@ -17,10 +18,12 @@ mod line;
 mod parameters;
 mod path;
 mod probe;
+mod replay_memory;
 mod replies;
 mod reply;
 mod stuffing;
 
+pub use body::{BodyDigest, MessageBody, ReplayLoss, STREAM_WINDOW};
 pub use budget::{Budget, Cost, ERROR_POINTS_MAX, JUNK_POINTS_MAX};
 pub use chunking::{
     Chunk, ChunkCounter, ChunkEnd, ChunkFate, ChunkPlace, ChunkRefusal, ChunkTaken, Envelope,
@@ -51,6 +54,7 @@ pub use path::Path;
 pub use probe::{
     ProbeEnd, ProbeFailure, ProbeInput, ProbeOutput, ProbePlan, ProbeStage, RelayTest,
 };
+pub use replay_memory::{ReplayMemory, Reservation};
 pub use replies::{OwnReply, ReplyText, WRITTEN_LINE_MAX, write_reply};
 pub use reply::{
     EnhancedCode, REPLY_LINE_MAX, REPLY_LINES_MAX, REPLY_MAX, Reply, ReplyCode, ReplyError,
