@@ -15,6 +15,7 @@ mod extensions;
 mod fuzzing;
 mod greeting;
 mod line;
+mod pace;
 mod parameters;
 mod path;
 mod probe;
@@ -45,6 +46,9 @@ pub use greeting::{
 pub use line::{
     AUTH_LINE_MAX, BareLf, COMMAND_LINE_MAX, CommandLine, DROPPED_LINE_MAX, LineDefect, LineKind,
     LineReader,
+};
+pub use pace::{
+    DATA_BLOCK_TIME_MAX, DATA_RATE_GRACE, DATA_RATE_MIN_PER_SECOND, DataFault, DataPace,
 };
 pub use parameters::{
     Body, MailTerms, Needed, Parameter, ParameterError, Parameters, Smtputf8, judge_backends,
