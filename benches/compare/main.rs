@@ -14,6 +14,7 @@ mod latency;
 mod pick;
 mod reload;
 mod roles;
+mod scan;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -35,7 +36,7 @@ struct Row {
     run: fn(&Plan, &mut Report) -> Result<()>,
 }
 
-const ROWS: [Row; 14] = [
+const ROWS: [Row; 15] = [
     Row {
         name: "counts",
         about: "10 KB session: system calls, instructions, allocations",
@@ -55,6 +56,11 @@ const ROWS: [Row; 14] = [
         name: "pick",
         about: "instructions per pick at 10 to 10,000 backends",
         run: pick::row,
+    },
+    Row {
+        name: "scan",
+        about: "message content in memory: time per KB",
+        run: scan::row,
     },
     Row {
         name: "short",
