@@ -21,6 +21,11 @@
 //! | name in EHLO and HELO | 255 octets | `smtp::command` | `501 5.5.4` |
 //! | mistakes of a session | 10 error points, 100 junk points | `smtp::budget` | `421 4.7.0`, closed |
 //! | AUTH mechanisms recorded of a backend | 32 of 20 octets | `smtp::extensions` | the rest is not recorded |
+//! | held of a message that is scanned | 2 octets | `smtp::data` | what they mean is decided by the next octet |
+//! | message that cannot be replayed | 64 KiB received and not sent | `smtp::body` | the client is not read; while a kept copy is being freed, up to a third of that copy more |
+//! | digested at a time | 256 KiB | `smtp::body` | freed memory waits for the next call |
+//! | message without an octet | 180 s | `smtp::pace` | `421 4.4.2` |
+//! | message on average | 100 octets a second, behind 60 s | `smtp::pace` | `421 4.4.2` |
 //! | accepted in a row | 1 per listening socket and turn of the event loop; 16 after a turn of 2 ms or more | `net::accept` | the sessions that are served already come first; the queue is the kernel's |
 //! | tasks polled in a turn | 256 | `net::event_loop` | then the sockets are looked at |
 //! | pause after accept fails | 100 ms | `worker::accept` | counted; a warning once in about ten seconds |

@@ -77,6 +77,44 @@
 //! | H7 | Sessions are the better probe: failures before the commit eject; a 5yz about one client does not. `check --live` asks for RCPT to a foreign domain. | `five_strikes_in_a_row_eject_and_a_greeting_starts_the_count_anew` `a_refusal_counts_once_three_distinct_clients_met_it` |
 //! | D11 | Postfix lets `mynetworks` relay, and exempts it from its defence against bare LF and from its limits. Our address belongs into it only where PROXY carries the client; otherwise the backend is an open relay through us. | `rule_d11_the_relay_test_records_the_answer_and_fails_nothing` `an_open_relay_through_us_is_found` |
 //!
+//! # Message data (D)
+//!
+//! | id | rule | shown by |
+//! |---|---|---|
+//! | D1 | The end of data is CRLF `.` CRLF and nothing else; the beginning counts as behind CRLF, so `.CRLF` at once is an empty message. RFC 5321 §4.1.1.4. | `rule_d1_only_crlf_dot_crlf_ends_a_message` `every_short_message_is_scanned_as_the_rules_say_in_any_chunks` |
+//! | D2 | The wire form goes through, stuffing untouched. It is taken away to count SIZE and for BDAT, and put on only where BDAT becomes DATA. | `rule_d1_only_crlf_dot_crlf_ends_a_message` `rule_d2_the_size_of_a_message_leaves_out_stuffing_and_terminator` `clean_mail_is_put_out_as_one_range_for_each_input` |
+//! | D3 | Servers also end at LF `.` LF, LF `.` CRLF and CRLF `.` LF: Postfix before 3.9 and OpenSMTPD do. None of these is ever sent, nor CRLF `.` CR and CR `.` CRLF. | `rules_d3_d4_no_variant_of_the_end_smuggles_a_second_message` `messages_of_special_octets_are_scanned_as_the_rules_say_in_any_chunks` |
+//! | D4 | `normalize`: LF without CR becomes CRLF, CR without LF becomes SP, a line of one dot without CRLF on both sides becomes a line of two, which the receiver reads as one. | `rules_d3_d4_no_variant_of_the_end_smuggles_a_second_message` `a_lone_dot_at_the_very_beginning_is_one_too` `held_octets_come_out_as_what_they_turn_out_to_be` |
+//! | D5 | `reject`: the message is read to its true end and refused there, `550 5.5.2`; nothing behind the offence is sent, and never an end of data. | `rules_d3_d5_where_they_are_rejected_all_variants_are_refused_at_the_true_end` `the_first_offence_is_known_at_once_and_named` |
+//! | D7 | A message that failed early is still read to its true end, unsent. | `rules_d7_d10_a_muted_message_is_read_to_its_end_and_counted` |
+//! | D8 | NUL goes on where line ends are normalized and is refused, `550 5.6.0`, where they are rejected. | `rule_d8_nul_goes_on_or_is_refused` |
+//! | D9 | What follows the end of data is the next command's and not touched. | `rule_d1_only_crlf_dot_crlf_ends_a_message` |
+//! | D10 | Over the size limit nothing more is sent and the rest is read; each further chunk is answered 552 5.3.4; at twice the limit the connection is closed. | `rules_d7_d10_a_muted_message_is_read_to_its_end_and_counted` `rule_d10_over_the_limit_each_chunk_is_refused_and_consumed` `rule_c2_an_absurd_number_is_not_waited_for` |
+//! | D12 | Octets of eight bits go on as they are. | `rule_d1_only_crlf_dot_crlf_ends_a_message` |
+//!
+//! # BDAT (C)
+//!
+//! | id | rule | shown by |
+//! |---|---|---|
+//! | C1 | Exactly as many octets as announced, whatever they are; one reply each; `BDAT 0 LAST` is legal. RFC 3030 §2. | `rule_c1_each_chunk_takes_its_octets_and_no_more` `octets_and_ends_do_not_depend_on_how_the_input_comes` |
+//! | C2 | The octets of a refused chunk are consumed too, or they were commands; beyond twice the size limit: 552 5.3.4 and close. | `rule_c2_a_refused_chunk_is_consumed_to_its_last_octet` `rule_c2_an_absurd_number_is_not_waited_for` |
+//! | C4 | DATA, MAIL and RCPT behind a chunk are out of sequence, 503 5.5.1; after a failed chunk all others fail until RSET. | `rule_c4_data_mail_and_rcpt_are_out_of_sequence_once_a_chunk_came` `rule_c4_after_a_failed_chunk_all_fail_until_rset` `a_chunk_behind_the_last_is_out_of_sequence` |
+//! | C6 | What came by BDAT goes on by DATA only if it ends with CRLF and has no bare CR, bare LF or NUL; else 554 5.6.3. A message without octets may. | `rule_c6_what_data_cannot_carry_is_refused_in_any_chunks` `unstuffing_undoes_stuffing_in_any_chunks` |
+//! | C7 | What came by DATA goes on by BDAT unstuffed. | `a_dot_at_the_beginning_of_a_line_is_doubled_and_taken_back` `messages_of_special_octets_are_scanned_as_the_rules_say_in_any_chunks` |
+//!
+//! # Replay (F)
+//!
+//! | id | rule | shown by |
+//! |---|---|---|
+//! | F1 | A message can be sent again while all of it is kept: up to `replay_max`, out of `replay_memory` for the whole process. Without room it streams on, is counted, and cannot. | `rule_f1_a_copy_is_kept_and_can_be_sent_again` `rule_f1_over_its_limit_a_message_streams_on_and_cannot_go_back` `rule_f1_without_memory_left_a_message_streams_from_where_it_is` `whatever_happens_each_octet_is_sent_once_and_in_order` |
+//! | F6 | The final `.CRLF` is held back: the scanner never puts it out, and `.CR` not before the next octet shows that it is content. | `what_cannot_be_decided_yet_is_held_and_nothing_else` `clean_mail_is_put_out_as_one_range_for_each_input` |
+//!
+//! # Abuse (B)
+//!
+//! | id | rule | shown by |
+//! |---|---|---|
+//! | B6 | Behind its first minute a message comes with more than 100 octets a second on average, or its client is given up: 421 4.4.2. | `rule_b6_a_hundred_octets_a_second_are_asked_for_behind_the_first_minute` |
+//!
 //! # Identity (X)
 //!
 //! | id | rule | shown by |
@@ -106,6 +144,7 @@
 //!
 //! | id | rule | shown by |
 //! |---|---|---|
+//! | K1 | No octet of a message for 180 s ends the session: 421 4.4.2. RFC 5321 §4.5.3.2.5. | `rule_k_three_minutes_of_silence_end_even_a_fast_message` |
 //! | K3 | FIN goes on in its direction, behind every octet, and the other direction stays open: a client that closes behind its final dot still gets its 250. | `a_half_closed_client_still_gets_its_reply_k3` `the_250_comes_back_after_the_client_half_closed_behind_the_final_dot` |
 //! | K4 | RST goes on as RST; a message broken off never looks finished. | `a_reset_of_the_client_is_told_apart_and_can_be_passed_on_k4` `a_client_that_resets_within_the_message_leaves_none` |
 //! | K5 | After a last reply: shut down writing, read and drop up to 2 s or 64 KiB, close. A plain close with unread input is a reset that can take the reply along. | `a_client_that_keeps_pipelining_still_reads_the_421_k5` |
