@@ -10,7 +10,7 @@
 //! | bulk before splicing | 96 KiB beyond 16 KiB a read | `net::pump` | splice pays only for streams; in a dialogue a copy is cheaper |
 //! | pipes | 64 per worker, 200 in all, 256 KiB each | `worker`, `net::pipe` | the kernel allows 256 such pipes to one user; none free: copy, counted |
 //! | lingering closes | 1,024 per worker, 2 s, 64 KiB each | `net::linger` | beyond: a plain close |
-//! | denied and monitor dialogues | 5 s, 5 commands | `session::closing`, `smtp` | then closed |
+//! | denied and monitor dialogues | 5 s, 5 commands, 64 KiB | `session::closing`, `smtp` | then closed |
 //! | attempts when no backend is healthy | 8 | `session::connect` | connect 1 s, greeting 3 s each, within `failover_timeout` |
 //! | concurrent attempts of a session | 2 | `session::connect` | the second is a hedge |
 //! | PROXY header received | 4,096 octets | `identity` | closed |

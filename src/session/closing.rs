@@ -18,6 +18,10 @@ use crate::net::stream::Stream;
 use crate::net::timer::{Due, Timer};
 use crate::smtp::{CLOSING_TIME_MAX, ClosingDialogue, Next, Readiness};
 
+/// Octets that a client may say in such a dialogue: five commands have 2,560. One that keeps its
+/// connection full would never let the thread go.
+const DIALOGUE_OCTETS: usize = 64 * 1024;
+
 /// Why a client is not served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
@@ -190,6 +194,7 @@ async fn converse(
     let mut out = dialogue.greeting().to_vec();
     let mut sent = 0;
     let mut next = dialogue.next();
+    let mut room = DIALOGUE_OCTETS;
     let context = std::rc::Rc::clone(&session.cx);
     let ended = poll_fn(|cx| {
         loop {
@@ -200,13 +205,14 @@ async fn converse(
                     Poll::Pending => return timer.or(deadline, cx),
                 }
             }
-            if next == Next::Close {
+            if next == Next::Close || room == 0 {
                 return Poll::Ready(true);
             }
             let mut scratch = context.scratch.borrow_mut();
             match client.poll_recv(cx, &mut scratch) {
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(false),
                 Poll::Ready(Ok(n)) => {
+                    room = room.saturating_sub(n);
                     out.clear();
                     sent = 0;
                     next = dialogue.handle(&scratch[..n], &mut out);

@@ -359,6 +359,28 @@ async fn a_denied_client_is_told_and_may_only_quit_s6() {
 }
 
 #[tokio::test]
+async fn a_denied_client_that_floods_is_closed_long_before_its_time() {
+    // What sockets may hold, and far less than a flood of the 5 s that a dialogue may take.
+    const TAKEN_MAX: usize = 32 << 20;
+    let mut config = config(&[dead()]);
+    listener(&mut config).deny = loopback();
+    let balancer = Balancer::start(config);
+    let at = balancer.address;
+    let flood = tokio::task::spawn_blocking(move || {
+        let mut stream = std::net::TcpStream::connect(at).expect("it listens");
+        let mut taken = 0;
+        // Not one line end: no command is ever complete.
+        while let Ok(n) = std::io::Write::write(&mut stream, &[b'N'; 64 * 1024]) {
+            taken += n;
+        }
+        taken
+    });
+    let taken = flood.await.expect("it is stopped by a reset");
+    assert!(taken <= TAKEN_MAX, "{taken} octets");
+    balancer.wait_for(SessionOutcome::Denied, 1).await;
+}
+
+#[tokio::test]
 async fn a_monitor_is_answered_without_dialling() {
     let backend = good("one.test");
     let mut config = config(&[backend.address()]);
