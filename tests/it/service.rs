@@ -1,7 +1,7 @@
 //! The program under a service manager: what it says, what it does on signals, how it exits.
 
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Instant;
 
 use posthouse::lab::{Script, SinkHandle};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 
 use crate::whole::{PATIENCE, Peer, dead, eventually, sink};
 
@@ -152,6 +152,32 @@ fn sigterm_waits_for_a_session_and_a_second_one_does_not() {
     let (status, _) = service.wait();
     assert_eq!(status.code(), Some(3), "a session was cut");
     session.wait_for_end();
+}
+
+#[test]
+fn without_descriptors_it_pauses_says_so_serves_on_and_recovers() {
+    let one = sink("one.test", Script::good());
+    let (manager, at) = (Manager::new(), dead());
+    let log = "\n[log]\noutput = \"stderr\"\n";
+    let mut service = manager.run(&(config(at, &one, "") + log));
+    manager.hear("READY=1");
+    let mut before = Peer::greeted_by(at, "one.test");
+    // What is open stays open; the next descriptor is refused.
+    let pid = Some(Pid::from_child(&service.0));
+    let scarce = Rlimit {
+        current: Some(3),
+        ..getrlimit(Resource::Nofile)
+    };
+    let plenty = prlimit(pid, Resource::Nofile, scarce).unwrap();
+    let mut waiting = Peer::connect(at);
+    let said = BufReader::new(service.0.stderr.take().unwrap());
+    let mut lines = said.lines().map(|line| line.unwrap());
+    let warning = lines.find(|line| line.contains("listener.accept-failed"));
+    let warning = warning.expect("it says so");
+    assert!(warning.contains("LimitNOFILE"), "the remedy: {warning}");
+    assert!(before.ask("NOOP").starts_with("250"));
+    prlimit(pid, Resource::Nofile, plenty).unwrap();
+    assert!(waiting.line().contains("one.test"));
 }
 
 #[test]
