@@ -1,13 +1,17 @@
 //! The loop by itself: order is asserted, never duration.
 
 use std::cell::RefCell;
-use std::net::{TcpListener, TcpStream};
+use std::io::Write;
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::sync::oneshot;
 
+use super::super::accept::Acceptor;
+use super::super::pipe::PipePool;
+use super::super::relay::{Lent, Relay, Seen};
 use super::super::stream::{Stream, Watched};
 use super::super::timer::sleep_until;
 use super::*;
@@ -254,6 +258,86 @@ fn a_task_that_wakes_itself_starves_neither_sockets_nor_timers() {
         let seen = poll_fn(|cx| stream.poll_watch(cx)).await;
         assert_eq!(seen, Watched::Closed);
     });
+}
+
+/// A peer, and our end of the connection.
+fn pair() -> (TcpStream, Stream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (ours, _) = listener.accept().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    (peer, Stream::new(ours).unwrap())
+}
+
+/// Waits of sessions that may last for minutes must not cost a turn each.
+#[test]
+fn a_session_that_waits_does_not_turn_the_loop() {
+    const TURNS_MAX: u32 = 20;
+    type Prepare = fn(&mut TcpStream, &mut TcpStream);
+    let waits: [(&str, Prepare); 4] = [
+        ("half-closed by the client", |client, _| {
+            client.shutdown(Shutdown::Write).unwrap();
+        }),
+        ("half-closed behind octets", |client, _| {
+            client.write_all(b"QUIT\r\n").unwrap();
+            client.shutdown(Shutdown::Write).unwrap();
+        }),
+        ("half-closed by the backend", |_, backend| {
+            backend.write_all(b"221 bye\r\n").unwrap();
+            backend.shutdown(Shutdown::Write).unwrap();
+        }),
+        ("stalled by a client that does not read", |_, backend| {
+            backend.set_nonblocking(true).unwrap();
+            while backend.write(&[b'x'; 64 * 1024]).is_ok() {}
+        }),
+    ];
+    for (what, prepare) in waits {
+        for pipes in [0, 2] {
+            run(async {
+                let ((mut client_peer, client), (mut backend_peer, backend)) = (pair(), pair());
+                prepare(&mut client_peer, &mut backend_peer);
+                let pipes = PipePool::new(pipes);
+                let mut scratch = vec![0; 64 * 1024];
+                EventLoop::current().spawn(async move {
+                    let mut relay = Relay::new(0, &[]);
+                    poll_fn(|cx| {
+                        let mut lent = Lent {
+                            scratch: &mut scratch,
+                            pipes: &pipes,
+                        };
+                        relay.poll(cx, &client, &backend, &mut lent, &mut Seen::default())
+                    })
+                    .await;
+                });
+                sleep_until(after(50)).await;
+                let before = EventLoop::current().turns.get();
+                sleep_until(after(50)).await;
+                let turns = EventLoop::current().turns.get() - before;
+                assert!(turns <= TURNS_MAX, "{what}: {turns} turns in 50 ms");
+                drop((client_peer, backend_peer));
+            });
+        }
+    }
+}
+
+/// No descriptor to accept with: the queue is full, and nobody must be woken for it.
+#[test]
+fn a_paused_acceptor_does_not_turn_the_loop() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    run(async {
+        let acceptor = Acceptor::new(listener).unwrap();
+        acceptor.pause(true).unwrap();
+        sleep_until(after(5)).await;
+        let before = EventLoop::current().turns.get();
+        sleep_until(after(50)).await;
+        let turns = EventLoop::current().turns.get() - before;
+        assert!(turns <= 10, "{turns} turns in 50 ms");
+        acceptor.pause(false).unwrap();
+        poll_fn(|cx| acceptor.poll_accept(cx)).await.unwrap();
+    });
+    drop(client);
 }
 
 #[test]
