@@ -78,7 +78,9 @@ impl Stream {
             let ready = ready!(self.io.poll_read(cx));
             match self.recv(buffer) {
                 Ok(n) => {
-                    if n > 0 && n < buffer.len() {
+                    // A read that ends at urgent data is short as well: then only the kernel can
+                    // say that nothing is left.
+                    if n > 0 && n < buffer.len() && !ready.has(Ready::URGENT) {
                         self.io.clear(Ready::READABLE);
                         // Closed both ways is a reset, which the next read must report.
                         let ended =
@@ -88,7 +90,8 @@ impl Stream {
                     return Poll::Ready(Ok(n));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.io.clear(Ready::READABLE | Ready::READ_CLOSED);
+                    self.io
+                        .clear(Ready::READABLE | Ready::READ_CLOSED | Ready::URGENT);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Poll::Ready(Err(error)),

@@ -241,6 +241,63 @@ fn a_half_closed_client_still_gets_its_reply_k3() {
     });
 }
 
+/// A read ends at urgent data, though more is waiting behind it: a telnet's interrupt must neither
+/// stall a session nor cut it short.
+#[test]
+fn what_is_behind_urgent_data_arrives_at_once_and_before_the_end() {
+    run(async {
+        let (mut client_peer, client) = pair();
+        let (backend_peer, backend) = pair();
+        client_peer.write_all(b"before ").unwrap();
+        socket2::SockRef::from(&client_peer)
+            .send_out_of_band(b"!")
+            .unwrap();
+        client_peer.write_all(b"behind\r\n").unwrap();
+        client_peer.shutdown(Shutdown::Write).unwrap();
+        backend_peer.shutdown(Shutdown::Write).unwrap();
+        // All of it has come when the end has.
+        assert_eq!(poll_fn(|cx| client.poll_watch(cx)).await, Watched::Closed);
+        let reader = read_all(backend_peer);
+        let mut relay = Relay::new(0, &[]);
+        relay_to_end(&mut relay, &client, &backend, &PipePool::new(0), &mut 0).await;
+        drop((client, backend));
+        // The urgent octet is not part of the stream: a backend would not have read it either.
+        assert_eq!(reader.join().unwrap(), b"before behind\r\n");
+    });
+}
+
+#[test]
+fn urgent_data_in_the_middle_of_a_session_does_not_stall_it() {
+    run(async {
+        let (mut client_peer, client) = pair();
+        let (mut backend_peer, backend) = pair();
+        let backend_side = thread::spawn(move || {
+            let mut got = [0; 15];
+            backend_peer.read_exact(&mut got).unwrap();
+            backend_peer.shutdown(Shutdown::Write).unwrap();
+            got
+        });
+        client_peer.write_all(b"before ").unwrap();
+        socket2::SockRef::from(&client_peer)
+            .send_out_of_band(b"!")
+            .unwrap();
+        client_peer.write_all(b"behind\r\n").unwrap();
+        let mut seen = [0; 16];
+        // Everything is there before the relay reads.
+        while poll_fn(|cx| client.poll_peek(cx, &mut seen)).await.unwrap() < 7 {
+            sleep_until(clock::now() + Duration::from_millis(1)).await;
+        }
+        let ends = thread::spawn(move || {
+            let got = backend_side.join().unwrap();
+            client_peer.shutdown(Shutdown::Write).unwrap();
+            got
+        });
+        let mut relay = Relay::new(0, &[]);
+        relay_to_end(&mut relay, &client, &backend, &PipePool::new(0), &mut 0).await;
+        assert_eq!(&ends.join().unwrap(), b"before behind\r\n");
+    });
+}
+
 #[test]
 fn a_reset_of_the_client_is_told_apart_and_can_be_passed_on_k4() {
     run(async {

@@ -407,8 +407,8 @@ impl Interest {
     fn flags(self) -> epoll::EventFlags {
         use epoll::EventFlags as F;
         match self {
-            Self::Read => F::IN | F::RDHUP | F::ET,
-            Self::Both => F::IN | F::OUT | F::RDHUP | F::ET,
+            Self::Read => F::IN | F::PRI | F::RDHUP | F::ET,
+            Self::Both => F::IN | F::PRI | F::OUT | F::RDHUP | F::ET,
             Self::Accept => F::IN,
             Self::Paused => F::empty(),
         }

@@ -25,6 +25,8 @@ impl Ready {
     pub const READ_CLOSED: Self = Self(4);
     /// Both directions are closed, or an error waits.
     pub const WRITE_CLOSED: Self = Self(8);
+    /// Urgent data was among the octets: a read ends there, whatever is behind.
+    pub const URGENT: Self = Self(16);
 
     /// What a reader waits for.
     pub(in crate::net) const FOR_READ: Self = Self(1 | 4);
@@ -41,8 +43,11 @@ impl Ready {
     pub(super) fn of(flags: EventFlags) -> Self {
         let has = |flag| flags.contains(flag);
         let mut ready = 0;
-        if flags.intersects(EventFlags::IN | EventFlags::PRI) {
+        if has(EventFlags::IN) {
             ready |= Self::READABLE.0;
+        }
+        if has(EventFlags::PRI) {
+            ready |= Self::READABLE.0 | Self::URGENT.0;
         }
         if has(EventFlags::OUT) {
             ready |= Self::WRITABLE.0;
