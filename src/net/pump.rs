@@ -148,8 +148,8 @@ impl Pump {
             if octets_left == 0 || reads_left == 0 {
                 return Poll::Ready(Ok(()));
             }
-            let read = if self.splicing {
-                self.poll_fill(cx, from, lent, found)
+            let read = if self.splicing && !from.is_urgent() {
+                self.poll_splice(cx, (from, to), lent, found)
             } else {
                 self.poll_copy(cx, (from, to), lent)
             };
@@ -255,6 +255,20 @@ impl Pump {
             self.spill = lent.scratch[sent..n].to_vec();
         }
         Poll::Ready(Ok(n))
+    }
+
+    /// Splices; whether an end is one, a read says: splice(2) also ends at urgent data.
+    fn poll_splice(
+        &mut self,
+        cx: &mut Context<'_>,
+        (from, to): (&Stream, &Stream),
+        lent: &mut Lent<'_>,
+        found: &mut Found,
+    ) -> Poll<Result<usize, (Leg, io::Error)>> {
+        match self.poll_fill(cx, from, lent, found) {
+            Poll::Ready(Ok(0)) => self.poll_copy(cx, (from, to), lent),
+            filled => filled,
+        }
     }
 
     /// Splices from the socket into an empty pipe.

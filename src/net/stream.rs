@@ -143,6 +143,12 @@ impl Stream {
         self.ended.get()
     }
 
+    /// Whether urgent data is about: until a read has emptied the socket, splice(2) may stop before
+    /// it and say that nothing is there.
+    pub(super) fn is_urgent(&self) -> bool {
+        self.io.is(Ready::URGENT)
+    }
+
     /// A write found no more room: the next waits for some.
     fn is_full(&self) -> io::Result<()> {
         self.io.clear(Ready::WRITABLE | Ready::WRITE_CLOSED);

@@ -266,6 +266,38 @@ fn what_is_behind_urgent_data_arrives_at_once_and_before_the_end() {
     });
 }
 
+/// splice(2) stops before urgent data and says "nothing there", or "the end" where a FIN has come.
+#[test]
+fn bulk_with_urgent_data_in_it_arrives_through_pipes() {
+    run(async {
+        let (mut client_peer, client) = pair();
+        let (backend_peer, backend) = pair();
+        let octets = noise(8 << 20, 5);
+        let expected = octets.clone();
+        backend_peer.shutdown(Shutdown::Write).unwrap();
+        let reader = read_all(backend_peer);
+        let writer = thread::spawn(move || {
+            let (before, behind) = octets.split_at(octets.len() - (64 << 10));
+            client_peer.write_all(before).unwrap();
+            socket2::SockRef::from(&client_peer)
+                .send_out_of_band(b"!")
+                .unwrap();
+            client_peer.write_all(behind).unwrap();
+            client_peer.shutdown(Shutdown::Write).unwrap();
+        });
+        until_bulk_waits(&client).await;
+        let (pipes, mut spliced) = (PipePool::new(2), 0);
+        let mut relay = Relay::new(0, &[]);
+        relay_to_end(&mut relay, &client, &backend, &pipes, &mut spliced).await;
+        assert!(spliced > 0, "it spliced");
+        drop((client, backend));
+        writer.join().unwrap();
+        let got = reader.join().unwrap();
+        assert_eq!(got.len(), expected.len());
+        assert!(got == expected, "unchanged");
+    });
+}
+
 #[test]
 fn urgent_data_in_the_middle_of_a_session_does_not_stall_it() {
     run(async {

@@ -454,6 +454,12 @@ impl Registration {
         self.source.poll(Ready::FOR_READ, cx)
     }
 
+    /// Whether the socket was seen to be that, and no call contradicted it.
+    #[inline]
+    pub(super) fn is(&self, ready: Ready) -> bool {
+        self.source.is(ready)
+    }
+
     /// Ready when there may be room, or an error.
     #[inline]
     pub(super) fn poll_write(&self, cx: &mut Context<'_>) -> Poll<Ready> {

@@ -167,6 +167,12 @@ impl Source {
         }
     }
 
+    /// Whether it is ready for any of `wanted`.
+    #[inline]
+    pub(super) fn is(&self, wanted: Ready) -> bool {
+        self.ready.get().has(wanted)
+    }
+
     /// A call came back short.
     #[inline]
     pub(super) fn clear(&self, ready: Ready) {
