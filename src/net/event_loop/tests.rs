@@ -288,7 +288,7 @@ fn a_session_that_waits_does_not_turn_the_loop() {
         }),
         ("stalled by a client that does not read", |_, backend| {
             backend.set_nonblocking(true).unwrap();
-            while backend.write(&[b'x'; 64 * 1024]).is_ok() {}
+            while backend.write(&[b'x'; 8 * 1024]).is_ok() {}
         }),
     ];
     for (what, prepare) in waits {
