@@ -10,6 +10,7 @@ mod closing;
 mod command;
 mod conversation;
 mod data;
+mod exchange;
 mod extensions;
 #[cfg(any(test, fuzzing))]
 mod fuzzing;
@@ -35,6 +36,9 @@ pub use command::{
 };
 pub use conversation::Conversation;
 pub use data::{DataCounts, DataProgress, DataScanner, LineEndings, Offence, Piece};
+pub use exchange::{
+    Answer, Exchange, Fate, Leased, MOVES_MAX, Output, TransactionEnd, Trouble, Verb, Want,
+};
 pub use extensions::{
     Extensions, Keyword, Keywords, MECHANISMS_MAX, OwnExtensions, SessionLimits, write_helo,
 };

@@ -1,0 +1,546 @@
+//! The rows of rule F1 and their neighbours, one by one; the simulation does the rest.
+
+use super::super::reply::{ReplyRead, read_reply};
+use super::*;
+
+/// An exchange, and what it asked for.
+struct Lab {
+    exchange: Exchange,
+    now: Instant,
+    /// What the client was told.
+    told: Vec<String>,
+    /// What the backend was said.
+    said: String,
+    asked: Vec<Output>,
+}
+
+const FRESH: Leased = Leased {
+    pipelining: true,
+    size: true,
+    reused: false,
+};
+const KEPT: Leased = Leased {
+    pipelining: true,
+    size: true,
+    reused: true,
+};
+const SERIAL: Leased = Leased {
+    pipelining: false,
+    size: true,
+    reused: false,
+};
+
+impl Lab {
+    fn new() -> Self {
+        Self {
+            exchange: Exchange::default(),
+            now: Instant::now(),
+            told: Vec::new(),
+            said: String::new(),
+            asked: Vec::new(),
+        }
+    }
+
+    fn collect(&mut self) {
+        let flight = self.exchange.flight();
+        self.said += std::str::from_utf8(flight).unwrap();
+        self.exchange.flown(self.exchange.flight().len());
+        while let Some(output) = self.exchange.output() {
+            match output {
+                Output::Answer(answer) => {
+                    let octets = match answer {
+                        Answer::Backend(octets) => octets,
+                        Answer::Own(reply) => {
+                            let mut octets = Vec::new();
+                            reply.write("lb.example", &mut octets);
+                            octets
+                        }
+                    };
+                    self.told.push(String::from_utf8(octets).unwrap());
+                }
+                other => self.asked.push(other),
+            }
+        }
+    }
+
+    fn say(&mut self, line: &str) {
+        let octets = format!("{line}\r\n").into_bytes();
+        match &line[..4] {
+            "MAIL" => self.exchange.begin(&octets, None, self.now),
+            "RCPT" => self.exchange.say(Verb::Rcpt, &octets, self.now),
+            _ => self.exchange.say(Verb::Data, &octets, self.now),
+        }
+        self.collect();
+    }
+
+    fn lease(&mut self, leased: Leased) {
+        self.exchange.leased(leased, self.now);
+        self.collect();
+    }
+
+    fn hear(&mut self, text: &str) {
+        let text = format!("{text}\r\n");
+        let ReplyRead::Complete(reply) = read_reply(text.as_bytes()) else {
+            panic!("no reply: {text}");
+        };
+        self.exchange.reply(&reply, self.now);
+        self.collect();
+    }
+
+    fn lose(&mut self, partial: &str) {
+        self.exchange
+            .lost(Trouble::Lost, partial.as_bytes(), self.now);
+        self.collect();
+    }
+
+    fn told(&mut self) -> Vec<String> {
+        let codes = self.told.drain(..).map(|reply| reply.trim_end().to_owned());
+        codes.collect()
+    }
+
+    fn said(&mut self) -> String {
+        std::mem::take(&mut self.said).replace("\r\n", "|")
+    }
+
+    fn asked(&mut self) -> Vec<Output> {
+        std::mem::take(&mut self.asked)
+    }
+
+    /// As far as 354, at a backend of this kind.
+    fn up_to_data(leased: Leased) -> Self {
+        let mut lab = Self::new();
+        for line in ["MAIL FROM:<a@x>", "RCPT TO:<b@y>", "DATA"] {
+            lab.say(line);
+        }
+        assert_eq!(lab.asked(), [Output::Lease(Want::Any)]);
+        lab.lease(leased);
+        lab.hear("250 2.1.0 ok");
+        lab.hear("250 2.1.5 ok");
+        lab.hear("354 go on");
+        assert_eq!(lab.told(), ["250 2.1.0 ok", "250 2.1.5 ok", "354 go on"]);
+        assert!(lab.exchange.is_content() && lab.exchange.wants_content());
+        lab.said();
+        lab
+    }
+
+    fn up_to_commit(leased: Leased) -> Self {
+        let mut lab = Self::up_to_data(leased);
+        lab.exchange.complete(lab.now);
+        assert!(lab.exchange.wants_content());
+        lab.exchange.committed(lab.now);
+        lab.collect();
+        lab
+    }
+
+    /// Another backend takes everything up to 354.
+    fn replay(&mut self) {
+        self.lease(FRESH);
+        assert_eq!(self.said(), "MAIL FROM:<a@x>|RCPT TO:<b@y>|");
+        self.hear("250 2.1.0 other");
+        self.hear("250 2.1.5 other");
+        assert_eq!(self.said(), "DATA|");
+        self.hear("354 other");
+        assert!(self.told().is_empty(), "the client has heard all that");
+    }
+}
+
+fn moves(trouble: Trouble) -> [Output; 3] {
+    [
+        Output::Strike(trouble),
+        Output::Release(Fate::Abort),
+        Output::Lease(Want::Other),
+    ]
+}
+
+fn ends(fate: Fate, end: TransactionEnd) -> [Output; 2] {
+    [Output::Release(fate), Output::End(end)]
+}
+
+#[test]
+fn rule_p8_a_group_goes_in_one_flight_where_the_backend_pipelines() {
+    let mut lab = Lab::new();
+    for line in ["MAIL FROM:<a@x>", "RCPT TO:<b@y>", "DATA"] {
+        lab.say(line);
+    }
+    lab.lease(FRESH);
+    assert_eq!(lab.said(), "MAIL FROM:<a@x>|RCPT TO:<b@y>|DATA|");
+}
+
+#[test]
+fn rule_p5_one_command_at_a_time_where_it_does_not() {
+    let mut lab = Lab::new();
+    for line in ["MAIL FROM:<a@x>", "RCPT TO:<b@y>", "DATA"] {
+        lab.say(line);
+    }
+    lab.lease(SERIAL);
+    assert_eq!(lab.said(), "MAIL FROM:<a@x>|");
+    lab.hear("250 ok");
+    assert_eq!(lab.said(), "RCPT TO:<b@y>|");
+    lab.hear("550 5.1.1 no");
+    assert_eq!(lab.said(), "", "without recipients there is no DATA");
+    let told = lab.told();
+    assert_eq!(
+        told,
+        ["250 ok", "550 5.1.1 no", "554 5.5.1 no valid recipients"]
+    );
+}
+
+#[test]
+fn a_message_that_is_taken_leaves_its_connection_for_the_next() {
+    let mut lab = Lab::up_to_commit(FRESH);
+    lab.hear("250 2.0.0 queued as 4711");
+    assert_eq!(lab.told(), ["250 2.0.0 queued as 4711"]);
+    assert_eq!(lab.asked(), ends(Fate::Keep, TransactionEnd::Accepted));
+}
+
+#[test]
+fn rule_f1_row_2_an_unanswered_command_moves_and_the_client_sees_nothing() {
+    let mut lab = Lab::new();
+    lab.say("MAIL FROM:<a@x>");
+    lab.lease(FRESH);
+    lab.hear("250 2.1.0 ok");
+    lab.say("RCPT TO:<b@y>");
+    lab.asked();
+    lab.lose("");
+    assert_eq!(lab.asked(), moves(Trouble::Lost));
+    lab.said();
+    lab.lease(FRESH);
+    assert_eq!(lab.said(), "MAIL FROM:<a@x>|RCPT TO:<b@y>|");
+    lab.hear("250 2.1.0 other");
+    lab.hear("250 2.1.5 other");
+    assert_eq!(lab.told(), ["250 2.1.0 ok", "250 2.1.5 other"]);
+}
+
+#[test]
+fn rule_s13_a_421_inside_a_transaction_is_never_relayed() {
+    let mut lab = Lab::up_to_data(FRESH);
+    lab.hear("421 4.3.2 going down");
+    assert_eq!(lab.asked(), moves(Trouble::Closing));
+    lab.replay();
+}
+
+#[test]
+fn rule_f1_row_4_half_a_message_moves_with_its_copy() {
+    let mut lab = Lab::up_to_data(FRESH);
+    lab.lose("");
+    assert_eq!(lab.asked(), moves(Trouble::Lost));
+    lab.replay();
+    assert!(lab.exchange.wants_content());
+    lab.exchange.complete(lab.now);
+    lab.exchange.committed(lab.now);
+    lab.hear("250 2.0.0 queued");
+    assert_eq!(lab.told(), ["250 2.0.0 queued"]);
+}
+
+#[test]
+fn rule_f1_row_4_without_a_copy_the_client_is_told_at_its_end() {
+    let mut lab = Lab::up_to_data(FRESH);
+    lab.exchange.copy_lost();
+    lab.lose("");
+    let asked = [Output::Strike(Trouble::Lost), Output::Release(Fate::Abort)];
+    assert_eq!(lab.asked(), asked);
+    assert!(lab.told().is_empty() && lab.exchange.is_content());
+    lab.exchange.complete(lab.now);
+    lab.collect();
+    assert_eq!(
+        lab.told(),
+        ["451 4.4.2 connection to the mail server lost, try again"]
+    );
+    assert_eq!(lab.asked(), [Output::End(TransactionEnd::Failed)]);
+}
+
+#[test]
+fn rule_f1_row_5_after_the_commit_octet_nothing_is_replayed() {
+    for partial in ["", "2", "250"] {
+        let mut lab = Lab::up_to_commit(FRESH);
+        lab.lose(partial);
+        assert!(lab.told()[0].starts_with("451 4.4.2 "), "{partial}");
+        let asked = lab.asked();
+        assert_eq!(asked[1..], ends(Fate::Retire, TransactionEnd::InDoubt));
+    }
+}
+
+#[test]
+fn rule_f1_row_6_the_beginning_of_a_2yz_is_an_acceptance() {
+    for partial in ["250 ", "250-2.0.0 que"] {
+        let mut lab = Lab::up_to_commit(FRESH);
+        lab.lose(partial);
+        assert_eq!(lab.told(), ["250 2.0.0 ok"]);
+        assert_eq!(lab.asked(), ends(Fate::Retire, TransactionEnd::Accepted));
+    }
+}
+
+#[test]
+fn rule_f1_row_8_only_an_unwell_backend_is_exchanged_after_its_refusal() {
+    for (reply, is_moved) in [
+        ("452 4.3.1 disk full", true),
+        ("452 too busy", true),
+        ("421 4.3.2 going down", true),
+        ("451 4.7.1 greylisted", false),
+        ("450 4.2.0 mailbox", false),
+        ("451 4.4.3 dns", false),
+        ("451 4.5.0 content", false),
+        ("451 local error", false),
+        ("554 5.7.1 spam", false),
+    ] {
+        let mut lab = Lab::up_to_commit(FRESH);
+        lab.hear(reply);
+        assert_eq!(lab.told().is_empty(), is_moved, "{reply}");
+        let asked = lab.asked();
+        assert_eq!(
+            asked.contains(&Output::Lease(Want::Other)),
+            is_moved,
+            "{reply}"
+        );
+    }
+}
+
+#[test]
+fn an_unwell_backend_s_own_words_are_the_answer_where_there_is_no_other() {
+    let mut lab = Lab::up_to_commit(FRESH);
+    lab.hear("452 4.3.1 disk full");
+    lab.exchange.not_leased(OwnReply::NO_BACKEND);
+    lab.collect();
+    assert_eq!(lab.told(), ["452 4.3.1 disk full"]);
+}
+
+#[test]
+fn rule_f8_a_recipient_that_is_refused_elsewhere_fails_the_transaction() {
+    let mut lab = Lab::up_to_data(FRESH);
+    lab.lose("");
+    lab.asked();
+    lab.lease(FRESH);
+    lab.hear("250 ok");
+    lab.hear("550 5.1.1 unknown here");
+    lab.exchange.complete(lab.now);
+    lab.collect();
+    assert_eq!(
+        lab.told(),
+        ["451 4.4.2 connection to the mail server lost, try again"]
+    );
+    let asked = [
+        Output::Release(Fate::Abort),
+        Output::End(TransactionEnd::Failed),
+    ];
+    assert_eq!(lab.asked(), asked);
+}
+
+#[test]
+fn rule_f8_a_refused_recipient_is_not_said_again() {
+    let mut lab = Lab::new();
+    lab.say("MAIL FROM:<a@x>");
+    lab.lease(FRESH);
+    lab.hear("250 ok");
+    for (line, reply) in [
+        ("RCPT TO:<no@y>", "550 5.1.1 no"),
+        ("RCPT TO:<b@y>", "250 ok"),
+    ] {
+        lab.say(line);
+        lab.hear(reply);
+    }
+    lab.said();
+    lab.lose("");
+    lab.lease(FRESH);
+    assert_eq!(lab.said(), "MAIL FROM:<a@x>|RCPT TO:<b@y>|");
+}
+
+#[test]
+fn rule_f10_a_transaction_moves_twice_at_most() {
+    let mut lab = Lab::new();
+    lab.say("MAIL FROM:<a@x>");
+    for _ in 0..MOVES_MAX {
+        lab.lease(FRESH);
+        lab.lose("");
+    }
+    assert!(lab.told().is_empty());
+    lab.lease(FRESH);
+    lab.lose("");
+    assert_eq!(
+        lab.told(),
+        ["451 4.4.2 connection to the mail server lost, try again"]
+    );
+}
+
+#[test]
+fn rule_n3_a_kept_connection_that_was_dead_costs_nobody_anything() {
+    let mut lab = Lab::new();
+    lab.say("MAIL FROM:<a@x>");
+    lab.lease(KEPT);
+    lab.asked();
+    lab.lose("");
+    let asked = [Output::Release(Fate::Retire), Output::Lease(Want::New)];
+    assert_eq!(lab.asked(), asked, "neither a strike nor a move");
+    lab.lease(FRESH);
+    lab.hear("250 ok");
+    assert_eq!(lab.told(), ["250 ok"]);
+}
+
+#[test]
+fn rule_n4_a_kept_connection_that_has_had_its_share_is_recycled() {
+    for reply in ["421 4.7.0 too many messages", "452 4.3.2 too many mails"] {
+        let mut lab = Lab::new();
+        lab.say("MAIL FROM:<a@x>");
+        lab.lease(KEPT);
+        lab.asked();
+        lab.hear(reply);
+        assert!(lab.told().is_empty());
+        assert_eq!(lab.asked().last(), Some(&Output::Lease(Want::New)));
+        // From a new connection the same words mean what they say.
+        lab.lease(FRESH);
+        lab.hear("452 4.3.1 disk full");
+        assert_eq!(lab.told(), ["452 4.3.1 disk full"]);
+    }
+}
+
+#[test]
+fn rule_p9_a_354_for_nobody_is_answered_with_a_lone_dot() {
+    let mut lab = Lab::new();
+    for line in ["MAIL FROM:<a@x>", "RCPT TO:<b@y>", "DATA"] {
+        lab.say(line);
+    }
+    lab.lease(FRESH);
+    lab.said();
+    lab.asked();
+    lab.hear("250 ok");
+    lab.hear("550 5.1.1 no");
+    lab.hear("354 go on");
+    assert_eq!(lab.said(), ".|");
+    assert_eq!(lab.told()[2], "554 5.5.1 no valid recipients");
+    lab.hear("554 5.5.1 nobody");
+    assert_eq!(lab.asked(), ends(Fate::Keep, TransactionEnd::Refused));
+}
+
+#[test]
+fn rule_d7_an_early_refusal_is_told_at_the_client_s_end() {
+    let mut lab = Lab::up_to_data(FRESH);
+    lab.hear("552 5.3.4 too big");
+    assert_eq!(lab.asked(), [Output::Release(Fate::Abort)]);
+    assert!(lab.told().is_empty() && lab.exchange.is_content());
+    lab.exchange.complete(lab.now);
+    lab.collect();
+    assert_eq!(lab.told(), ["552 5.3.4 too big"]);
+    assert_eq!(lab.asked(), [Output::End(TransactionEnd::Refused)]);
+}
+
+#[test]
+fn rule_d7_an_acceptance_before_the_end_is_an_alarm_and_no_replay() {
+    let mut lab = Lab::up_to_data(FRESH);
+    lab.hear("250 2.0.0 queued what?");
+    lab.exchange.complete(lab.now);
+    lab.collect();
+    assert_eq!(
+        lab.told(),
+        ["451 4.5.0 protocol error of the mail server, try again"]
+    );
+    assert!(!lab.asked().contains(&Output::Lease(Want::Other)));
+}
+
+#[test]
+fn rule_g8_a_reply_to_nothing_loses_the_connection() {
+    let mut lab = Lab::new();
+    lab.say("MAIL FROM:<a@x>");
+    lab.lease(FRESH);
+    lab.hear("250 ok");
+    lab.asked();
+    lab.hear("250 what?");
+    assert_eq!(lab.asked(), moves(Trouble::Desync));
+}
+
+#[test]
+fn rule_n2_a_transaction_taken_back_is_reset_before_its_connection_is_kept() {
+    let mut lab = Lab::new();
+    lab.say("MAIL FROM:<a@x>");
+    lab.lease(FRESH);
+    lab.hear("250 ok");
+    lab.said();
+    lab.asked();
+    lab.exchange.abandon(lab.now);
+    lab.collect();
+    assert_eq!(lab.said(), "RSET|");
+    assert!(lab.asked().is_empty());
+    lab.hear("250 2.0.0 ok");
+    assert_eq!(lab.asked(), ends(Fate::Keep, TransactionEnd::Abandoned));
+}
+
+#[test]
+fn rule_f11_a_client_that_leaves_aborts_but_for_the_committed() {
+    let mut lab = Lab::up_to_data(FRESH);
+    lab.exchange.client_lost();
+    lab.collect();
+    assert_eq!(lab.asked(), ends(Fate::Abort, TransactionEnd::Abandoned));
+    let mut lab = Lab::up_to_commit(FRESH);
+    lab.exchange.client_lost();
+    lab.collect();
+    assert!(lab.asked().is_empty());
+    lab.hear("250 2.0.0 queued");
+    assert_eq!(lab.asked(), ends(Fate::Keep, TransactionEnd::Accepted));
+}
+
+#[test]
+fn a_refused_mail_ends_the_transaction_and_the_rest_of_the_group_is_answered() {
+    let mut lab = Lab::new();
+    for line in ["MAIL FROM:<a@x>", "RCPT TO:<b@y>", "DATA"] {
+        lab.say(line);
+    }
+    lab.lease(SERIAL);
+    lab.asked();
+    lab.hear("550 5.7.1 not you");
+    let told = lab.told();
+    assert_eq!(told[0], "550 5.7.1 not you");
+    assert!(told[1].starts_with("503 ") && told[2].starts_with("503 "));
+    assert_eq!(lab.asked(), ends(Fate::Keep, TransactionEnd::Refused));
+}
+
+#[test]
+fn without_any_backend_each_command_gets_one_answer() {
+    let mut lab = Lab::new();
+    for line in ["MAIL FROM:<a@x>", "RCPT TO:<b@y>", "DATA"] {
+        lab.say(line);
+    }
+    lab.exchange.not_leased(OwnReply::NO_BACKEND);
+    lab.collect();
+    let told = lab.told();
+    assert!(told[0].starts_with("451 4.3.2 "));
+    assert!(told[1..].iter().all(|told| told.starts_with("503 5.5.1 ")));
+    assert_eq!(told.len(), 3);
+    assert!(lab.exchange.is_over());
+}
+
+#[test]
+fn timeouts_follow_what_is_awaited_k1() {
+    let mut lab = Lab::new();
+    lab.say("MAIL FROM:<a@x>");
+    assert_eq!(lab.exchange.deadline(), None);
+    lab.lease(FRESH);
+    assert_eq!(lab.exchange.deadline(), Some(lab.now + REPLY_TIME));
+    lab.hear("250 ok");
+    assert_eq!(lab.exchange.deadline(), None, "the client's turn");
+    let lab = Lab::up_to_data(FRESH);
+    assert_eq!(lab.exchange.deadline(), Some(lab.now + BLOCK_TIME));
+    let lab = Lab::up_to_commit(FRESH);
+    assert_eq!(lab.exchange.deadline(), Some(lab.now + FINAL_TIME));
+}
+
+#[test]
+fn a_message_is_not_moved_a_minute_after_its_end() {
+    let mut lab = Lab::up_to_commit(FRESH);
+    lab.now += REPLAY_TIME;
+    lab.hear("452 4.3.1 disk full");
+    assert_eq!(lab.told(), ["452 4.3.1 disk full"]);
+}
+
+#[test]
+fn size_is_not_said_to_a_backend_that_does_not_know_it() {
+    let mut lab = Lab::new();
+    let now = lab.now;
+    let (line, plain) = (b"MAIL FROM:<a@x> SIZE=7\r\n", b"MAIL FROM:<a@x>\r\n");
+    lab.exchange.begin(line, Some(plain), now);
+    lab.lease(FRESH);
+    assert_eq!(lab.said(), "MAIL FROM:<a@x> SIZE=7|");
+    lab.lose("");
+    lab.lease(Leased {
+        size: false,
+        ..FRESH
+    });
+    assert_eq!(lab.said(), "MAIL FROM:<a@x>|");
+}
