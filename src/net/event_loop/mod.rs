@@ -6,7 +6,7 @@
 //! millisecond wheel; the clock is read once per turn; and the tasks' headers are used again. Per
 //! short session that is 15,000 instructions, four system calls and three allocations less.
 //!
-//! A turn: poll the tasks that were woken (at most [`TURN_POLLS`]), look at the sockets (without
+//! A turn: poll the tasks that were woken (at most 256), look at the sockets (without
 //! waiting if a task is left), fire the timers. A task that wakes itself is polled after the look.
 //! A task that panics is dropped, and nothing else.
 
