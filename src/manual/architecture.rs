@@ -29,9 +29,21 @@
 //! | top | [`cli`](crate::cli), [`app`](crate::app) | arguments, composition, exit codes | logic |
 //!
 //! The second mode, `smtp` (the client's SMTP ends here and transactions are placed on kept-alive
-//! backend connections), has its name in the configuration and its place in the rows: its protocol
-//! core in `smtp`, its driver beside `session::relay`, its leases in `worker`. It is not in this
-//! version; `mode = "smtp"` is refused with a sentence that says so.
+//! backend connections), is being built. Its cores are in [`smtp`](crate::smtp): words (lines,
+//! commands, extensions, replies), message data with its copy for a replay, and three that hold them
+//! together: [`Opening`](crate::smtp::Opening) (a connection up to our EHLO),
+//! [`Exchange`](crate::smtp::Exchange) (one transaction over one backend connection after another)
+//! and [`MailSession`](crate::smtp::MailSession) (the client's half). Its driver comes beside
+//! `session::relay`, its leases in `worker`. Until then `mode = "smtp"` is refused with a sentence
+//! that says so.
+//!
+//! `tests/simulation` plays that session between seeded clients, backends and networks: every
+//! command in pieces, backends that die, fall silent, say 421, refuse early or cut their reply at
+//! each instant of rule F1, clients that leave, drains. A model counts every message: never a 250
+//! without exactly one copy, never a copy that was refused, one reply per command, nothing held at
+//! the end. Five mistakes are planted there and must each be found: two replies swapped, a
+//! connection put back while its transaction runs, a message in doubt said again, the reply to a
+//! refused recipient dropped, octets of the message forgotten.
 //!
 //! # Threads
 //!

@@ -1,10 +1,10 @@
 //! The rules of SMTP and its neighbours that bind us.
 //!
 //! Each has an id, by which code and tests cite it ("rule S8"), and the tests that show it; a test
-//! at the end of this file finds every one of them. Of the mode in which SMTP ends at Posthouse, what
-//! is read and written is here; the rules of its sessions and transactions come with them. Behaviour
-//! of named servers was seen in a laboratory or is in their documents. Settled against doubt: the
-//! promises first, then these rules.
+//! at the end of this file finds every one of them. Of the mode in which SMTP ends at Posthouse the
+//! rules of its cores are here; those of its driver come with it. Behaviour of named servers was seen
+//! in a laboratory or is in their documents. Settled against doubt: the promises first, then these
+//! rules.
 //!
 //! # Grammar (G)
 //!
@@ -101,6 +101,25 @@
 //! | C4 | DATA, MAIL and RCPT behind a chunk are out of sequence, 503 5.5.1; after a failed chunk all others fail until RSET. | `rule_c4_data_mail_and_rcpt_are_out_of_sequence_once_a_chunk_came` `rule_c4_after_a_failed_chunk_all_fail_until_rset` `a_chunk_behind_the_last_is_out_of_sequence` |
 //! | C6 | What came by BDAT goes on by DATA only if it ends with CRLF and has no bare CR, bare LF or NUL; else 554 5.6.3. A message without octets may. | `rule_c6_what_data_cannot_carry_is_refused_in_any_chunks` `unstuffing_undoes_stuffing_in_any_chunks` |
 //! | C7 | What came by DATA goes on by BDAT unstuffed. | `a_dot_at_the_beginning_of_a_line_is_doubled_and_taken_back` `messages_of_special_octets_are_scanned_as_the_rules_say_in_any_chunks` |
+//!
+//! # Transactions over backends (F, G, N, P, S)
+//!
+//! | id | rule | shown by |
+//! |---|---|---|
+//! | F1 | What fails before the commit octet moves to another backend, and the client sees nothing: connect to EHLO, MAIL, RCPT, DATA, half a message of which all is kept. Behind it nobody knows, so nothing is replayed and the client is told 451 4.4.2; the beginning of a 2yz is an acceptance. A 421 or x.3.x to the message moves it too, any other refusal is relayed. | `rule_f1_row_2_an_unanswered_command_moves_and_the_client_sees_nothing` `rule_f1_row_4_half_a_message_moves_with_its_copy` `rule_f1_row_4_without_a_copy_the_client_is_told_at_its_end` `rule_f1_row_5_after_the_commit_octet_nothing_is_replayed` `rule_f1_row_6_the_beginning_of_a_2yz_is_an_acceptance` `rule_f1_row_8_only_an_unwell_backend_is_exchanged_after_its_refusal` `no_message_is_lost_or_doubled_in_any_world` |
+//! | F8 | What the client was told must come true again on the next backend, or the transaction fails with 451; refused recipients are not said again; DATA waits for all recipients then. | `rule_f8_a_recipient_that_is_refused_elsewhere_fails_the_transaction` `rule_f8_a_refused_recipient_is_not_said_again` |
+//! | F10 | Two moves at most, each with a strike; none a minute after the end of the message. | `rule_f10_a_transaction_moves_twice_at_most` `a_message_is_not_moved_a_minute_after_its_end` |
+//! | F11 | A client that leaves aborts its transaction, but one that was committed waits for its reply. | `rule_f11_a_client_that_leaves_aborts_but_for_the_committed` |
+//! | G8 | A reply that answers nothing is an alarm, and the connection is closed. | `rule_g8_a_reply_to_nothing_loses_the_connection` `rule_g8_more_than_was_asked_fails` |
+//! | N2 | A connection is kept only in step: behind the reply to a message, a refused MAIL, or RSET. | `rule_n2_a_transaction_taken_back_is_reset_before_its_connection_is_kept` `each_planted_mistake_is_found` |
+//! | N3 | A kept connection that turns out dead at its first command is replaced by a new one: no strike, no move. | `rule_n3_a_kept_connection_that_was_dead_costs_nobody_anything` |
+//! | N4 | So is one whose first command is answered 421 or 452: it has carried its share. | `rule_n4_a_kept_connection_that_has_had_its_share_is_recycled` |
+//! | P5 | A backend that did not announce PIPELINING is said one command at a time. | `rule_p5_one_command_at_a_time_where_it_does_not` `no_message_is_lost_or_doubled_in_any_world` |
+//! | P8 | Others are said MAIL, RCPT and DATA in one flight, if the client said them so. | `rule_p8_a_group_goes_in_one_flight_where_the_backend_pipelines` |
+//! | P9 | A 354 when every recipient was refused is answered with a lone dot; the client is told 554. | `rule_p9_a_354_for_nobody_is_answered_with_a_lone_dot` |
+//! | D7 | A refusal before the end of the message is told at its end; an acceptance there is out of step: 451, and no replay. | `rule_d7_an_early_refusal_is_told_at_the_client_s_end` `rule_d7_an_acceptance_before_the_end_is_an_alarm_and_no_replay` |
+//! | S13 | A 421 inside a transaction is never relayed: another backend, or 451. | `rule_s13_a_421_inside_a_transaction_is_never_relayed` |
+//! | E6 | Backends are said EHLO, and nothing else when they refuse it. | `rule_e6_a_refused_ehlo_fails_and_helo_is_not_tried` |
 //!
 //! # Replay (F)
 //!

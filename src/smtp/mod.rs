@@ -16,6 +16,7 @@ mod extensions;
 mod fuzzing;
 mod greeting;
 mod line;
+mod mail_session;
 mod opening;
 mod pace;
 mod parameters;
@@ -52,6 +53,7 @@ pub use line::{
     AUTH_LINE_MAX, BareLf, COMMAND_LINE_MAX, CommandLine, DROPPED_LINE_MAX, LineDefect, LineKind,
     LineReader,
 };
+pub use mail_session::{Effect, Kept, MailPolicy, MailSession, Outgoing};
 pub use opening::{Opening, OpeningFailure, OpeningStep};
 pub use pace::{
     DATA_BLOCK_TIME_MAX, DATA_RATE_GRACE, DATA_RATE_MIN_PER_SECOND, DataFault, DataPace,

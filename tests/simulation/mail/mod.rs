@@ -1,0 +1,533 @@
+//! The SMTP mode's core between seeded clients, backends and networks.
+//!
+//! The world plays the driver: it moves octets in pieces of any size, finds connections, keeps and
+//! loses them. At its end a model counts: a 250 without a backend's copy, a copy too many, a reply
+//! too many or too few, a connection or an octet of memory that was not given back.
+
+mod client;
+mod server;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use posthouse::smtp::{
+    Effect, Extensions, Fate, Kept as Reuse, Keyword, Keywords, MailPolicy, MailSession,
+    OwnExtensions, OwnReply, ReplayMemory, SessionLimits, TransactionEnd, Want,
+};
+use posthouse::types::Rng;
+
+use client::{Client, Sent};
+use server::{Fault, Kept, Moment, Server};
+
+/// More steps than any session takes.
+const STEPS_MAX: u32 = 200_000;
+
+/// Mistakes that can be planted, to see that the model finds them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bug {
+    None,
+    /// Two replies to the client change places.
+    SwapReplies,
+    /// A connection is put back while its transaction runs.
+    ReleaseEarly,
+    /// A message in doubt is said to another backend.
+    ReplayInDoubt,
+    /// A refused recipient's reply is kept back.
+    DropRefusal,
+    /// A part of the message is not passed on.
+    ForgetContent,
+}
+
+/// What happened in a world.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub(crate) counts: BTreeMap<&'static str, u64>,
+}
+
+impl Tally {
+    fn note(&mut self, what: &'static str) {
+        *self.counts.entry(what).or_default() += 1;
+    }
+
+    pub(crate) fn add(&mut self, other: &Self) {
+        for (what, count) in &other.counts {
+            *self.counts.entry(what).or_default() += count;
+        }
+    }
+
+    pub(crate) fn assert_eventful(&self) {
+        let expected = [
+            "accepted",
+            "refused",
+            "in doubt",
+            "failed",
+            "abandoned",
+            "kept connection used",
+            "kept connection dead",
+            "moved",
+            "struck",
+            "timed out",
+            "client left",
+            "drained",
+        ];
+        for what in expected {
+            let count = self.counts.get(what).copied().unwrap_or_default();
+            assert!(count > 10, "{what}: {count} of {:?}", self.counts);
+        }
+    }
+}
+
+/// A backend: how its connections are.
+#[derive(Debug)]
+struct Backend {
+    pipelining: bool,
+    refuses: char,
+    /// Of ten connections so many have a fault.
+    faults: u32,
+    is_down: bool,
+}
+
+/// A connection between the session and a backend.
+#[derive(Debug)]
+struct Line {
+    backend: usize,
+    server: Server,
+    /// On its way to the server.
+    output: Vec<u8>,
+    is_reused: bool,
+}
+
+struct World {
+    rng: Rng,
+    bug: Bug,
+    now: Instant,
+    session: MailSession,
+    memory: Arc<ReplayMemory>,
+    announced: Extensions,
+    client: Client,
+    /// Said by the client and not consumed.
+    pending: Vec<u8>,
+    backends: Vec<Backend>,
+    idle: Vec<Line>,
+    line: Option<Line>,
+    wanted: Option<Want>,
+    tried: Vec<usize>,
+    kept: Vec<Kept>,
+    in_doubt: u64,
+    client_left: bool,
+    tally: Tally,
+}
+
+/// Plays one world to its end.
+///
+/// # Panics
+/// When a promise is broken.
+pub(crate) fn play(seed: u64, bug: Bug) -> Tally {
+    let mut world = World::new(seed, bug);
+    for _ in 0..STEPS_MAX {
+        if world.is_done() {
+            world.judge();
+            return world.tally;
+        }
+        world.step();
+    }
+    unreachable!("the session does not end: {:?}", world.client);
+}
+
+impl World {
+    fn new(seed: u64, bug: Bug) -> Self {
+        let mut rng = Rng::seeded(seed);
+        let now = Instant::now();
+        let memory = ReplayMemory::new(64 << 20);
+        let policy = MailPolicy {
+            host: "lb.example".into(),
+            replay_max: if rng.below(4) == 0 { 200 } else { 1 << 20 },
+            ..MailPolicy::default()
+        };
+        let session = MailSession::new(Arc::new(policy), Arc::clone(&memory), now);
+        let own = OwnExtensions {
+            allowed: Keywords::default()
+                .with(Keyword::Pipelining)
+                .with(Keyword::Size)
+                .with(Keyword::EnhancedStatusCodes),
+            size_max: None,
+            limits: SessionLimits::default(),
+        };
+        let backends = (0..2 + rng.below(3))
+            .map(|_| Backend {
+                pipelining: rng.below(4) > 0,
+                refuses: ['p', 'q', '-'][rng.below(3) as usize],
+                faults: rng.below(8),
+                is_down: rng.below(10) == 0,
+            })
+            .collect();
+        Self {
+            client: Client::new(seed, &mut rng),
+            bug,
+            now,
+            session,
+            memory,
+            announced: Extensions::announced(&own, []),
+            pending: Vec::new(),
+            backends,
+            idle: Vec::new(),
+            line: None,
+            wanted: None,
+            tried: Vec::new(),
+            kept: Vec::new(),
+            in_doubt: 0,
+            client_left: false,
+            tally: Tally::default(),
+            rng,
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        let said = self.client_left || self.session.to_client().is_empty();
+        self.session.is_closing() && said && !self.session.is_in_transaction()
+    }
+
+    /// One thing happens, at random among those that can.
+    fn step(&mut self) {
+        let moved = match self.rng.below(10) {
+            0 | 1 => self.client_speaks(),
+            2 | 3 => self.client_hears(),
+            4 | 5 => self.backend_is_said(),
+            6 | 7 => self.backend_says(),
+            8 => self.lease(),
+            _ => self.accident(),
+        };
+        if !moved && self.is_stuck() {
+            self.wait();
+        }
+        self.effects();
+    }
+
+    fn piece(&mut self, length: usize) -> usize {
+        if length == 0 {
+            return 0;
+        }
+        match self.rng.below(3) {
+            0 => 1,
+            1 => 1 + self.rng.below(length as u32) as usize,
+            _ => length,
+        }
+    }
+
+    fn client_speaks(&mut self) -> bool {
+        if self.client_left {
+            return false;
+        }
+        self.client.speak(&mut self.rng);
+        let length = self.piece(self.client.output.len());
+        self.pending.extend(self.client.output.drain(..length));
+        if self.pending.is_empty() || !self.session.reads_client() {
+            return false;
+        }
+        let used = self
+            .session
+            .client(&self.pending, &self.announced, self.now);
+        self.pending.drain(..used);
+        length > 0 || used > 0
+    }
+
+    fn client_hears(&mut self) -> bool {
+        let length = self.piece(self.session.to_client().len());
+        if length == 0 || self.client_left {
+            return false;
+        }
+        let mut octets = self.session.to_client()[..length].to_vec();
+        self.session.sent_to_client(length);
+        match self.bug {
+            Bug::SwapReplies => octets = swap_lines(&octets),
+            Bug::DropRefusal if octets.starts_with(b"550 5.1.1") => octets.clear(),
+            _ => {}
+        }
+        self.client.hear(&octets);
+        true
+    }
+
+    fn backend_is_said(&mut self) -> bool {
+        if self.line.is_none() {
+            return false;
+        }
+        let outgoing = self.session.to_backend();
+        let mut octets = [outgoing.octets, outgoing.end].concat();
+        let total = octets.len();
+        let length = self.piece(total);
+        if length == 0 {
+            return false;
+        }
+        octets.truncate(length);
+        self.session.sent_to_backend(length, self.now);
+        if self.bug == Bug::ForgetContent && length > 30 && length < total {
+            octets.remove(20);
+        }
+        let Some(line) = &mut self.line else {
+            return false;
+        };
+        // A server that has gone takes octets all the same, until that is noticed.
+        line.output.extend_from_slice(&octets);
+        let arrived = std::mem::take(&mut line.output);
+        if !line.server.is_ended {
+            self.kept.extend(line.server.take(&arrived));
+        }
+        true
+    }
+
+    fn backend_says(&mut self) -> bool {
+        let Some(line) = &mut self.line else {
+            return false;
+        };
+        if line.server.output.is_empty() {
+            if line.server.is_ended {
+                self.session.backend_lost(self.now);
+                return true;
+            }
+            return false;
+        }
+        let length = line.server.output.len();
+        let length = 1 + self.rng.below(length as u32) as usize;
+        let octets: Vec<u8> = line.server.output.drain(..length).collect();
+        self.session.backend(&octets, self.now);
+        true
+    }
+
+    /// Finds a connection, or says that there is none.
+    fn lease(&mut self) -> bool {
+        let Some(want) = self.wanted.take() else {
+            return false;
+        };
+        if want == Want::Any
+            && let Some(mut line) = self.idle.pop()
+        {
+            line.is_reused = true;
+            self.tally.note("kept connection used");
+            return self.leased(line);
+        }
+        loop {
+            let open: Vec<usize> = (0..self.backends.len())
+                .filter(|backend| !self.tried.contains(backend))
+                .collect();
+            let Some(&backend) = open.get(self.rng.below(open.len().max(1) as u32) as usize) else {
+                self.session.not_leased(OwnReply::NO_BACKEND);
+                return true;
+            };
+            if self.backends[backend].is_down || self.rng.below(20) == 0 {
+                self.tried.push(backend);
+                continue;
+            }
+            let line = self.dial(backend);
+            return self.leased(line);
+        }
+    }
+
+    fn dial(&mut self, backend: usize) -> Line {
+        let about = &self.backends[backend];
+        let fault = if self.rng.below(10) < about.faults {
+            fault(&mut self.rng)
+        } else {
+            Fault::None
+        };
+        Line {
+            backend,
+            server: Server::new(about.pipelining, fault, about.refuses, &mut self.rng),
+            output: Vec::new(),
+            is_reused: false,
+        }
+    }
+
+    fn leased(&mut self, line: Line) -> bool {
+        let mut extensions = Extensions::default();
+        if line.server.pipelining {
+            extensions.keywords.insert(Keyword::Pipelining);
+        }
+        let reuse = if line.is_reused {
+            Reuse::Yes
+        } else {
+            Reuse::No
+        };
+        self.line = Some(line);
+        self.session.leased(&extensions, reuse, self.now);
+        true
+    }
+
+    /// Something that is nobody's turn.
+    fn accident(&mut self) -> bool {
+        match self.rng.below(400) {
+            0 if !self.client_left => {
+                self.client_left = true;
+                self.tally.note("client left");
+                if self.rng.below(2) == 0 {
+                    self.session.client_ended();
+                } else {
+                    self.session.client_lost();
+                }
+                true
+            }
+            1 => {
+                self.session.drain();
+                self.tally.note("drained");
+                true
+            }
+            2..=40 => {
+                let rng = &mut self.rng;
+                let idle = self.idle.last_mut();
+                idle.map(|line| line.server.leave(rng)).is_some()
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether nothing can happen but that time passes.
+    fn is_stuck(&mut self) -> bool {
+        let outgoing = self.session.to_backend();
+        let sends = self.line.is_some() && !(outgoing.octets.is_empty() && outgoing.end.is_empty());
+        let hears = self
+            .line
+            .as_ref()
+            .is_some_and(|line| !line.server.output.is_empty() || line.server.is_ended);
+        let talks = !self.client_left && !self.session.to_client().is_empty();
+        self.client.speak(&mut self.rng);
+        let speaks = !self.client_left && !self.client.output.is_empty();
+        let used = if self.client_left || !self.session.reads_client() {
+            0
+        } else {
+            self.session
+                .client(&self.pending, &self.announced, self.now)
+        };
+        self.pending.drain(..used);
+        used == 0 && !sends && !hears && !talks && !speaks && self.wanted.is_none()
+    }
+
+    /// Time passes until something is due.
+    fn wait(&mut self) {
+        if self.client.is_over && !self.client_left {
+            // It has read 221 or 421 and closes.
+            self.client_left = true;
+            self.session.client_lost();
+            return;
+        }
+        let deadline = self.session.deadline();
+        let deadline = deadline.expect("no session waits for ever");
+        self.now = self.now.max(deadline) + Duration::from_millis(1);
+        self.tally.note("timed out");
+        self.session.timeout(self.now);
+    }
+
+    fn effects(&mut self) {
+        while let Some(effect) = self.session.effect() {
+            match effect {
+                Effect::Lease { want, .. } => {
+                    assert!(self.line.is_none(), "one connection at a time");
+                    self.wanted = Some(want);
+                    match want {
+                        Want::Any => self.tried.clear(),
+                        Want::New => self.tally.note("kept connection dead"),
+                        Want::Other => self.tally.note("moved"),
+                    }
+                }
+                Effect::Release(fate) => {
+                    let line = self.line.take().expect("it was leased");
+                    if fate == Fate::Keep {
+                        assert!(line.server.output.is_empty(), "rule N2: unread replies");
+                        self.idle.push(line);
+                    } else if fate == Fate::Abort {
+                        self.tried.push(line.backend);
+                    }
+                }
+                Effect::Strike(_) => self.tally.note("struck"),
+                Effect::NotReplayable(_) => self.tally.note("not replayable"),
+                Effect::Ended(end) => self.ended(end),
+            }
+        }
+        if self.bug == Bug::ReleaseEarly && self.session.to_backend().end.len() == 3 {
+            self.idle.extend(self.line.take());
+        }
+    }
+
+    fn ended(&mut self, end: TransactionEnd) {
+        self.wanted = None;
+        self.tally.note(match end {
+            TransactionEnd::Accepted => "accepted",
+            TransactionEnd::Refused => "refused",
+            TransactionEnd::Abandoned => "abandoned",
+            TransactionEnd::Failed => "failed",
+            TransactionEnd::InDoubt => "in doubt",
+        });
+        if end == TransactionEnd::InDoubt {
+            self.in_doubt += 1;
+            if self.bug == Bug::ReplayInDoubt
+                && let Some(last) = self.kept.last().cloned()
+            {
+                self.kept.push(last);
+            }
+        }
+    }
+
+    /// Counts.
+    fn judge(&self) {
+        assert!(self.line.is_none(), "a connection was not given back");
+        assert_eq!(self.memory.used(), 0, "replay memory was not given back");
+        let mut doubtful = 0;
+        for kept in &self.kept {
+            let of = |sent: &&Sent| contains(&kept.content, sent.id.as_bytes());
+            let sent = self.client.sent.iter().find(of);
+            let sent = sent.expect("promise 2: only what a client has completed");
+            assert!(
+                sent.is_completed && kept.content == sent.content,
+                "promise 8"
+            );
+            assert!(
+                kept.mail.starts_with(&sent.mail) && kept.recipients == sent.recipients,
+                "promise 1: exactly those recipients: {kept:?} {sent:?}"
+            );
+        }
+        for sent in &self.client.sent {
+            let of = |kept: &&Kept| contains(&kept.content, sent.id.as_bytes());
+            let copies = self.kept.iter().filter(of).count();
+            match sent.told {
+                Some(250) => assert_eq!(copies, 1, "promise 1: {sent:?}"),
+                Some(451) if copies == 1 => doubtful += 1,
+                Some(_) => assert_eq!(copies, 0, "rule M2: {sent:?}"),
+                None => assert!(copies <= 1, "promise 4: {sent:?}"),
+            }
+        }
+        assert!(doubtful <= self.in_doubt, "copies that nobody doubts");
+        if !self.client_left && !self.client.is_over {
+            assert!(self.client.is_content(), "promise 3: every command a reply");
+        }
+    }
+}
+
+fn fault(rng: &mut Rng) -> Fault {
+    let moment = [Moment::Mail, Moment::Rcpt, Moment::Data][rng.below(3) as usize];
+    let at = rng.below(400) as usize;
+    match rng.below(10) {
+        0 => Fault::EndAt(moment),
+        1 => Fault::SilentAt(moment),
+        2 => Fault::ClosingAt(moment),
+        3 => Fault::EndInContent(at),
+        4 => Fault::EarlyRefusal(at),
+        5 => Fault::EarlyAcceptance(at),
+        6 => Fault::CutReply(rng.below(18) as usize),
+        7 => Fault::ForgetAndEnd,
+        8 => Fault::Full,
+        _ => Fault::CutReply(0),
+    }
+}
+
+fn contains(octets: &[u8], what: &[u8]) -> bool {
+    // The line, so that `1-1` is not found in `1-11`.
+    let line = [b"Message-Id: ", what, b"\r\n"].concat();
+    octets.windows(line.len()).any(|window| window == line)
+}
+
+fn swap_lines(octets: &[u8]) -> Vec<u8> {
+    let lines: Vec<&[u8]> = octets.split_inclusive(|&octet| octet == b'\n').collect();
+    match lines.as_slice() {
+        [first, second] if first[..3] != second[..3] => [*second, *first].concat(),
+        _ => octets.to_vec(),
+    }
+}
