@@ -11,8 +11,12 @@
 //! client has been told is never taken back: on the next backend it must come true again, or the
 //! transaction fails with 451.
 
+mod terms;
+
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
+
+pub use terms::{Answer, Fate, Leased, Output, TransactionEnd, Trouble, Verb, Want};
 
 use super::replies::OwnReply;
 use super::reply::{Reply, ReplyCode};
@@ -30,15 +34,6 @@ const FINAL_TIME: Duration = Duration::from_secs(595);
 /// A message is moved to another backend so long after its end at most: clients lose patience.
 const REPLAY_TIME: Duration = Duration::from_mins(1);
 
-/// A command of a transaction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names are RFC 5321's")]
-pub enum Verb {
-    Mail,
-    Rcpt,
-    Data,
-}
-
 /// What the client was told about a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Told {
@@ -54,105 +49,6 @@ struct Said {
     /// The same for a backend that did not announce SIZE, where that makes a difference.
     without_size: Option<Vec<u8>>,
     told: Option<Told>,
-}
-
-/// What a connection that the exchange is given is like.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Leased {
-    /// The backend announced PIPELINING.
-    pub pipelining: bool,
-    /// It announced SIZE.
-    pub size: bool,
-    /// It has carried transactions before: if it fails at once, it was dead already.
-    pub reused: bool,
-}
-
-/// What the client is answered.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// With words of ours.
-    Own(OwnReply),
-    /// With a backend's reply, as it came.
-    Backend(Vec<u8>),
-}
-
-impl Answer {
-    fn of(reply: &Reply<'_>) -> Self {
-        Self::Backend(reply.octets.to_vec())
-    }
-}
-
-impl From<OwnReply> for Answer {
-    fn from(reply: OwnReply) -> Self {
-        Self::Own(reply)
-    }
-}
-
-/// What is asked of the owner.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Output {
-    /// Get a connection to a backend that has not failed this transaction.
-    Lease(Want),
-    /// Send this to the client: it answers its oldest unanswered command.
-    Answer(Answer),
-    /// The connection is not needed any more.
-    Release(Fate),
-    /// The connection failed, through its backend's fault.
-    Strike(Trouble),
-    /// The transaction has ended; nothing follows.
-    End(TransactionEnd),
-}
-
-/// Which connection is wanted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Want {
-    /// Any, kept ones first.
-    Any,
-    /// A new one to the same backend: the kept one was dead.
-    New,
-    /// One to another backend.
-    Other,
-}
-
-/// What becomes of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// It is in order and may carry the next transaction (rule N2).
-    Keep,
-    /// Close it; nothing is unfinished there.
-    Retire,
-    /// Close it so that the backend does not take an unfinished message for a whole one.
-    Abort,
-}
-
-/// What went wrong with a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trouble {
-    /// Ended or reset.
-    Lost,
-    /// Silent for too long.
-    Silent,
-    /// 421 (rule S13).
-    Closing,
-    /// What it said is no reply, or answers nothing.
-    Desync,
-    /// The message was refused for the time being by the backend's own state (x.3.x).
-    Unwell,
-}
-
-/// How a transaction ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TransactionEnd {
-    /// A backend has taken responsibility.
-    Accepted,
-    /// A backend refused MAIL or the message.
-    Refused,
-    /// The client took it back (RSET, EHLO, QUIT) or left before its end.
-    Abandoned,
-    /// No backend could be found, or none stayed.
-    Failed,
-    /// The commit was made and no reply came (rule F3).
-    InDoubt,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,0 +1,112 @@
+//! What an exchange is told, and what it asks for.
+
+use super::super::replies::OwnReply;
+use super::super::reply::Reply;
+
+/// A command of a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names are RFC 5321's")]
+pub enum Verb {
+    Mail,
+    Rcpt,
+    Data,
+}
+
+/// What a connection that the exchange is given is like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leased {
+    /// The backend announced PIPELINING.
+    pub pipelining: bool,
+    /// It announced SIZE.
+    pub size: bool,
+    /// It has carried transactions before: if it fails at once, it was dead already.
+    pub reused: bool,
+}
+
+/// What the client is answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// With words of ours.
+    Own(OwnReply),
+    /// With a backend's reply, as it came.
+    Backend(Vec<u8>),
+}
+
+impl Answer {
+    pub(super) fn of(reply: &Reply<'_>) -> Self {
+        Self::Backend(reply.octets.to_vec())
+    }
+}
+
+impl From<OwnReply> for Answer {
+    fn from(reply: OwnReply) -> Self {
+        Self::Own(reply)
+    }
+}
+
+/// What is asked of the owner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Get a connection to a backend that has not failed this transaction.
+    Lease(Want),
+    /// Send this to the client: it answers its oldest unanswered command.
+    Answer(Answer),
+    /// The connection is not needed any more.
+    Release(Fate),
+    /// The connection failed, through its backend's fault.
+    Strike(Trouble),
+    /// The transaction has ended; nothing follows.
+    End(TransactionEnd),
+}
+
+/// Which connection is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// Any, kept ones first.
+    Any,
+    /// A new one to the same backend: the kept one was dead.
+    New,
+    /// One to another backend.
+    Other,
+}
+
+/// What becomes of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is in order and may carry the next transaction (rule N2).
+    Keep,
+    /// Close it; nothing is unfinished there.
+    Retire,
+    /// Close it so that the backend does not take an unfinished message for a whole one.
+    Abort,
+}
+
+/// What went wrong with a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// Ended or reset.
+    Lost,
+    /// Silent for too long.
+    Silent,
+    /// 421 (rule S13).
+    Closing,
+    /// What it said is no reply, or answers nothing.
+    Desync,
+    /// The message was refused for the time being by the backend's own state (x.3.x).
+    Unwell,
+}
+
+/// How a transaction ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TransactionEnd {
+    /// A backend has taken responsibility.
+    Accepted,
+    /// A backend refused MAIL or the message.
+    Refused,
+    /// The client took it back (RSET, EHLO, QUIT) or left before its end.
+    Abandoned,
+    /// No backend could be found, or none stayed.
+    Failed,
+    /// The commit was made and no reply came (rule F3).
+    InDoubt,
+}
