@@ -11,18 +11,20 @@
 //! together; any other command, and any reply of ours, waits until the group has been answered. So
 //! there is no queue of replies, and replies of two transactions cannot cross.
 
+mod terms;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::body::{MessageBody, ReplayLoss};
+pub use terms::{Effect, Kept, MailPolicy, Outgoing};
+
+use super::body::MessageBody;
 use super::budget::{Budget, Cost};
 use super::closing::Next;
 use super::command::{Command, Mail, Rcpt, parse_command};
-use super::data::{DataProgress, DataScanner, LineEndings, Offence};
-use super::exchange::{
-    Answer, Exchange, Fate, Leased, Output, TransactionEnd, Trouble, Verb, Want,
-};
+use super::data::{DataProgress, DataScanner, Offence};
+use super::exchange::{Answer, Exchange, Fate, Leased, Output, Trouble, Verb};
 use super::extensions::{Extensions, Keyword, write_helo};
 use super::line::{BareLf, CommandLine, LineKind, LineReader};
 use super::parameters::{MailTerms, Needed, Smtputf8, judge_mail, judge_rcpt};
@@ -34,70 +36,6 @@ use super::reply::{ReplyRead, read_reply};
 const BACKLOG_MAX: usize = 65_536;
 /// The end of a message.
 const END_OF_DATA: &[u8] = b".\r\n";
-
-/// What a listener says about its sessions.
-#[derive(Clone, Debug)]
-pub struct MailPolicy {
-    /// Our name, in the greeting and wherever a reply names a host.
-    pub host: Box<str>,
-    /// What is done about bare CR and LF in messages.
-    pub line_endings: LineEndings,
-    /// The largest message, in octets; 0 is no limit.
-    pub size_max: u64,
-    /// RCPT of one transaction; one more is answered 452 (rule S5: at least 100).
-    pub recipients_max: usize,
-    /// Octets of a message that are kept for a replay.
-    pub replay_max: u64,
-    /// How long the next command may take (rule B6: 300 s at least).
-    pub command_time: Duration,
-    /// How long the next octets of a message may take.
-    pub block_time: Duration,
-}
-
-impl Default for MailPolicy {
-    fn default() -> Self {
-        Self {
-            host: "localhost".into(),
-            line_endings: LineEndings::Normalize,
-            size_max: 0,
-            recipients_max: 1_000,
-            replay_max: 32 << 20,
-            command_time: Duration::from_mins(5),
-            block_time: Duration::from_mins(3),
-        }
-    }
-}
-
-/// What the driver is to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// Get a connection, to a backend that has all that is needed.
-    Lease {
-        /// Which.
-        want: Want,
-        /// What MAIL and RCPT asked for so far.
-        needed: Needed,
-    },
-    /// Put the connection back, or close it.
-    Release(Fate),
-    /// The connection failed through its backend's fault.
-    Strike(Trouble),
-    /// The message streams on and cannot be replayed.
-    NotReplayable(ReplayLoss),
-    /// The transaction has ended. A connection that was asked for is not needed any more.
-    Ended(TransactionEnd),
-}
-
-/// What is to be written to the backend.
-#[derive(Clone, Copy, Debug)]
-pub struct Outgoing<'a> {
-    /// Commands, or the next octets of the message.
-    pub octets: &'a [u8],
-    /// What follows `octets` at once: the end of the message, if they are its last. The last octet
-    /// of it is the commit (rule F5): before writing it, look whether both sides are still there
-    /// (F6).
-    pub end: &'a [u8],
-}
 
 #[derive(Debug)]
 enum Hello {
@@ -724,12 +662,4 @@ impl MailSession {
             }
         }
     }
-}
-
-/// Whether a connection has carried transactions before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "yes and no")]
-pub enum Kept {
-    Yes,
-    No,
 }

@@ -1,0 +1,80 @@
+//! What a session is given, and what it asks for.
+
+use std::time::Duration;
+
+use super::super::body::ReplayLoss;
+use super::super::data::LineEndings;
+use super::super::exchange::{Fate, TransactionEnd, Trouble, Want};
+use super::super::parameters::Needed;
+
+/// What a listener says about its sessions.
+#[derive(Clone, Debug)]
+pub struct MailPolicy {
+    /// Our name, in the greeting and wherever a reply names a host.
+    pub host: Box<str>,
+    /// What is done about bare CR and LF in messages.
+    pub line_endings: LineEndings,
+    /// The largest message, in octets; 0 is no limit.
+    pub size_max: u64,
+    /// RCPT of one transaction; one more is answered 452 (rule S5: at least 100).
+    pub recipients_max: usize,
+    /// Octets of a message that are kept for a replay.
+    pub replay_max: u64,
+    /// How long the next command may take (rule B6: 300 s at least).
+    pub command_time: Duration,
+    /// How long the next octets of a message may take.
+    pub block_time: Duration,
+}
+
+impl Default for MailPolicy {
+    fn default() -> Self {
+        Self {
+            host: "localhost".into(),
+            line_endings: LineEndings::Normalize,
+            size_max: 0,
+            recipients_max: 1_000,
+            replay_max: 32 << 20,
+            command_time: Duration::from_mins(5),
+            block_time: Duration::from_mins(3),
+        }
+    }
+}
+
+/// What the driver is to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Get a connection, to a backend that has all that is needed.
+    Lease {
+        /// Which.
+        want: Want,
+        /// What MAIL and RCPT asked for so far.
+        needed: Needed,
+    },
+    /// Put the connection back, or close it.
+    Release(Fate),
+    /// The connection failed through its backend's fault.
+    Strike(Trouble),
+    /// The message streams on and cannot be replayed.
+    NotReplayable(ReplayLoss),
+    /// The transaction has ended. A connection that was asked for is not needed any more.
+    Ended(TransactionEnd),
+}
+
+/// What is to be written to the backend.
+#[derive(Clone, Copy, Debug)]
+pub struct Outgoing<'a> {
+    /// Commands, or the next octets of the message.
+    pub octets: &'a [u8],
+    /// What follows `octets` at once: the end of the message, if they are its last. The last octet
+    /// of it is the commit (rule F5): before writing it, look whether both sides are still there
+    /// (F6).
+    pub end: &'a [u8],
+}
+
+/// Whether a connection has carried transactions before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "yes and no")]
+pub enum Kept {
+    Yes,
+    No,
+}
