@@ -118,7 +118,14 @@
 //! | P8 | Others are said MAIL, RCPT and DATA in one flight, if the client said them so. | `rule_p8_a_group_goes_in_one_flight_where_the_backend_pipelines` |
 //! | P9 | A 354 when every recipient was refused is answered with a lone dot; the client is told 554. | `rule_p9_a_354_for_nobody_is_answered_with_a_lone_dot` |
 //! | D7 | A refusal before the end of the message is told at its end; an acceptance there is out of step: 451, and no replay. | `rule_d7_an_early_refusal_is_told_at_the_client_s_end` `rule_d7_an_acceptance_before_the_end_is_an_alarm_and_no_replay` |
+//! | P3 | What follows a message is neither answered nor dropped before its reply; the kernel's buffer is the bound. | `a_message_goes_through_and_what_follows_it_waits_for_its_reply` |
+//! | S1 | MAIL behind EHLO and once, RCPT behind MAIL, DATA behind RCPT; else 503, and nothing changes. | `rule_s1_commands_in_the_wrong_order_are_503` |
+//! | S4 | NOOP, RSET, HELP, VRFY and QUIT are answered here, at any time (S3); no backend hears of them. | `rule_s3_and_s4_some_commands_are_answered_here_and_at_any_time` |
+//! | S5 | One recipient over the limit is 452 4.5.3; those before it stay. | `rule_s5_one_recipient_too_many_is_452` |
 //! | S13 | A 421 inside a transaction is never relayed: another backend, or 451. | `rule_s13_a_421_inside_a_transaction_is_never_relayed` |
+//! | B6 | A client that says nothing is sent away, 421 4.4.2: after 5 minutes for a command, 3 for a piece of a message. Time in which its backend took nothing does not count. | `rule_b6_a_silent_client_is_sent_away_by_what_it_was_to_say` `a_backend_that_takes_no_more_of_a_message_is_not_its_client_s_fault` |
+//! | K3 | A client that ends behind its message still hears the reply; one that ends within it aborts it. | `rule_k3_a_client_that_ends_behind_its_message_still_hears_the_reply` |
+//! | K7 | A drain ends a session behind its transaction, never in it. | `rule_k7_a_drain_waits_for_the_open_transaction` |
 //! | E6 | Backends are said EHLO, and nothing else when they refuse it. | `rule_e6_a_refused_ehlo_fails_and_helo_is_not_tried` |
 //!
 //! # Replay (F)

@@ -138,11 +138,14 @@ impl MailSession {
 
     /// Whether more of the client's octets may be read now (rule P3).
     pub fn reads_client(&self) -> bool {
-        let content = self.exchange.as_ref().is_none_or(|exchange| {
-            !exchange.is_content() || exchange.is_over() || self.body.room() > 0
-        });
         let open = self.stage != Stage::Ended && !self.is_closing();
-        content && open && self.replies.len() < BACKLOG_MAX
+        open && !self.is_full() && self.replies.len() < BACKLOG_MAX
+    }
+
+    /// Whether the client's message must wait for the backend to take some of it.
+    fn is_full(&self) -> bool {
+        let coming = |exchange: &Exchange| exchange.is_content() && !exchange.is_over();
+        self.exchange.as_ref().is_some_and(coming) && self.body.room() == 0
     }
 
     /// Takes what the client has said, as far as it can be answered or passed on now; how many
@@ -252,6 +255,10 @@ impl MailSession {
             return;
         }
         let content = octets.min(self.body.unsent().len());
+        if self.body.room() == 0 {
+            // The client could not go on: its time begins anew.
+            self.active = now;
+        }
         self.body.advance(content);
         self.end_sent += octets - content;
         debug_assert!(self.end_sent <= END_OF_DATA.len());
@@ -322,9 +329,9 @@ impl MailSession {
 
     /// When [`MailSession::timeout`] is to be called.
     pub fn deadline(&self) -> Option<Instant> {
-        let backend = self.exchange.as_ref().and_then(Exchange::deadline);
+        let backend = self.backend_deadline();
         let limit = match &self.exchange {
-            _ if self.is_closing() => None,
+            _ if self.is_closing() || self.is_full() => None,
             Some(exchange) if exchange.is_content() => Some(self.policy.block_time),
             Some(_) if self.is_awaited() => None,
             Some(_) | None => Some(self.policy.command_time),
@@ -333,10 +340,19 @@ impl MailSession {
         backend.into_iter().chain(client).min()
     }
 
+    /// When the backend has been silent for too long. Not while the next octets are the client's.
+    fn backend_deadline(&self) -> Option<Instant> {
+        let exchange = self.exchange.as_ref()?;
+        let body = &self.body;
+        let waits = exchange.wants_content() && body.is_all_sent() && !body.is_complete();
+        exchange.deadline().filter(|_| !waits)
+    }
+
     /// The deadline has passed.
     pub fn timeout(&mut self, now: Instant) {
+        let is_late = self.backend_deadline().is_some_and(|late| late <= now);
         if let Some(exchange) = &mut self.exchange
-            && exchange.deadline().is_some_and(|deadline| deadline <= now)
+            && is_late
         {
             exchange.lost(Trouble::Silent, &[], now);
             self.collect();
@@ -520,6 +536,9 @@ impl MailSession {
         } else {
             rest.len().min(self.body.room())
         };
+        if self.body.is_all_sent() {
+            exchange.moved(now);
+        }
         let input = &rest[..room];
         let mut loss = None;
         let progress = scanner.scan(input, |piece| {
@@ -663,3 +682,6 @@ impl MailSession {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

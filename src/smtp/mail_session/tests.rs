@@ -1,0 +1,370 @@
+//! A session by hand: what the simulation does not look at.
+
+use std::time::Duration;
+
+use super::super::data::LineEndings;
+use super::super::exchange::{TransactionEnd, Want};
+use super::super::extensions::{Keywords, OwnExtensions, SessionLimits};
+use super::*;
+
+/// A session, its clock, and a backend that is played by hand.
+struct Lab {
+    session: MailSession,
+    announced: Extensions,
+    now: Instant,
+    effects: Vec<Effect>,
+}
+
+impl Lab {
+    fn with(mut policy: MailPolicy) -> Self {
+        let now = Instant::now();
+        policy.host = "lb.example".into();
+        let size_max = policy.size_max;
+        let policy = Arc::new(policy);
+        let own = OwnExtensions {
+            allowed: Keywords::CLEAR,
+            size_max: std::num::NonZeroU64::new(size_max),
+            limits: SessionLimits::default(),
+        };
+        let mut lab = Self {
+            session: MailSession::new(policy, ReplayMemory::new(1 << 20), now),
+            announced: Extensions::announced(&own, []),
+            now,
+            effects: Vec::new(),
+        };
+        assert_eq!(lab.told(), "220 lb.example ESMTP|");
+        lab
+    }
+
+    fn new() -> Self {
+        Self::with(MailPolicy::default())
+    }
+
+    /// Behind EHLO.
+    fn greeted(policy: MailPolicy) -> Self {
+        let mut lab = Self::with(policy);
+        assert!(
+            lab.say("EHLO client.example\r\n")
+                .starts_with("250-lb.example|")
+        );
+        lab
+    }
+
+    fn feed(&mut self, octets: &str) -> usize {
+        self.session
+            .client(octets.as_bytes(), &self.announced, self.now)
+    }
+
+    /// Says all of it and hears what is answered.
+    fn say(&mut self, octets: &str) -> String {
+        assert_eq!(self.feed(octets), octets.len(), "{octets}");
+        self.told()
+    }
+
+    fn told(&mut self) -> String {
+        let told = String::from_utf8(self.session.to_client().to_vec()).unwrap();
+        self.session.sent_to_client(told.len());
+        told.replace("\r\n", "|")
+    }
+
+    fn effects(&mut self) -> Vec<Effect> {
+        let session = &mut self.session;
+        self.effects.extend(std::iter::from_fn(|| session.effect()));
+        std::mem::take(&mut self.effects)
+    }
+
+    fn lease(&mut self) {
+        let mut extensions = Extensions::default();
+        extensions.keywords.insert(Keyword::Pipelining);
+        self.session.leased(&extensions, Kept::No, self.now);
+    }
+
+    /// What the backend is said.
+    fn passed(&mut self) -> String {
+        let mut passed = String::new();
+        loop {
+            let outgoing = self.session.to_backend();
+            let octets = [outgoing.octets, outgoing.end].concat();
+            if octets.is_empty() {
+                return passed.replace("\r\n", "|");
+            }
+            self.session.sent_to_backend(octets.len(), self.now);
+            passed += std::str::from_utf8(&octets).unwrap();
+        }
+    }
+
+    fn hear(&mut self, reply: &str) -> String {
+        self.session.backend(reply.as_bytes(), self.now);
+        self.told()
+    }
+
+    /// As far as 354.
+    fn up_to_data(policy: MailPolicy) -> Self {
+        let mut lab = Self::greeted(policy);
+        lab.feed("MAIL FROM:<a@x>\r\nRCPT TO:<b@y>\r\nDATA\r\n");
+        lab.lease();
+        assert_eq!(lab.passed(), "MAIL FROM:<a@x>|RCPT TO:<b@y>|DATA|");
+        let told = lab.hear("250 ok\r\n250 ok\r\n354 go on\r\n");
+        assert_eq!(told, "250 ok|250 ok|354 go on|");
+        lab.effects();
+        lab
+    }
+}
+
+fn reject() -> MailPolicy {
+    MailPolicy {
+        line_endings: LineEndings::Reject,
+        ..MailPolicy::default()
+    }
+}
+
+fn sized(size_max: u64) -> MailPolicy {
+    MailPolicy {
+        size_max,
+        ..MailPolicy::default()
+    }
+}
+
+#[test]
+fn a_message_goes_through_and_what_follows_it_waits_for_its_reply() {
+    let mut lab = Lab::up_to_data(MailPolicy::default());
+    let text = "Subject: x\r\n\r\n..dot\r\n.\r\nNOOP\r\nMAIL FROM:<c@x>\r\n";
+    let message = "Subject: x\r\n\r\n..dot\r\n.\r\n".len();
+    assert_eq!(lab.feed(text), message, "rule P3: the rest is given again");
+    assert_eq!(lab.passed(), "Subject: x||..dot|.|");
+    assert_eq!(lab.feed(&text[message..]), 0);
+    assert_eq!(
+        lab.hear("250 2.0.0 queued as 4711\r\n"),
+        "250 2.0.0 queued as 4711|"
+    );
+    let effects = lab.effects();
+    assert_eq!(effects[0], Effect::Release(Fate::Keep));
+    assert_eq!(lab.say(&text[message..]), "250 2.0.0 ok|");
+    assert!(matches!(
+        lab.effects()[..],
+        [Effect::Lease {
+            want: Want::Any,
+            ..
+        }]
+    ));
+}
+
+#[test]
+fn rule_s1_commands_in_the_wrong_order_are_503() {
+    let mut lab = Lab::new();
+    assert_eq!(
+        lab.say("MAIL FROM:<a@x>\r\n"),
+        "503 5.5.1 bad sequence of commands|"
+    );
+    lab.say("EHLO client.example\r\n");
+    for line in ["RCPT TO:<b@y>\r\n", "DATA\r\n"] {
+        assert_eq!(
+            lab.say(line),
+            "503 5.5.1 bad sequence of commands|",
+            "{line}"
+        );
+    }
+    lab.feed("MAIL FROM:<a@x>\r\n");
+    lab.lease();
+    lab.passed();
+    lab.hear("250 ok\r\n");
+    for line in ["MAIL FROM:<c@x>\r\n", "DATA\r\n"] {
+        assert_eq!(
+            lab.say(line),
+            "503 5.5.1 bad sequence of commands|",
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn rule_s3_and_s4_some_commands_are_answered_here_and_at_any_time() {
+    let mut lab = Lab::new();
+    for (line, reply) in [
+        ("NOOP\r\n", "250 2.0.0 ok|"),
+        ("RSET\r\n", "250 2.0.0 ok|"),
+        ("HELP\r\n", "214 2.0.0 see RFC 5321|"),
+        (
+            "VRFY joe\r\n",
+            "252 2.5.2 cannot verify, send mail and see|",
+        ),
+        ("STARTTLS\r\n", "502 5.5.1 command not implemented|"),
+        (
+            "XCLIENT ADDR=192.0.2.1\r\n",
+            "500 5.5.2 command not recognized|",
+        ),
+        ("HELO client.example\r\n", "250 lb.example|"),
+    ] {
+        assert_eq!(lab.say(line), reply, "{line}");
+    }
+    assert!(lab.effects().is_empty(), "no backend hears of it");
+    assert_eq!(lab.say("QUIT\r\n"), "221 2.0.0 lb.example closing|");
+    assert!(lab.session.is_closing());
+}
+
+#[test]
+fn rule_e4_a_helo_session_has_no_parameters() {
+    let mut lab = Lab::new();
+    lab.say("HELO client.example\r\n");
+    let told = lab.say("MAIL FROM:<a@x> SIZE=100\r\n");
+    assert!(told.starts_with("555 5.5.4 "), "{told}");
+}
+
+#[test]
+fn rule_s5_one_recipient_too_many_is_452() {
+    let mut lab = Lab::greeted(MailPolicy {
+        recipients_max: 2,
+        ..MailPolicy::default()
+    });
+    let group = "MAIL FROM:<a@x>\r\nRCPT TO:<b@y>\r\nRCPT TO:<c@y>\r\nRCPT TO:<d@y>\r\n";
+    let used = lab.feed(group);
+    assert_eq!(&group[used..], "RCPT TO:<d@y>\r\n", "ours waits for theirs");
+    lab.lease();
+    lab.passed();
+    assert_eq!(
+        lab.hear("250 ok\r\n250 ok\r\n250 ok\r\n"),
+        "250 ok|250 ok|250 ok|"
+    );
+    assert_eq!(lab.say(&group[used..]), "452 4.5.3 too many recipients|");
+}
+
+#[test]
+fn rule_d10_a_message_over_the_limit_is_read_to_its_end_and_refused() {
+    let mut lab = Lab::greeted(sized(20));
+    let told = lab.say("MAIL FROM:<a@x> SIZE=21\r\n");
+    assert!(told.starts_with("552 5.3.4 "), "{told}");
+    let mut lab = Lab::up_to_data(sized(20));
+    assert_eq!(lab.say("a line of 21 octets\r\n"), "");
+    assert_eq!(lab.effects(), [Effect::Release(Fate::Abort)]);
+    assert_eq!(lab.passed(), "", "nothing more is sent");
+    assert_eq!(lab.say("and more\r\n.\r\n"), "552 5.3.4 message too big|");
+    assert_eq!(lab.effects(), [Effect::Ended(TransactionEnd::Refused)]);
+    assert_eq!(lab.say("NOOP\r\n"), "250 2.0.0 ok|");
+}
+
+#[test]
+fn rule_d5_a_bare_line_end_is_refused_at_the_true_end_where_asked() {
+    for (text, reply) in [
+        (
+            "a\nb\r\n.\r\n",
+            "550 5.5.2 bare <CR> or <LF> in the message|",
+        ),
+        (
+            "a\r\n.\nMAIL FROM:<evil@x>\r\n.\r\n",
+            "550 5.5.2 bare <CR> or <LF> in the message|",
+        ),
+        ("a\0b\r\n.\r\n", "550 5.6.0 NUL in the message|"),
+    ] {
+        let mut lab = Lab::up_to_data(reject());
+        assert_eq!(lab.say(text), reply, "{}", text.escape_default());
+        let effects = lab.effects();
+        assert!(
+            effects.contains(&Effect::Release(Fate::Abort)),
+            "{effects:?}"
+        );
+    }
+}
+
+#[test]
+fn rule_d4_a_smuggled_message_stays_one_message() {
+    let mut lab = Lab::up_to_data(MailPolicy::default());
+    lab.feed("a\n.\r\nMAIL FROM:<evil@x>\r\n.\r\n");
+    assert_eq!(lab.passed(), "a|..|MAIL FROM:<evil@x>|.|");
+}
+
+#[test]
+fn rule_b4_a_client_that_errs_too_often_is_sent_away() {
+    let mut lab = Lab::greeted(MailPolicy::default());
+    let mut told = String::new();
+    for _ in 0..10 {
+        told = lab.say("XYZZY\r\n");
+    }
+    assert_eq!(told, "421 4.7.0 lb.example too many errors|");
+    assert!(lab.session.is_closing() && !lab.session.reads_client());
+}
+
+#[test]
+fn rule_k7_a_drain_waits_for_the_open_transaction() {
+    let mut lab = Lab::greeted(MailPolicy::default());
+    lab.session.drain();
+    assert_eq!(lab.told(), "421 4.3.2 lb.example shutting down|");
+    let mut lab = Lab::up_to_data(MailPolicy::default());
+    lab.session.drain();
+    assert_eq!(lab.told(), "");
+    lab.feed("text\r\n.\r\n");
+    lab.passed();
+    let told = lab.hear("250 2.0.0 queued\r\n");
+    assert_eq!(told, "250 2.0.0 queued|421 4.3.2 lb.example shutting down|");
+}
+
+#[test]
+fn rule_k3_a_client_that_ends_behind_its_message_still_hears_the_reply() {
+    let mut lab = Lab::up_to_data(MailPolicy::default());
+    lab.feed("text\r\n.\r\n");
+    lab.session.client_ended();
+    assert_eq!(lab.passed(), "text|.|");
+    assert_eq!(lab.hear("250 2.0.0 queued\r\n"), "250 2.0.0 queued|");
+    assert!(lab.session.is_closing() && !lab.session.is_in_transaction());
+    let mut lab = Lab::up_to_data(MailPolicy::default());
+    lab.feed("half a mes");
+    lab.session.client_ended();
+    assert_eq!(lab.effects()[0], Effect::Release(Fate::Abort), "rule F11");
+}
+
+#[test]
+fn rule_b6_a_silent_client_is_sent_away_by_what_it_was_to_say() {
+    let mut lab = Lab::greeted(MailPolicy::default());
+    lab.now += Duration::from_mins(5);
+    assert_eq!(lab.session.deadline(), Some(lab.now));
+    lab.session.timeout(lab.now);
+    assert_eq!(lab.told(), "421 4.4.2 lb.example timeout exceeded|");
+    let mut lab = Lab::up_to_data(MailPolicy::default());
+    lab.feed("half a message\r\n");
+    lab.passed();
+    lab.now += Duration::from_mins(3);
+    lab.session.timeout(lab.now);
+    assert_eq!(
+        lab.told(),
+        "421 4.4.2 lb.example timeout|",
+        "not its backend's fault"
+    );
+    assert!(lab.effects().contains(&Effect::Release(Fate::Abort)));
+}
+
+#[test]
+fn a_backend_that_takes_no_more_of_a_message_is_not_its_client_s_fault() {
+    let mut lab = Lab::up_to_data(MailPolicy::default());
+    lab.feed("half a message\r\n");
+    lab.now += Duration::from_mins(2);
+    lab.feed("and more\r\n");
+    lab.now += Duration::from_mins(1);
+    lab.session.timeout(lab.now);
+    let effects = lab.effects();
+    assert_eq!(effects[0], Effect::Strike(Trouble::Silent));
+    assert!(matches!(
+        effects[2],
+        Effect::Lease {
+            want: Want::Other,
+            ..
+        }
+    ));
+    assert_eq!(lab.told(), "");
+}
+
+#[test]
+fn rule_g11_a_backend_cannot_slip_octets_into_its_reply() {
+    let mut lab = Lab::greeted(MailPolicy::default());
+    lab.feed("MAIL FROM:<a@x>\r\n");
+    lab.lease();
+    lab.passed();
+    assert_eq!(lab.hear("250 ok \u{e9}\x07\r\n"), "250 ok ???|");
+}
+
+#[test]
+fn rule_c3_octets_of_a_chunk_are_never_read_as_commands() {
+    let mut lab = Lab::greeted(MailPolicy::default());
+    let used = lab.feed("BDAT 6 LAST\r\nQUIT\r\n");
+    assert_eq!(used, "BDAT 6 LAST\r\n".len());
+    assert_eq!(lab.told(), "502 5.5.1 command not implemented|");
+    assert!(lab.session.is_closing());
+}
