@@ -142,6 +142,12 @@ impl MailSession {
         open && !self.is_full() && self.replies.len() < BACKLOG_MAX
     }
 
+    /// Whether more of the backend's octets may be read now: not while the client leaves what it was
+    /// told.
+    pub fn reads_backend(&self) -> bool {
+        self.replies.len() < BACKLOG_MAX
+    }
+
     /// Whether the client's message must wait for the backend to take some of it.
     fn is_full(&self) -> bool {
         let coming = |exchange: &Exchange| exchange.is_content() && !exchange.is_over();
@@ -660,12 +666,15 @@ impl MailSession {
         }
     }
 
-    /// What a backend said, as the client gets it (rule G11), or what we say in its place.
+    /// What a backend said, as the client gets it (rule G11), or what we say in its place. A
+    /// refusal costs the client half a point whoever says it (rule B4), which also bounds how many
+    /// refused commands a transaction can hold.
     fn answer(&mut self, answer: Answer) {
-        let octets = match answer {
-            Answer::Own(reply) => return self.own(reply),
-            Answer::Backend(octets) => octets,
-        };
+        let mut octets = Vec::new();
+        match answer {
+            Answer::Own(reply) => reply.write(&self.policy.host, &mut octets),
+            Answer::Backend(reply) => octets = reply,
+        }
         let allowed = match self.smtputf8 {
             Smtputf8::Used => ReplyText::Utf8,
             Smtputf8::Unused => ReplyText::Ascii,

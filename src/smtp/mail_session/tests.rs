@@ -284,6 +284,45 @@ fn rule_b4_a_client_that_errs_too_often_is_sent_away() {
 }
 
 #[test]
+fn rule_b4_what_is_refused_in_a_transaction_is_counted_too() {
+    let mut lab = Lab::greeted(MailPolicy::default());
+    lab.feed("MAIL FROM:<a@x>\r\nRCPT TO:<b@y>\r\n");
+    lab.lease();
+    lab.passed();
+    lab.hear("250 ok\r\n550 5.1.1 no\r\n");
+    // One half of a point is spent; each DATA for nobody spends another.
+    for _ in 0..18 {
+        assert_eq!(lab.say("DATA\r\n"), "554 5.5.1 no valid recipients|");
+    }
+    assert_eq!(lab.say("DATA\r\n"), "421 4.7.0 lb.example too many errors|");
+    lab.passed();
+    lab.hear("250 ok\r\n");
+    assert!(
+        !lab.session.is_in_transaction(),
+        "its connection is given back"
+    );
+}
+
+#[test]
+fn a_client_that_does_not_read_stops_its_backend_too() {
+    let mut lab = Lab::greeted(MailPolicy::default());
+    lab.feed("MAIL FROM:<a@x>\r\n");
+    lab.lease();
+    lab.passed();
+    assert!(lab.session.reads_backend());
+    let long = format!("250-{}\r\n", "x".repeat(500)).repeat(120) + "250 ok\r\n";
+    lab.session.backend(long.as_bytes(), lab.now);
+    lab.feed("RCPT TO:<b@y>\r\n");
+    lab.passed();
+    lab.session.backend(long.as_bytes(), lab.now);
+    assert!(!lab.session.reads_backend() && !lab.session.reads_client());
+    assert!(
+        lab.session.deadline().is_some(),
+        "nor does it wait for ever"
+    );
+}
+
+#[test]
 fn rule_k7_a_drain_waits_for_the_open_transaction() {
     let mut lab = Lab::greeted(MailPolicy::default());
     lab.session.drain();

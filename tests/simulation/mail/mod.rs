@@ -277,6 +277,9 @@ impl World {
     }
 
     fn backend_says(&mut self) -> bool {
+        if !self.session.reads_backend() {
+            return false;
+        }
         let Some(line) = &mut self.line else {
             return false;
         };
