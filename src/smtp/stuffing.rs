@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use memchr::{memchr, memchr3};
 
-use super::Piece;
+use super::{Offence, Piece};
 
 /// Takes the stuffing from what a `DataScanner` has put out.
 #[derive(Clone, Debug, Default)]
@@ -26,15 +26,9 @@ pub struct Stuffer {
 /// closed without end of data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnfitForData {
-    /// CR without LF behind it.
-    #[error("bare <CR>")]
-    BareCr,
-    /// LF without CR before it.
-    #[error("bare <LF>")]
-    BareLf,
-    /// NUL.
-    #[error("NUL")]
-    Nul,
+    /// DATA cannot carry it unchanged.
+    #[error(transparent)]
+    Octet(#[from] Offence),
     /// The last line has no CRLF.
     #[error("no line end at the end")]
     NoLineEnd,
@@ -109,7 +103,7 @@ impl Stuffer {
                     at += 1;
                     self.place = Place::LineStart;
                 }
-                (Place::Cr, _) => self.refused = Some(UnfitForData::BareCr),
+                (Place::Cr, _) => self.refused = Some(UnfitForData::Octet(Offence::BareCr)),
             }
         }
         if at > from {
@@ -129,7 +123,7 @@ impl Stuffer {
             (Some(refused), _) => Err(refused),
             (None, Place::LineStart) => Ok(()),
             (None, Place::Within) => Err(UnfitForData::NoLineEnd),
-            (None, Place::Cr) => Err(UnfitForData::BareCr),
+            (None, Place::Cr) => Err(UnfitForData::Octet(Offence::BareCr)),
         }
     }
 
@@ -153,9 +147,9 @@ impl Stuffer {
                 }
                 (octet, _) => {
                     self.refused = Some(match octet {
-                        b'\r' => UnfitForData::BareCr,
-                        b'\n' => UnfitForData::BareLf,
-                        _ => UnfitForData::Nul,
+                        b'\r' => UnfitForData::Octet(Offence::BareCr),
+                        b'\n' => UnfitForData::Octet(Offence::BareLf),
+                        _ => UnfitForData::Octet(Offence::Nul),
                     });
                     return at;
                 }
@@ -234,13 +228,13 @@ mod tests {
             (b"a", UnfitForData::NoLineEnd),
             (b".", UnfitForData::NoLineEnd),
             (b"a\r\nb", UnfitForData::NoLineEnd),
-            (b"a\r", UnfitForData::BareCr),
-            (b"a\rb\r\n", UnfitForData::BareCr),
-            (b"a\r\r\n", UnfitForData::BareCr),
-            (b"a\nb\r\n", UnfitForData::BareLf),
-            (b"\n", UnfitForData::BareLf),
-            (b"a\r\n.\n", UnfitForData::BareLf),
-            (b"a\0b\r\n", UnfitForData::Nul),
+            (b"a\r", UnfitForData::Octet(Offence::BareCr)),
+            (b"a\rb\r\n", UnfitForData::Octet(Offence::BareCr)),
+            (b"a\r\r\n", UnfitForData::Octet(Offence::BareCr)),
+            (b"a\nb\r\n", UnfitForData::Octet(Offence::BareLf)),
+            (b"\n", UnfitForData::Octet(Offence::BareLf)),
+            (b"a\r\n.\n", UnfitForData::Octet(Offence::BareLf)),
+            (b"a\0b\r\n", UnfitForData::Octet(Offence::Nul)),
         ];
         for (content, reason) in table {
             let octets: Vec<_> = content.chunks(1).collect();
@@ -257,9 +251,15 @@ mod tests {
     #[test]
     fn what_was_refused_stays_refused() {
         let mut stuffer = Stuffer::default();
-        assert_eq!(stuffer.stuff(b"a\nb", |_| ()), Err(UnfitForData::BareLf));
-        assert_eq!(stuffer.stuff(b"c\r\n", |_| ()), Err(UnfitForData::BareLf));
-        assert_eq!(stuffer.finish(), Err(UnfitForData::BareLf));
+        assert_eq!(
+            stuffer.stuff(b"a\nb", |_| ()),
+            Err(UnfitForData::Octet(Offence::BareLf))
+        );
+        assert_eq!(
+            stuffer.stuff(b"c\r\n", |_| ()),
+            Err(UnfitForData::Octet(Offence::BareLf))
+        );
+        assert_eq!(stuffer.finish(), Err(UnfitForData::Octet(Offence::BareLf)));
     }
 
     proptest! {

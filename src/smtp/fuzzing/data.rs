@@ -209,7 +209,7 @@ fn check_stuffing(wire: &[u8], message: u64) {
         }) {
             Ok(()) => {}
             Err(refusal) => {
-                assert_eq!(refusal, UnfitForData::Nul);
+                assert_eq!(refusal, UnfitForData::Octet(Offence::Nul));
                 assert!(content.contains(&0));
                 return;
             }
