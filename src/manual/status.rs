@@ -285,6 +285,18 @@
 //! array of objects), `hedged`, `queue_ms`, `connect_ms`, `greeting_ms`, `session_ms`,
 //! `octets.to_backend`, `octets.to_client`, `reply`. Absent facts are absent keys.
 //!
+//! `transaction.end`, one per mail transaction of a listener in smtp mode: `session.id`,
+//! `transaction` (its number in the session), `listener`, `client.addr`, `helo`, `pool`, `backend`,
+//! `backend.addr` (the last backend that had it), `outcome`, `attempts`, `failures` (as above),
+//! `kept` (whether a kept connection was used), `replayed` (moves to another backend), `size`,
+//! `recipients.accepted`, `recipients.refused`, `mail_ms` (MAIL to the 354), `body_ms` (to the
+//! client's end of the message), `reply_ms` (to the reply), `transaction_ms`, `reply` (with the
+//! backend's queue id). Sender and recipients are not said by default; where they are, as `sender`
+//! and `recipients` (at most 8 KiB of them; `recipients.left_out` counts the rest). A message whose
+//! fate is unknown has the outcome `in-doubt`, the level `warn`, a line whatever else is switched
+//! off below that level, and two digests to find it by: `envelope` and `body` (the first 128 bits
+//! of the message's SHA-256).
+//!
 //! `backend.state`, one per change: `pool`, `backend`, `backend.addr`, `from`, `to`, and why:
 //! `cause.origin`, `cause.stage`, `cause.kind`, `cause.code`, `cause.text`, `cause.ms`,
 //! `cause.who`. `pool.tier_opened`, `pool.tier_closed`: `pool`, `tier`, `weight.usable`,
@@ -292,8 +304,10 @@
 //!
 //! Nobody waits for the log: when its reader is stuck, lines are dropped, counted, and
 //! `log.dropped` says how many (`lines`, `lines.total`). A storm is cut: per second and worker 50
-//! session lines of each outcome but `completed`, and 200 events of each name; `log.suppressed`
-//! says once per second how many were left out (`lines`, and one key per outcome or name).
+//! session lines of each outcome but `completed`, 50 transaction lines of each outcome but
+//! `accepted` and `in-doubt`, and 200 events of each name; `log.suppressed` says once per second
+//! how many were left out (`lines`, and one key per outcome or name; of transactions
+//! `transactions.` and the outcome).
 
 #[cfg(test)]
 mod tests {

@@ -96,6 +96,61 @@ impl SessionOutcome {
     }
 }
 
+/// How a transaction (MAIL to the answer of its end) ended. Every MAIL that we took up has exactly
+/// one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TransactionOutcome {
+    /// A backend has taken responsibility for the message.
+    Accepted,
+    /// A backend refused MAIL, every recipient or the message.
+    Refused,
+    /// We refused it: a limit of ours, line endings, an error of the client.
+    RefusedByUs,
+    /// The client took it back (RSET, EHLO, QUIT) or left before its end.
+    Abandoned,
+    /// No backend could take it: our 4yz.
+    NoBackend,
+    /// Backends failed it, and it could be moved to no other: our 4yz.
+    Failed,
+    /// The end was sent and no reply came: it may have been taken (rule F3), our 451.
+    InDoubt,
+    /// Cut by a drain or shutdown deadline, or by a fault of ours.
+    Cut,
+}
+
+impl TransactionOutcome {
+    /// Every outcome, in the order of [`TransactionOutcome::index`].
+    pub const ALL: [Self; 8] = [
+        Self::Accepted,
+        Self::Refused,
+        Self::RefusedByUs,
+        Self::Abandoned,
+        Self::NoBackend,
+        Self::Failed,
+        Self::InDoubt,
+        Self::Cut,
+    ];
+
+    /// Its place in tables of counts.
+    pub fn index(self) -> usize {
+        self as usize
+    }
+
+    /// Its name in logs and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Refused => "refused",
+            Self::RefusedByUs => "refused-by-us",
+            Self::Abandoned => "abandoned",
+            Self::NoBackend => "no-backend",
+            Self::Failed => "failed",
+            Self::InDoubt => "in-doubt",
+            Self::Cut => "cut",
+        }
+    }
+}
+
 /// Who ended a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "the names say it")]

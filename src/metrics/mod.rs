@@ -8,5 +8,5 @@ pub mod sample;
 
 pub use counters::{
     ControlCounters, EndedBy, ListenerCounters, ListenerTotals, SessionOutcome, SessionPhase,
-    WorkerCounters,
+    TransactionOutcome, WorkerCounters,
 };

@@ -194,6 +194,29 @@ impl Fields<'_> {
         self.end();
     }
 
+    /// Texts, whatever they contain, between commas; in JSON an array. The caller bounds them.
+    pub(super) fn list(&mut self, key: &str, values: &[&[u8]]) {
+        self.key(key);
+        let (open, close): (&[u8], &[u8]) = match self.form {
+            Form::Text => (b"\"", b"\""),
+            Form::Json => (b"[", b"]"),
+            Form::Journal => (b"", b""),
+        };
+        self.out.extend_from_slice(open);
+        for (index, value) in values.iter().enumerate() {
+            if index > 0 {
+                self.out.push(b',');
+            }
+            let value = String::from_utf8_lossy(value);
+            match self.form {
+                Form::Json => json_value(self.out, cut(&value)),
+                Form::Text | Form::Journal => escape(self.out, cut(&value), Escapes::Text),
+            }
+        }
+        self.out.extend_from_slice(close);
+        self.end();
+    }
+
     /// The key with what separates it from the field before and from its value.
     pub(super) fn key(&mut self, key: &str) {
         match self.form {

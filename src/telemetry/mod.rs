@@ -1,4 +1,4 @@
-//! Log lines: one per session from the data threads, events from everywhere else.
+//! Log lines: one per session and transaction from the data threads, events from everywhere else.
 //!
 //! A data thread formats into a buffer of its own ([`WorkerLog`]) and hands whole batches to the
 //! writer thread; everything else comes as `tracing` events or by [`Telemetry`]'s own doors.
@@ -13,11 +13,13 @@ mod journal;
 mod line;
 mod record;
 mod storm;
+mod transaction;
 mod worker;
 mod writer;
 
 pub use events::state_name;
 pub use record::{AttemptRecord, SessionRecord};
+pub use transaction::{Addresses, InDoubtRecord, TransactionRecord};
 pub use worker::WorkerLog;
 
 use std::cell::RefCell;
@@ -42,6 +44,11 @@ use writer::{Handed, Ledger, Output};
 pub const BATCH_OCTETS_MAX: usize = 64 * 1024;
 /// How long a waiting [`Telemetry::flush`] sleeps before it looks again for a place in the queue.
 const FLUSH_RETRY: Duration = Duration::from_millis(1);
+
+/// Whether transactions have lines.
+const TRANSACTIONS: bool = true;
+/// Whether those lines name sender and recipients.
+const ADDRESSES: bool = false;
 
 /// Starts the writer thread and the `tracing` subscriber of this process. Once.
 ///
@@ -224,7 +231,7 @@ enum FormChoice {
     Journal,
 }
 
-/// What a reload may change, in one octet: level, and two bits.
+/// What a reload may change, in one octet: level, and four bits.
 #[derive(Debug)]
 struct Settings {
     packed: AtomicU8,
@@ -234,6 +241,8 @@ struct Settings {
 impl Settings {
     const JSON: u8 = 0x10;
     const SESSIONS: u8 = 0x20;
+    const TRANSACTIONS: u8 = 0x40;
+    const ADDRESSES: u8 = 0x80;
     const LEVEL: u8 = 0x0f;
 
     fn new(log: Log, form: FormChoice) -> Self {
@@ -258,8 +267,12 @@ impl Settings {
             LogFormat::Json => Self::JSON,
         };
         let sessions = if log.sessions { Self::SESSIONS } else { 0 };
-        self.packed
-            .store(level | json | sessions, Ordering::Relaxed);
+        let transactions = if TRANSACTIONS { Self::TRANSACTIONS } else { 0 };
+        let addresses = if ADDRESSES { Self::ADDRESSES } else { 0 };
+        self.packed.store(
+            level | json | sessions | transactions | addresses,
+            Ordering::Relaxed,
+        );
     }
 
     fn wants(&self, level: LogLevel) -> bool {
@@ -274,15 +287,25 @@ impl Settings {
     }
 
     fn wants_sessions(&self) -> bool {
-        self.packed.load(Ordering::Relaxed) & Self::SESSIONS != 0 && self.wants(LogLevel::Info)
+        self.has(Self::SESSIONS) && self.wants(LogLevel::Info)
+    }
+
+    fn wants_transactions(&self) -> bool {
+        self.has(Self::TRANSACTIONS) && self.wants(LogLevel::Info)
+    }
+
+    fn wants_addresses(&self) -> bool {
+        self.has(Self::ADDRESSES)
+    }
+
+    fn has(&self, bit: u8) -> bool {
+        self.packed.load(Ordering::Relaxed) & bit != 0
     }
 
     fn form(&self) -> Form {
         match self.form {
             FormChoice::Journal => Form::Journal,
-            FormChoice::ByFormat if self.packed.load(Ordering::Relaxed) & Self::JSON != 0 => {
-                Form::Json
-            }
+            FormChoice::ByFormat if self.has(Self::JSON) => Form::Json,
             FormChoice::ByFormat => Form::Text,
         }
     }

@@ -90,7 +90,7 @@ impl SessionRecord<'_> {
         fields.text("phase", self.phase.name());
         fields.number("attempts", self.attempts);
         if !self.failures.is_empty() {
-            self.write_failures(fields);
+            write_failures(self.failures, fields);
         }
         if self.hedged {
             fields.number("hedged", true);
@@ -111,48 +111,49 @@ impl SessionRecord<'_> {
             fields.text("reply", reply.trim_end());
         }
     }
+}
 
-    fn write_failures(&self, fields: &mut Fields<'_>) {
-        match fields.form {
-            Form::Text | Form::Journal => fields.written("failures", |out| {
-                for (index, failure) in self.failures.iter().enumerate() {
-                    if index > 0 {
-                        out.push(b',');
-                    }
-                    out.extend_from_slice(failure.backend.as_bytes());
-                    out.push(b'/');
-                    out.extend_from_slice(failure.stage.name().as_bytes());
-                    out.push(b'/');
-                    out.extend_from_slice(failure.kind.name().as_bytes());
-                    if let Some(code) = failure.code {
-                        let _ = write!(out, "/{code}");
-                    }
-                    out.push(b'/');
-                    millis(out, failure.after);
+/// The failed attempts: `backend/stage/kind[/code]/ms` with commas, or an array of objects.
+pub(super) fn write_failures(failures: &[AttemptRecord], fields: &mut Fields<'_>) {
+    match fields.form {
+        Form::Text | Form::Journal => fields.written("failures", |out| {
+            for (index, failure) in failures.iter().enumerate() {
+                if index > 0 {
+                    out.push(b',');
                 }
-            }),
-            Form::Json => {
-                fields.key("failures");
-                for (index, failure) in self.failures.iter().enumerate() {
-                    let out = &mut *fields.out;
-                    out.extend_from_slice(if index == 0 { b"[" } else { b"," });
-                    out.extend_from_slice(b"{\"backend\":");
-                    json_value(out, &failure.backend);
-                    let _ = write!(
-                        out,
-                        ",\"stage\":\"{}\",\"kind\":\"{}\"",
-                        failure.stage.name(),
-                        failure.kind.name()
-                    );
-                    if let Some(code) = failure.code {
-                        let _ = write!(out, ",\"code\":{code}");
-                    }
-                    out.extend_from_slice(b",\"ms\":");
-                    millis(out, failure.after);
-                    out.push(b'}');
+                out.extend_from_slice(failure.backend.as_bytes());
+                out.push(b'/');
+                out.extend_from_slice(failure.stage.name().as_bytes());
+                out.push(b'/');
+                out.extend_from_slice(failure.kind.name().as_bytes());
+                if let Some(code) = failure.code {
+                    let _ = write!(out, "/{code}");
                 }
-                fields.out.push(b']');
+                out.push(b'/');
+                millis(out, failure.after);
             }
+        }),
+        Form::Json => {
+            fields.key("failures");
+            for (index, failure) in failures.iter().enumerate() {
+                let out = &mut *fields.out;
+                out.extend_from_slice(if index == 0 { b"[" } else { b"," });
+                out.extend_from_slice(b"{\"backend\":");
+                json_value(out, &failure.backend);
+                let _ = write!(
+                    out,
+                    ",\"stage\":\"{}\",\"kind\":\"{}\"",
+                    failure.stage.name(),
+                    failure.kind.name()
+                );
+                if let Some(code) = failure.code {
+                    let _ = write!(out, ",\"code\":{code}");
+                }
+                out.extend_from_slice(b",\"ms\":");
+                millis(out, failure.after);
+                out.push(b'}');
+            }
+            fields.out.push(b']');
         }
     }
 }

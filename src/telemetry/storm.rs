@@ -5,17 +5,17 @@
 //! and cheap. A clock that jumps back begins a new window.
 
 use std::collections::BTreeMap;
+use std::marker::PhantomData;
 
-use crate::metrics::SessionOutcome;
+use crate::metrics::{SessionOutcome, TransactionOutcome};
 
-/// Session lines of one outcome other than `completed` within a second and worker.
-pub(super) const SESSIONS_PER_SECOND_MAX: u32 = 50;
+/// Lines of one outcome within a second and worker, of sessions and of transactions each. Those
+/// that ended well are not limited, nor are messages in doubt: each of them has a line.
+pub(super) const LINES_PER_SECOND_MAX: u32 = 50;
 /// Events of one name within a second, all threads together.
 pub(super) const EVENTS_PER_SECOND_MAX: u32 = 200;
 /// Event names that are told apart; names are static, so this is never met in practice.
 const NAMES_MAX: usize = 512;
-
-const OUTCOMES: usize = SessionOutcome::ALL.len();
 
 /// Whether a line may be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,34 +25,78 @@ pub(super) enum Verdict {
 }
 
 /// One worker's count of session lines.
-#[derive(Debug, Default)]
-pub(super) struct SessionStorm {
-    second: u64,
-    written: [u32; OUTCOMES],
-    left_out: [u64; OUTCOMES],
+pub(super) type SessionStorm = OutcomeStorm<SessionOutcome, { SessionOutcome::ALL.len() }>;
+/// One worker's count of transaction lines.
+pub(super) type TransactionStorm =
+    OutcomeStorm<TransactionOutcome, { TransactionOutcome::ALL.len() }>;
+
+/// How something ended, as far as the storm limit asks.
+pub(super) trait Outcome: Copy {
+    /// Its place in tables of counts.
+    fn place(self) -> usize;
+    /// Whether every line of it is written.
+    fn is_unlimited(self) -> bool;
 }
 
-impl SessionStorm {
+impl Outcome for SessionOutcome {
+    fn place(self) -> usize {
+        self.index()
+    }
+
+    fn is_unlimited(self) -> bool {
+        self == Self::Completed
+    }
+}
+
+impl Outcome for TransactionOutcome {
+    fn place(self) -> usize {
+        self.index()
+    }
+
+    fn is_unlimited(self) -> bool {
+        matches!(self, Self::Accepted | Self::InDoubt)
+    }
+}
+
+/// One worker's count of lines by outcome, `N` of them.
+#[derive(Debug)]
+pub(super) struct OutcomeStorm<O, const N: usize> {
+    second: u64,
+    written: [u32; N],
+    left_out: [u64; N],
+    of: PhantomData<O>,
+}
+
+impl<O, const N: usize> Default for OutcomeStorm<O, N> {
+    fn default() -> Self {
+        Self {
+            second: 0,
+            written: [0; N],
+            left_out: [0; N],
+            of: PhantomData,
+        }
+    }
+}
+
+impl<O: Outcome, const N: usize> OutcomeStorm<O, N> {
     /// Lines left out in a window that has ended, by outcome; `None` if there were none.
-    pub(super) fn roll(&mut self, second: u64) -> Option<[u64; OUTCOMES]> {
+    pub(super) fn roll(&mut self, second: u64) -> Option<[u64; N]> {
         if second == self.second {
             return None;
         }
         self.second = second;
-        self.written = [0; OUTCOMES];
-        self.left_out
-            .iter()
-            .any(|count| *count > 0)
-            .then(|| std::mem::take(&mut self.left_out))
+        self.written = [0; N];
+        self.has_news()
+            .then(|| std::mem::replace(&mut self.left_out, [0; N]))
     }
 
     /// Counts one line of `outcome`. Call [`Self::roll`] first.
-    pub(super) fn admit(&mut self, outcome: SessionOutcome) -> Verdict {
-        let at = outcome.index();
-        if outcome == SessionOutcome::Completed {
+    pub(super) fn admit(&mut self, outcome: O) -> Verdict {
+        if outcome.is_unlimited() {
             return Verdict::Write;
         }
-        if self.written[at] < SESSIONS_PER_SECOND_MAX {
+        let at = outcome.place();
+        if self.written[at] < LINES_PER_SECOND_MAX {
             self.written[at] += 1;
             Verdict::Write
         } else {
@@ -117,7 +161,7 @@ mod tests {
     fn one_outcome_cannot_crowd_out_another() {
         let mut storm = SessionStorm::default();
         assert_eq!(storm.roll(1), None);
-        for _ in 0..SESSIONS_PER_SECOND_MAX {
+        for _ in 0..LINES_PER_SECOND_MAX {
             assert_eq!(storm.admit(SessionOutcome::Denied), Verdict::Write);
         }
         assert_eq!(storm.admit(SessionOutcome::Denied), Verdict::LeaveOut);
@@ -130,6 +174,24 @@ mod tests {
         assert_eq!(left_out.iter().sum::<u64>(), 1);
         assert_eq!(storm.admit(SessionOutcome::Denied), Verdict::Write);
         assert_eq!(storm.roll(3), None);
+    }
+
+    #[test]
+    fn neither_an_accepted_message_nor_one_in_doubt_is_ever_left_out() {
+        let mut storm = TransactionStorm::default();
+        storm.roll(1);
+        for outcome in TransactionOutcome::ALL {
+            let written = (0..1000)
+                .filter(|_| storm.admit(outcome) == Verdict::Write)
+                .count();
+            let all = matches!(
+                outcome,
+                TransactionOutcome::Accepted | TransactionOutcome::InDoubt
+            );
+            assert_eq!(written, if all { 1000 } else { 50 }, "{outcome:?}");
+        }
+        let left_out = storm.roll(2).expect("most were left out");
+        assert_eq!(left_out.iter().sum::<u64>(), 6 * 950);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::{Mutex, mpsc};
 
 use super::*;
 use crate::balance::{AdminState, Cause, FailureKind, HealthState, PoolEvent, Stage, StateChange};
-use crate::metrics::{EndedBy, SessionOutcome, SessionPhase};
+use crate::metrics::{EndedBy, SessionOutcome, SessionPhase, TransactionOutcome};
 use crate::types::SessionId;
 use tracing_subscriber::layer::SubscriberExt;
 
@@ -255,6 +255,70 @@ fn a_storm_of_one_outcome_is_counted_instead_of_written() {
         .sum();
     assert_eq!(said, suppressed);
     assert!(text.contains(" denied="), "by outcome");
+}
+
+fn transaction(outcome: TransactionOutcome) -> TransactionRecord<'static> {
+    TransactionRecord {
+        session: SessionId(0x2a),
+        number: 1,
+        listener: "mx",
+        client: address("192.0.2.1:99"),
+        helo: "client.example",
+        backend: None,
+        attempts: 0,
+        failures: &[],
+        kept: false,
+        replayed: 0,
+        size: 0,
+        recipients_accepted: 0,
+        recipients_refused: 0,
+        mail: None,
+        body: None,
+        reply_after: None,
+        transaction: Duration::from_micros(1),
+        outcome,
+        reply: None,
+        in_doubt: None,
+        addresses: None,
+    }
+}
+
+#[test]
+fn a_storm_of_transactions_is_counted_apart_from_sessions() {
+    let (telemetry, kept) = kept(log(LogFormat::Text));
+    let mut worker = telemetry.worker_log();
+    for _ in 0..500 {
+        worker.transaction(&transaction(TransactionOutcome::Failed));
+        worker.transaction(&transaction(TransactionOutcome::InDoubt));
+        worker.session(&record(&[], SessionOutcome::Failed));
+    }
+    let suppressed = worker.suppressed();
+    drop(worker);
+    telemetry.flush(LIMIT);
+    let text = kept.text();
+    let written = text.matches("outcome=failed").count() as u64;
+    assert_eq!(written + suppressed, 1000);
+    // The test may cross a second's border, not more.
+    assert!((100..=200).contains(&written), "{written}");
+    assert_eq!(text.matches("outcome=in-doubt").count(), 500);
+    assert!(text.contains(" failed=") && text.contains(" transactions.failed="));
+}
+
+#[test]
+fn f3_a_message_in_doubt_has_its_line_unless_warnings_are_off() {
+    let (telemetry, kept) = kept(Log {
+        level: LogLevel::Warn,
+        ..log(LogFormat::Text)
+    });
+    let mut worker = telemetry.worker_log();
+    assert!(!worker.wants_transaction(TransactionOutcome::Accepted));
+    assert!(worker.wants_transaction(TransactionOutcome::InDoubt));
+    worker.transaction(&transaction(TransactionOutcome::Accepted));
+    worker.transaction(&transaction(TransactionOutcome::InDoubt));
+    drop(worker);
+    telemetry.flush(LIMIT);
+    assert_eq!(kept.text().lines().count(), 1);
+    assert!(kept.text().contains(" warn transaction.end session.id=2a "));
 }
 
 fn change(to: HealthState, text: &str) -> StateChange {

@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 use super::clock::{Clock, Stamp};
 use super::line::{self, Head};
 use super::record::SessionRecord;
-use super::storm::{SessionStorm, Verdict};
+use super::storm::{SessionStorm, TransactionStorm, Verdict};
+use super::transaction::TransactionRecord;
 use super::{BATCH_OCTETS_MAX, Core};
 use crate::config::model::LogLevel;
-use crate::metrics::SessionOutcome;
+use crate::metrics::{SessionOutcome, TransactionOutcome};
 
 /// Flushes closer than this gather into one batch. Together with a flush every 100 ms and the
 /// writer's nap no line is older than 150 ms when it is written.
@@ -28,6 +29,7 @@ pub struct WorkerLog {
     core: Arc<Core>,
     clock: Clock,
     storm: SessionStorm,
+    transactions: TransactionStorm,
     buffer: Vec<u8>,
     lines: u32,
     handed_over: Option<Instant>,
@@ -41,6 +43,7 @@ impl WorkerLog {
             core,
             clock: Clock::default(),
             storm: SessionStorm::default(),
+            transactions: TransactionStorm::default(),
             buffer: Vec::new(),
             lines: 0,
             handed_over: None,
@@ -76,12 +79,55 @@ impl WorkerLog {
         self.count_line();
     }
 
+    /// Whether a line is wanted for a transaction that ended so: skip the work if not. A message
+    /// in doubt has its line whether or not transactions have theirs (rule F3).
+    pub fn wants_transaction(&self, outcome: TransactionOutcome) -> bool {
+        let settings = &self.core.settings;
+        match outcome {
+            TransactionOutcome::InDoubt => settings.wants(TransactionRecord::level(outcome)),
+            TransactionOutcome::Accepted
+            | TransactionOutcome::Refused
+            | TransactionOutcome::RefusedByUs
+            | TransactionOutcome::Abandoned
+            | TransactionOutcome::NoBackend
+            | TransactionOutcome::Failed
+            | TransactionOutcome::Cut => settings.wants_transactions(),
+        }
+    }
+
+    /// Whether the lines of transactions name sender and recipients.
+    pub fn wants_addresses(&self) -> bool {
+        self.core.settings.wants_addresses()
+    }
+
+    /// One transaction's line. Never blocks; drops and counts when the writer is behind.
+    pub fn transaction(&mut self, record: &TransactionRecord<'_>) {
+        if !self.wants_transaction(record.outcome) {
+            return;
+        }
+        let (time, second) = self.clock.now();
+        self.say_left_out(time, second);
+        if self.transactions.admit(record.outcome) == Verdict::LeaveOut {
+            self.suppressed += 1;
+            return;
+        }
+        let head = Head {
+            time,
+            level: TransactionRecord::level(record.outcome),
+            event: TransactionRecord::EVENT,
+        };
+        line::line(&mut self.buffer, self.core.form(), head, |fields| {
+            record.write(fields);
+        });
+        self.count_line();
+    }
+
     /// Hands over what is buffered; called when the loop goes idle and every 100 ms.
     ///
     /// Calls that follow each other closely leave the lines where they are, so that an idle moment
     /// after each session does not wake the writer each time: the 100 ms call is what counts.
     pub fn flush(&mut self) {
-        if self.storm.has_news() {
+        if self.has_news() {
             let (time, second) = self.clock.now();
             self.say_left_out(time, second);
         }
@@ -103,27 +149,42 @@ impl WorkerLog {
         self.drops
     }
 
-    /// Session lines of this thread left out so far by the storm limit.
+    /// Lines of sessions and transactions of this thread left out so far by the storm limit.
     pub fn suppressed(&self) -> u64 {
         self.suppressed
     }
 
+    fn has_news(&self) -> bool {
+        self.storm.has_news() || self.transactions.has_news()
+    }
+
     /// One `log.suppressed` line when a second with left-out lines is over.
     fn say_left_out(&mut self, time: Stamp, second: u64) {
-        let Some(left_out) = self.storm.roll(second) else {
+        let sessions = self.storm.roll(second);
+        let transactions = self.transactions.roll(second);
+        if sessions.is_none() && transactions.is_none() {
             return;
-        };
+        }
+        let sessions = sessions.unwrap_or_default();
+        let transactions = transactions.unwrap_or_default();
         let head = Head {
             time,
             level: LogLevel::Warn,
             event: "log.suppressed",
         };
         line::line(&mut self.buffer, self.core.form(), head, |fields| {
-            fields.number("lines", left_out.iter().sum::<u64>());
+            let lines = sessions.iter().chain(&transactions).sum::<u64>();
+            fields.number("lines", lines);
             for outcome in SessionOutcome::ALL {
-                let count = left_out[outcome.index()];
+                let count = sessions[outcome.index()];
                 if count > 0 {
                     fields.number(outcome.name(), count);
+                }
+            }
+            for outcome in TransactionOutcome::ALL {
+                let count = transactions[outcome.index()];
+                if count > 0 {
+                    fields.number(TransactionRecord::left_out_key(outcome), count);
                 }
             }
         });
@@ -146,7 +207,7 @@ impl WorkerLog {
 
 impl Drop for WorkerLog {
     fn drop(&mut self) {
-        if let Some(left_out) = self.storm.has_news().then(|| self.clock.now()) {
+        if let Some(left_out) = self.has_news().then(|| self.clock.now()) {
             // The window has not ended, but nobody will ask again.
             self.say_left_out(left_out.0, left_out.1.wrapping_add(1));
         }
