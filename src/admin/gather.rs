@@ -176,6 +176,7 @@ fn listener(
         },
         mode: match settings.mode {
             model::Mode::Passthrough => "passthrough",
+            model::Mode::Smtp => "smtp",
         }
         .to_owned(),
         pool: settings.pool.to_string(),

@@ -2,6 +2,8 @@
 //!
 //! They run only when every file could be read as TOML, and point to the second of two places.
 
+mod smtp;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -31,6 +33,7 @@ pub(super) fn across_tables(all: &Everything, own: &[IpAddr], report: &Report) {
         some_backend_serves(pool, report);
         probes_fit(name, pool, all, report);
     }
+    smtp::across_tables(all, report);
 }
 
 fn pools_exist(all: &Everything, report: &Report) {

@@ -6,13 +6,14 @@
 
 mod fields;
 mod show;
+mod smtp;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use self::fields::{Keys, diff_admin, diff_backend, diff_listener, diff_log, diff_pool};
-use self::show::{duration, or_default, quoted};
+use self::show::{duration, or_default, path, quoted, size};
 use super::model::{Backend, Config, Listener, Pool};
 
 /// An address and the listener it leads to.
@@ -75,6 +76,8 @@ pub fn diff(old: &Config, new: &Config) -> Plan {
         drain_timeout,
         watch,
         splice,
+        replay_memory,
+        state_file,
         log,
         admin,
         listeners,
@@ -98,6 +101,8 @@ pub fn diff(old: &Config, new: &Config) -> Plan {
     keys.live("drain_timeout", drain_timeout, &new.drain_timeout, duration);
     keys.live("watch", watch, &new.watch, ToString::to_string);
     keys.restart("splice", splice, &new.splice, ToString::to_string);
+    keys.live("replay_memory", replay_memory, &new.replay_memory, size);
+    keys.restart("state_file", state_file, &new.state_file, path);
     keys.finish(&mut plan);
     diff_log(*log, new.log, &mut plan);
     diff_admin(admin.as_ref(), new.admin.as_ref(), &mut plan);

@@ -6,6 +6,7 @@
 mod listener;
 mod pool;
 mod process;
+mod smtp;
 
 use std::time::Duration;
 
@@ -58,6 +59,13 @@ pub enum Kind {
         /// The longest.
         max: Duration,
     },
+    /// An amount of octets: a whole number, or one with a unit in quotes; both ends included.
+    Size {
+        /// The least.
+        min: u64,
+        /// The most.
+        max: u64,
+    },
     /// A percentage in quotes, up to `"100%"`.
     Percent {
         /// The least.
@@ -102,10 +110,12 @@ pub const SECTIONS: &[Section] = &[
     process::ADMIN,
     listener::LISTENER,
     listener::REPLIES,
+    smtp::LISTENER,
     pool::POOL,
     pool::HEDGE,
     pool::HEALTH,
     pool::EJECT,
+    smtp::POOL,
     pool::BACKEND,
 ];
 

@@ -13,6 +13,7 @@ mod near;
 mod read;
 mod read_listener;
 mod read_pool;
+mod read_smtp;
 mod reference;
 mod report;
 mod section;

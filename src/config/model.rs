@@ -3,6 +3,8 @@
 //! The reader of the file makes a [`Config`]; tests make one from the defaults. What the user typed
 //! (spans, units, absent keys) does not survive into this model.
 
+mod smtp;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -10,6 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::smtp::{ListenerSmtp, PoolSmtp, Quota, QuotaUnit, Sticky};
 pub use crate::balance::{AdminState, Balance, Eject, Failback, Hedge, WhenAllDown};
 use crate::types::{Networks, Percent, Rate, Tier, Weight};
 
@@ -30,6 +33,10 @@ pub struct Config {
     pub watch: bool,
     /// Move bulk with splice(2).
     pub splice: bool,
+    /// Octets that all messages kept for a replay may take together (rule F1); 0 keeps none.
+    pub replay_memory: u64,
+    /// Where the counts of quotas are kept over restarts; absent, they begin at zero.
+    pub state_file: Option<PathBuf>,
     /// Logs.
     pub log: Log,
     /// The HTTP status endpoint; `None` is off.
@@ -53,6 +60,10 @@ pub struct Log {
     pub output: LogOutput,
     /// One line per session.
     pub sessions: bool,
+    /// One line per transaction (mode "smtp").
+    pub transactions: bool,
+    /// Whether the lines of transactions hold the addresses of the envelope.
+    pub addresses: bool,
 }
 
 /// Importance.
@@ -157,6 +168,8 @@ pub struct Listener {
     pub half_close_timeout: Duration,
     /// Our own replies.
     pub replies: Replies,
+    /// Mode "smtp" only.
+    pub smtp: ListenerSmtp,
 }
 
 /// What a listener does with a session.
@@ -164,6 +177,8 @@ pub struct Listener {
 pub enum Mode {
     /// Layer 4: octets pass unchanged once a backend has greeted.
     Passthrough,
+    /// Layer 7: the client's SMTP ends here, and each transaction is placed by itself.
+    Smtp,
 }
 
 /// Who speaks first on a port.
@@ -259,6 +274,8 @@ pub struct Pool {
     pub health: Health,
     /// Passive ejection.
     pub eject: Eject,
+    /// For listeners in mode "smtp".
+    pub smtp: PoolSmtp,
     /// The file the backends were read from, if not the configuration itself.
     pub backends_file: Option<PathBuf>,
     /// Backends by name.
@@ -342,6 +359,9 @@ pub struct Backend {
     pub max_connections: u32,
     /// The state it starts in.
     pub state: AdminState,
+    /// What it may be given in a time, for listeners in mode "smtp"; all addresses of a name share
+    /// it. At most 8.
+    pub quota: Vec<Quota>,
 }
 
 /// An address as configured: literal, or a name and port whose addresses are looked up.
@@ -404,6 +424,8 @@ impl Config {
             drain_timeout: Duration::from_mins(10),
             watch: false,
             splice: true,
+            replay_memory: 256 << 20,
+            state_file: None,
             log: Log::default(),
             admin: None,
             listeners: BTreeMap::new(),
@@ -420,6 +442,8 @@ impl Default for Log {
             format: LogFormat::Text,
             output: LogOutput::Stdout,
             sessions: true,
+            transactions: true,
+            addresses: false,
         }
     }
 }
@@ -450,6 +474,7 @@ impl Listener {
             idle_timeout: Duration::from_mins(11),
             half_close_timeout: Duration::from_mins(1),
             replies: Replies::for_host(hostname),
+            smtp: ListenerSmtp::default(),
         }
     }
 }
@@ -480,6 +505,7 @@ impl Pool {
             freebind: false,
             health: Health::for_host(hostname),
             eject: Eject::default(),
+            smtp: PoolSmtp::default(),
             backends_file: None,
             backends: BTreeMap::new(),
         }
@@ -514,6 +540,7 @@ impl Backend {
             tier: Tier::FIRST,
             max_connections: 0,
             state: AdminState::Ready,
+            quota: Vec::new(),
         }
     }
 }

@@ -31,6 +31,8 @@ pub(super) struct Everything {
     pub(super) listeners: BTreeMap<Arc<str>, ListenerRead>,
     pub(super) pools: BTreeMap<Arc<str>, PoolRead>,
     pub(super) top: Place,
+    pub(super) replay_memory: Place,
+    pub(super) state_file: Place,
 }
 
 /// The files beside the main one.
@@ -128,12 +130,15 @@ fn document(
     top.duration("drain_timeout", &mut config.drain_timeout);
     top.flag("watch", &mut config.watch);
     top.flag("splice", &mut config.splice);
+    top.size("replay_memory", &mut config.replay_memory);
+    config.state_file = top.text("state_file", |path| files.path(path));
     config.log = log(&top.child("log"));
     let admin = admin(&top.child("admin"), files);
     let admin_bind = admin.as_ref().map(|(_, place)| place.clone());
     config.admin = admin.map(|(admin, _)| admin);
     let listeners = read_listener::all(&top, &hostname);
     let pools = read_pool::all(&top, &hostname, files);
+    let [replay_memory, state_file] = ["replay_memory", "state_file"].map(|key| top.place_of(key));
     top.finish();
     Everything {
         config,
@@ -141,6 +146,8 @@ fn document(
         listeners,
         pools,
         top: place,
+        replay_memory,
+        state_file,
     }
 }
 
@@ -172,6 +179,8 @@ fn log(section: &Section<'_>) -> Log {
     section.word("format", words::FORMATS, &mut log.format);
     section.word("output", words::OUTPUTS, &mut log.output);
     section.flag("sessions", &mut log.sessions);
+    section.flag("transactions", &mut log.transactions);
+    section.flag("addresses", &mut log.addresses);
     section.finish();
     log
 }

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::model::{EarlyTalker, GreetingMode, Listener, ProxyIn, Replies};
+use super::model::{EarlyTalker, GreetingMode, Listener, Mode, ProxyIn, Replies};
+use super::read_smtp;
 use super::report::Place;
 use super::section::Section;
 use super::value::{self, Class, Wrong};
@@ -21,6 +22,7 @@ pub(super) struct ListenerRead {
     pub(super) binds: Vec<(SocketAddr, Place)>,
     pub(super) pool: Place,
     pub(super) greeting: Place,
+    pub(super) replay_max: Option<Place>,
 }
 
 pub(super) fn all(top: &Section<'_>, hostname: &str) -> BTreeMap<Arc<str>, ListenerRead> {
@@ -54,7 +56,10 @@ fn listener(section: &Section<'_>, hostname: &str) -> ListenerRead {
     section.duration("idle_timeout", &mut listener.idle_timeout);
     section.duration("half_close_timeout", &mut listener.half_close_timeout);
     replies(&section.child("replies"), &mut listener.replies, hostname);
+    let smtp = section.child("smtp");
+    listener.smtp = read_smtp::listener(&smtp, &listener);
     contradictions(section, &listener);
+    read_smtp::mode_contradictions(section, &listener);
     let [pool, greeting] = ["pool", "greeting"].map(|key| section.place_of(key));
     section.finish();
     ListenerRead {
@@ -62,6 +67,7 @@ fn listener(section: &Section<'_>, hostname: &str) -> ListenerRead {
         binds,
         pool,
         greeting,
+        replay_max: smtp.has("replay_max").then(|| smtp.place_of("replay_max")),
     }
 }
 
@@ -85,14 +91,7 @@ fn check_binds(section: &Section<'_>, binds: &[(SocketAddr, Place)]) {
 }
 
 fn choices(section: &Section<'_>, listener: &mut Listener) {
-    section.word_except("mode", words::MODES, &mut listener.mode, |word| {
-        (word == "smtp").then(|| {
-            Wrong::new(
-                "mode \"smtp\" is not available in this version",
-                "write \"passthrough\": greetings are read, and what follows passes unchanged",
-            )
-        })
-    });
+    section.word("mode", words::MODES, &mut listener.mode);
     section.word("greeting", words::GREETINGS, &mut listener.greeting);
     section.word(
         "proxy_protocol",
@@ -168,7 +167,7 @@ fn contradictions(section: &Section<'_>, listener: &Listener) {
             "remove this key",
         );
     }
-    if listener.idle_timeout < IDLE_ADVISED {
+    if listener.mode == Mode::Passthrough && listener.idle_timeout < IDLE_ADVISED {
         section.warn(
             "idle_timeout",
             "a client may be silent for 5 minutes, and is cut before",

@@ -10,6 +10,7 @@ use toml::de::DeTable;
 use super::mistake::{Source, unreadable};
 use super::model::{Backend, BackendAddress, Depth, Eject, Health, Hedge, Pool};
 use super::read::{Files, with_table};
+use super::read_smtp;
 use super::report::{Place, Report};
 use super::section::{Section, entries};
 use super::value::{self, Wrong, duration_text};
@@ -24,7 +25,21 @@ pub(super) struct PoolRead {
     pub(super) pool: Pool,
     pub(super) place: Place,
     pub(super) depth: Place,
+    pub(super) identity: Place,
+    pub(super) verdicts: Place,
+    /// The table `smtp`, if it says anything.
+    pub(super) smtp: Option<Place>,
+    /// The addresses of the backends.
     pub(super) backends: BTreeMap<Arc<str>, Place>,
+    /// The first quota of a backend.
+    pub(super) quota: Option<Place>,
+}
+
+/// Where backends are, and the first quota of one.
+#[derive(Default)]
+struct BackendPlaces {
+    addresses: BTreeMap<Arc<str>, Place>,
+    quota: Option<Place>,
 }
 
 pub(super) fn all(
@@ -66,14 +81,22 @@ fn pool(section: &Section<'_>, hostname: &str, files: &Files<'_>) -> PoolRead {
     let probes = section.child("health");
     pool.health = health(&probes, hostname);
     pool.eject = eject(&section.child("eject"));
+    let connections = section.child("smtp");
+    pool.smtp = read_smtp::pool(&connections);
     timing(section, &pool);
     let backends = backends(section, &mut pool, files);
+    read_smtp::connections_fit(&connections, &pool);
     section.finish();
+    let said = !section.is_unset_or_empty("smtp");
     PoolRead {
         pool,
         place: section.place.clone(),
         depth: probes.place_of("depth"),
-        backends,
+        identity: section.place_of("identity"),
+        verdicts: section.place_of("greeting_verdicts"),
+        smtp: said.then(|| connections.place.clone()),
+        backends: backends.addresses,
+        quota: backends.quota,
     }
 }
 
@@ -258,13 +281,9 @@ fn timing(section: &Section<'_>, pool: &Pool) {
 }
 
 /// The backends of the pool, from this file and its backends file.
-fn backends(
-    section: &Section<'_>,
-    pool: &mut Pool,
-    files: &Files<'_>,
-) -> BTreeMap<Arc<str>, Place> {
+fn backends(section: &Section<'_>, pool: &mut Pool, files: &Files<'_>) -> BackendPlaces {
     let report = section.report;
-    let mut places = BTreeMap::new();
+    let mut places = BackendPlaces::default();
     let inline = section.table_of("backends");
     if let Some((table, place)) = &inline {
         read_backends(table, place, report, pool, &mut places);
@@ -296,7 +315,7 @@ fn read_backends(
     place: &Place,
     report: &Report,
     pool: &mut Pool,
-    places: &mut BTreeMap<Arc<str>, Place>,
+    places: &mut BackendPlaces,
 ) {
     for (name, table, place) in entries(table, place, BACKEND_HELP, report) {
         let section = Section::new(
@@ -306,7 +325,7 @@ fn read_backends(
             report,
         );
         let backend = backend(&section);
-        if let Some(first) = places.get(&name) {
+        if let Some(first) = places.addresses.get(&name) {
             let wrong = Wrong::new(
                 format!("there is already a backend {name}"),
                 format!(
@@ -318,8 +337,11 @@ fn read_backends(
             continue;
         }
         let at = section.place_of("address");
-        places.insert(Arc::clone(&name), at);
+        places.addresses.insert(Arc::clone(&name), at);
         if let Some(backend) = backend {
+            if !backend.quota.is_empty() && places.quota.is_none() {
+                places.quota = Some(section.place_of("quota"));
+            }
             pool.backends.insert(name, backend);
         }
     }
@@ -340,6 +362,7 @@ fn backend(section: &Section<'_>) -> Option<Backend> {
     backend.tier = Tier::new(tier).unwrap_or(backend.tier);
     section.count("max_connections", &mut backend.max_connections);
     section.word("state", words::STATES, &mut backend.state);
+    backend.quota = read_smtp::quotas(section);
     section.finish();
     address.map(|_| backend)
 }
@@ -349,7 +372,7 @@ fn read_backends_file(
     place: &Place,
     report: &Report,
     pool: &mut Pool,
-    places: &mut BTreeMap<Arc<str>, Place>,
+    places: &mut BackendPlaces,
     files: &Files<'_>,
 ) {
     let text = match (files.read)(path) {

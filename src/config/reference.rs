@@ -6,10 +6,24 @@
 use std::fmt::Write as _;
 
 use super::keys::{Default, Key, Kind, SECTIONS, Section};
-use super::value::duration_text;
+use super::value::{duration_text, size_text};
 
 /// The longest line of a comment, in characters.
 const LINE_MAX: usize = 100;
+
+/// What must stand before the tables of mode "smtp": a listener in that mode, and its pool.
+const RELAY: [(&str, &str); 2] = [
+    (
+        "listeners.NAME.smtp",
+        "# Another listener, in mode \"smtp\".\n[listeners.relay]\n\
+         bind = [\"0.0.0.0:2525\", \"[::]:2525\"]\nmode = \"smtp\"\npool = \"relay\"\n\n",
+    ),
+    (
+        "pools.NAME.smtp",
+        "# The pool of the listener in mode \"smtp\".\n[pools.relay.backends]\n\
+         relay1 = { address = \"10.0.0.21:25\" }\n\n",
+    ),
+];
 
 const HEAD: &str = "\
 Every key of Posthouse, with its default, its range, what happens at the limit, and why it is \
@@ -37,6 +51,9 @@ pub fn reference() -> String {
 
 fn table(text: &mut String, section: &Section) {
     text.push('\n');
+    if let Some((_, before)) = RELAY.iter().find(|(path, _)| *path == section.path) {
+        text.push_str(before);
+    }
     comment(text, section.about);
     if !section.path.is_empty() {
         let _ = writeln!(text, "[{}]", example_path(section.path));
@@ -47,9 +64,11 @@ fn table(text: &mut String, section: &Section) {
     }
 }
 
-/// A path with names in place of `NAME`: every pool is `mx`, its backend `mx1`.
-fn example_path(path: &str) -> String {
-    path.replace("backends.NAME", "backends.mx1")
+/// A path with names in place of `NAME`: listeners and pools are `mx`, a backend `mx1`; in mode
+/// "smtp" they are `relay`.
+pub(super) fn example_path(path: &str) -> String {
+    path.replace("NAME.smtp", "relay.smtp")
+        .replace("backends.NAME", "backends.mx1")
         .replace("NAME", "mx")
 }
 
@@ -89,6 +108,13 @@ fn kind_text(kind: Kind) -> String {
         }
         Kind::Duration { min, max } => {
             format!("\"{}\" to \"{}\"", duration_text(min), duration_text(max))
+        }
+        Kind::Size { min, max } => {
+            let [min, max] = [min, max].map(|octets| match size_text(octets) {
+                text if text.ends_with('B') => format!("\"{text}\""),
+                text => text,
+            });
+            format!("{min} to {max}: octets, or a number and KiB, MiB, GiB, kB, MB or GB")
         }
         Kind::Percent { min } => format!("\"{min}%\" to \"100%\""),
         Kind::Word([only]) => format!("Only \"{only}\" in this version"),

@@ -227,6 +227,34 @@ impl<'a> Section<'a> {
         None
     }
 
+    /// An amount of octets, as a whole number or with a unit in quotes.
+    pub(super) fn size(&self, name: &'static str, into: &mut u64) {
+        let Some((found, key)) = self.found(name) else {
+            return;
+        };
+        let Kind::Size { min, max } = key.kind else {
+            unreachable!("{name} is not a size in the table of keys");
+        };
+        let read = match found.value {
+            DeValue::Integer(integer) => u64::from_str_radix(integer.as_str(), integer.radix())
+                .map_err(|_| integer.to_string()),
+            _ => match self.read(&found, "a size such as \"25MiB\"", value::size) {
+                Some(octets) => Ok(octets),
+                None => return,
+            },
+        };
+        match read {
+            Ok(octets) if (min..=max).contains(&octets) => *into = octets,
+            Ok(_) | Err(_) => {
+                let shown = read.map_or_else(|text| text, value::size_text);
+                let [low, high] = [min, max].map(value::size_text);
+                let message = format!("{shown} is outside {low} to {high}");
+                let help = limit_help(key);
+                self.report.error(&found.place, Wrong { message, help });
+            }
+        }
+    }
+
     pub(super) fn percent(&self, name: &'static str, into: &mut Percent) {
         let Some((found, key)) = self.found(name) else {
             return;
@@ -363,14 +391,13 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Whether a list is not written, or written as `[]`.
+    /// Whether a list or table is not written, or written with nothing in it.
     pub(super) fn is_unset_or_empty(&self, name: &str) -> bool {
         let value = self.table.and_then(|table| table.get(name));
         value.is_none_or(|value| {
-            value
-                .get_ref()
-                .as_array()
-                .is_some_and(|array| array.is_empty())
+            let value = value.get_ref();
+            value.as_array().is_some_and(|array| array.is_empty())
+                || value.as_table().is_some_and(DeTable::is_empty)
         })
     }
 

@@ -3,12 +3,15 @@
 //! Each reader takes the text of one string and returns the value or what is [`Wrong`] with it,
 //! always with a remedy where there is one. They know neither files nor spans.
 
+mod smtp;
+
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub(super) use self::smtp::{keyword, quota, quota_text, size, size_text};
 use super::model::BackendAddress;
 use super::near;
 use crate::types::{Percent, Rate};

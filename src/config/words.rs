@@ -2,8 +2,9 @@
 
 use super::model::{
     AdminState, Balance, Depth, EarlyTalker, Failback, GreetingMode, GreetingVerdicts, Identity,
-    LogFormat, LogLevel, LogOutput, Mode, ProxyIn, WhenAllDown,
+    LogFormat, LogLevel, LogOutput, Mode, ProxyIn, QuotaUnit, Sticky, WhenAllDown,
 };
+use crate::smtp::LineEndings;
 
 /// Words and what they mean.
 pub(super) type Words<T> = &'static [(&'static str, T)];
@@ -22,7 +23,7 @@ pub(super) const OUTPUTS: Words<LogOutput> = &[
     ("stderr", LogOutput::Stderr),
     ("journald", LogOutput::Journald),
 ];
-pub(super) const MODES: Words<Mode> = &[("passthrough", Mode::Passthrough)];
+pub(super) const MODES: Words<Mode> = &[("passthrough", Mode::Passthrough), ("smtp", Mode::Smtp)];
 pub(super) const GREETINGS: Words<GreetingMode> =
     &[("smtp", GreetingMode::Smtp), ("none", GreetingMode::None)];
 pub(super) const PROXIES: Words<ProxyIn> =
@@ -59,6 +60,19 @@ pub(super) const DEPTHS: Words<Depth> = &[
     ("ehlo", Depth::Ehlo),
     ("starttls", Depth::Starttls),
     ("mail", Depth::Mail),
+];
+pub(super) const LINE_ENDINGS: Words<LineEndings> = &[
+    ("normalize", LineEndings::Normalize),
+    ("reject", LineEndings::Reject),
+];
+pub(super) const STICKY: Words<Sticky> = &[
+    ("none", Sticky::None),
+    ("session", Sticky::Session),
+    ("source", Sticky::Source),
+];
+pub(super) const QUOTA_UNITS: Words<QuotaUnit> = &[
+    ("messages", QuotaUnit::Messages),
+    ("recipients", QuotaUnit::Recipients),
 ];
 pub(super) const STATES: Words<AdminState> = &[
     ("ready", AdminState::Ready),

@@ -7,8 +7,9 @@ use super::super::model::{Admin, Backend, Eject, Health, Hedge, Listener, Log, P
 use super::super::words::{self, word};
 use super::Plan;
 use super::show::{
-    admin_bind, duration, interface_name, list, networks, path, percent, quoted, rate,
+    admin_bind, duration, interface_name, list, networks, path, percent, quotas, quoted, rate,
 };
+use super::smtp::{diff_listener_smtp, diff_pool_smtp};
 
 /// The changed keys of one table.
 pub(super) struct Keys {
@@ -73,6 +74,8 @@ pub(super) fn diff_log(old: Log, new: Log, plan: &mut Plan) {
         format,
         output,
         sessions,
+        transactions,
+        addresses,
     } = old;
     let mut keys = Keys::of("log.");
     keys.live("level", &level, &new.level, |v| {
@@ -84,7 +87,13 @@ pub(super) fn diff_log(old: Log, new: Log, plan: &mut Plan) {
     keys.restart("output", &output, &new.output, |v| {
         word(words::OUTPUTS, v).to_owned()
     });
-    keys.live("sessions", &sessions, &new.sessions, ToString::to_string);
+    for (key, old, new) in [
+        ("sessions", sessions, new.sessions),
+        ("transactions", transactions, new.transactions),
+        ("addresses", addresses, new.addresses),
+    ] {
+        keys.live(key, &old, &new, ToString::to_string);
+    }
     keys.finish(plan);
 }
 
@@ -127,6 +136,7 @@ pub(super) fn diff_listener(name: &str, old: &Listener, new: &Listener, plan: &m
         idle_timeout,
         half_close_timeout,
         replies,
+        smtp,
     } = old;
     let mut keys = Keys::of(format!("listeners.{name}."));
     keys.live("mode", mode, &new.mode, |v| {
@@ -197,7 +207,9 @@ pub(super) fn diff_listener(name: &str, old: &Listener, new: &Listener, plan: &m
         duration,
     );
     let changed = keys.finish(plan);
-    diff_replies(name, replies, &new.replies, plan) || changed || *bind != new.bind
+    let replies = diff_replies(name, replies, &new.replies, plan);
+    let smtp = diff_listener_smtp(name, smtp, &new.smtp, plan);
+    changed || replies || smtp || *bind != new.bind
 }
 
 fn diff_replies(name: &str, old: &Replies, new: &Replies, plan: &mut Plan) -> bool {
@@ -243,6 +255,7 @@ pub(super) fn diff_pool(name: &str, old: &Pool, new: &Pool, plan: &mut Plan) -> 
         freebind,
         health,
         eject,
+        smtp,
         backends_file,
         backends: _,
     } = old;
@@ -324,7 +337,8 @@ pub(super) fn diff_pool(name: &str, old: &Pool, new: &Pool, plan: &mut Plan) -> 
     let hedge = diff_hedge(name, hedge, &new.hedge, plan);
     let health = diff_health(name, health, &new.health, plan);
     let eject = diff_eject(name, eject, &new.eject, plan);
-    changed || hedge || health || eject
+    let smtp = diff_pool_smtp(name, smtp, &new.smtp, plan);
+    changed || hedge || health || eject || smtp
 }
 
 fn diff_hedge(name: &str, old: &Hedge, new: &Hedge, plan: &mut Plan) -> bool {
@@ -430,6 +444,7 @@ pub(super) fn diff_backend(
         tier,
         max_connections,
         state,
+        quota,
     } = old;
     let mut keys = Keys::of(format!("pools.{pool}.backends.{name}."));
     keys.live("address", at, &new.address, ToString::to_string);
@@ -444,5 +459,6 @@ pub(super) fn diff_backend(
     keys.live("state", state, &new.state, |v| {
         word(words::STATES, v).to_owned()
     });
+    keys.live("quota", quota.as_slice(), new.quota.as_slice(), quotas);
     keys.finish(plan)
 }

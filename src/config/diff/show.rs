@@ -10,8 +10,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::model::AdminBind;
-use super::super::value::duration_text;
+use super::super::model::{AdminBind, Quota};
+use super::super::value::{duration_text, quota_text, size_text};
+use crate::smtp::{Keyword, Keywords};
 use crate::types::{Networks, Percent, Rate};
 
 pub(super) fn or_default(value: Option<&impl ToString>, absent: &str) -> String {
@@ -24,6 +25,21 @@ pub(super) fn quoted(text: &Arc<str>) -> String {
 
 pub(super) fn duration(duration: &Duration) -> String {
     duration_text(*duration)
+}
+
+pub(super) fn size(octets: &u64) -> String {
+    size_text(*octets)
+}
+
+pub(super) fn keywords(announce: &Option<Keywords>) -> String {
+    announce.map_or_else(
+        || "what every backend has".to_owned(),
+        |words| list(&words.iter().map(Keyword::name).collect::<Vec<_>>()),
+    )
+}
+
+pub(super) fn quotas(quotas: &[Quota]) -> String {
+    list(&quotas.iter().map(quota_text).collect::<Vec<_>>())
 }
 
 pub(super) fn percent(percent: &Percent) -> String {

@@ -6,6 +6,7 @@ use std::path::Path;
 use super::*;
 use crate::config::keys::{self, Kind, SECTIONS};
 use crate::config::parse;
+use crate::config::reference::example_path;
 
 const OLD: &str = r#"
 [admin]
@@ -178,10 +179,12 @@ fn other_value(key: &keys::Key) -> Option<String> {
     match (key.kind, key.default) {
         (Kind::Flag, keys::Default::Value("true")) => Some("false".to_owned()),
         (Kind::Flag, _) => Some("true".to_owned()),
+        // It must not be more than `max_idle`.
+        (Kind::Count { .. }, _) if key.name == "min_idle" => Some("1".to_owned()),
         (Kind::Count { min, max, .. }, keys::Default::Value(value)) => {
             Some(if value == min.to_string() { max } else { min }.to_string())
         }
-        (Kind::Count { max, .. }, _) => Some(max.to_string()),
+        (Kind::Count { max, .. } | Kind::Size { max, .. }, _) => Some(max.to_string()),
         (Kind::Percent { .. }, _) => Some("\"77%\"".to_owned()),
         (Kind::Word(words), keys::Default::Value(value)) => {
             let mut quoted = words.iter().map(|word| format!("{word:?}"));
@@ -190,10 +193,10 @@ fn other_value(key: &keys::Key) -> Option<String> {
         (Kind::Duration { .. }, _) if key.name == "max_time" => Some("\"1h\"".to_owned()),
         (Kind::Duration { .. }, _) => Some("\"2s\"".to_owned()),
         (Kind::List { .. }, keys::Default::Value(_)) => {
-            let value = if key.name == "source" {
-                "192.0.2.7"
-            } else {
-                "192.0.2.0/24"
+            let value = match key.name {
+                "source" => "192.0.2.7",
+                "quota" => "100/s",
+                _ => "192.0.2.0/24",
             };
             Some(format!("[\"{value}\"]"))
         }
@@ -207,10 +210,7 @@ fn other_value(key: &keys::Key) -> Option<String> {
 fn every_key_that_changes_is_named_in_a_sentence() {
     let mut named = 0;
     for section in SECTIONS {
-        let table = section
-            .path
-            .replace("backends.NAME", "backends.mx1")
-            .replace("NAME", "mx");
+        let table = example_path(section.path);
         for key in section.keys {
             // These need another key beside them to load at all, or have tests of their own above.
             let skip = [
@@ -233,6 +233,10 @@ fn every_key_that_changes_is_named_in_a_sentence() {
             let dotted = "admin.bind = \"127.0.0.1:8025\"\n\
                           listeners.mx.bind = \"[::]:25\"\n\
                           listeners.mx.pool = \"mx\"\n\
+                          listeners.relay.bind = \"[::]:2525\"\n\
+                          listeners.relay.mode = \"smtp\"\n\
+                          listeners.relay.pool = \"relay\"\n\
+                          pools.relay.backends.relay1.address = \"10.0.0.21:25\"\n\
                           pools.mx.backends.mx1.address = \"10.0.0.11:25\"\n";
             let new = config(&format!("{dotted}{path} = {value}\n"));
             let plan = diff(&config(dotted), &new);
@@ -246,5 +250,5 @@ fn every_key_that_changes_is_named_in_a_sentence() {
             named += 1;
         }
     }
-    assert!(named >= 75, "only {named} keys were tried");
+    assert!(named >= 95, "only {named} keys were tried");
 }

@@ -21,10 +21,12 @@ pub(super) const LISTENER: Section = Section {
         },
         Key {
             name: "mode",
-            kind: Kind::Word(&["passthrough"]),
+            kind: Kind::Word(&["passthrough", "smtp"]),
             default: Default::Value("\"passthrough\""),
             at_limit: "",
-            why: "Octets pass unchanged once a backend has greeted: STARTTLS is end to end.",
+            why: "passthrough hands octets on unchanged once a backend has greeted: STARTTLS is end \
+                  to end. smtp speaks SMTP itself, places each message on a kept-alive connection, \
+                  and sends it to another backend if that one fails.",
         },
         Key {
             name: "pool",
@@ -189,7 +191,7 @@ pub(super) const LISTENER: Section = Section {
             why: "How long one direction may stay open after the other ended.",
         },
     ],
-    tables: &["replies"],
+    tables: &["replies", "smtp"],
 };
 
 pub(super) const REPLIES: Section = Section {

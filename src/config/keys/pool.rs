@@ -168,7 +168,7 @@ pub(super) const POOL: Section = Section {
             why: "More backends, in a file that other tools write: `mx1 = { address = \"…\" }`.",
         },
     ],
-    tables: &["hedge", "health", "eject", "backends"],
+    tables: &["hedge", "health", "eject", "smtp", "backends"],
 };
 
 pub(super) const HEDGE: Section = Section {
@@ -402,6 +402,19 @@ pub(super) const BACKEND: Section = Section {
             default: Default::Value("\"ready\""),
             at_limit: "What an operator sets at run time goes before this.",
             why: "drain keeps its sessions and gets no new ones; maint is not probed either.",
+        },
+        Key {
+            name: "quota",
+            kind: Kind::List {
+                form: "a quota such as \"100/s\" or \"20000/24h recipients\"",
+                max: 8,
+            },
+            default: Default::Value("[]"),
+            at_limit: "At most 8, each 1 to 1000000000 messages or recipients per 1s to 31d. A \
+                       message more goes to other backends; without one it waits in the queue, \
+                       then 451.",
+            why: "What a provider allows, counted in mode \"smtp\" within any span of the time; all \
+                  addresses of a name share it.",
         },
     ],
     tables: &[],

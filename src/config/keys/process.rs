@@ -65,6 +65,27 @@ pub(super) const TOP: Section = Section {
             at_limit: "A change needs a restart.",
             why: "Move large messages through the kernel without copying them; off only to compare.",
         },
+        Key {
+            name: "replay_memory",
+            kind: Kind::Size {
+                min: 0,
+                max: 1 << 40,
+            },
+            default: Default::Value("\"256MiB\""),
+            at_limit: "A message that finds no room streams on, and cannot be sent to another \
+                       backend if its own fails. 0 keeps none.",
+            why: "What all messages that are kept for a replay take together (mode \"smtp\").",
+        },
+        Key {
+            name: "state_file",
+            kind: Kind::Text("a path"),
+            default: Default::Absent {
+                example: "\"/var/lib/posthouse/state\"",
+                means: "the counts of quotas begin at zero after a restart",
+            },
+            at_limit: "A change needs a restart. Relative to the folder of this file.",
+            why: "Where the counts of quotas are kept over restarts; the folder must be writable.",
+        },
     ],
     tables: &["log", "admin", "listeners", "pools"],
 };
@@ -100,6 +121,21 @@ pub(super) const LOG: Section = Section {
             default: Default::Value("true"),
             at_limit: "",
             why: "One line per session, at info: who, which backend, how long, how it ended.",
+        },
+        Key {
+            name: "transactions",
+            kind: Kind::Flag,
+            default: Default::Value("true"),
+            at_limit: "",
+            why: "One line per transaction in mode \"smtp\", at info: backend, size, recipients, \
+                  the backend's reply, durations.",
+        },
+        Key {
+            name: "addresses",
+            kind: Kind::Flag,
+            default: Default::Value("false"),
+            at_limit: "",
+            why: "Whether those lines hold the addresses of the envelope, which are personal data.",
         },
     ],
     tables: &[],

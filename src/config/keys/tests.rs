@@ -4,7 +4,8 @@ use std::io;
 use std::path::Path;
 
 use super::*;
-use crate::config::model::{Backend, BackendAddress, Config, Listener, Pool};
+use crate::config::model::{Backend, BackendAddress, Config, Listener, Mode, Pool};
+use crate::config::reference::example_path;
 use crate::config::{Color, ConfigErrors, Loaded, parse, reference};
 
 const HOST: &str = "host.example";
@@ -14,6 +15,10 @@ const LEAST: &str = "\
     admin.bind = \"127.0.0.1:8025\"\n\
     listeners.mx.bind = [\"0.0.0.0:25\", \"[::]:25\"]\n\
     listeners.mx.pool = \"mx\"\n\
+    listeners.relay.bind = [\"0.0.0.0:2525\", \"[::]:2525\"]\n\
+    listeners.relay.mode = \"smtp\"\n\
+    listeners.relay.pool = \"relay\"\n\
+    pools.relay.backends.relay1.address = \"10.0.0.21:25\"\n\
     pools.mx.backends.mx1.address = \"10.0.0.11:25\"\n";
 
 fn read(text: &str) -> Result<Loaded, ConfigErrors> {
@@ -24,10 +29,7 @@ fn read(text: &str) -> Result<Loaded, ConfigErrors> {
 
 /// The least that loads, with one key more (or another value for a key it has).
 fn with_key(section: &Section, key: &Key, value: &str) -> String {
-    let table = section
-        .path
-        .replace("backends.NAME", "backends.mx1")
-        .replace("NAME", "mx");
+    let table = example_path(section.path);
     let path = if table.is_empty() {
         key.name.to_owned()
     } else {
@@ -67,10 +69,21 @@ fn expected_defaults() -> Config {
     config
         .listeners
         .insert("mx".into(), Listener::new(bind.to_vec(), "mx", HOST));
-    let mut pool = Pool::for_host(HOST);
-    let address = BackendAddress::Literal("10.0.0.11:25".parse().expect("an address"));
-    pool.backends.insert("mx1".into(), Backend::at(address));
-    config.pools.insert("mx".into(), pool);
+    let bind = ["0.0.0.0:2525", "[::]:2525"].map(|text| text.parse().expect("an address"));
+    let mut relay = Listener::new(bind.to_vec(), "relay", HOST);
+    relay.mode = Mode::Smtp;
+    config.listeners.insert("relay".into(), relay);
+    for (pool, backend, address) in [
+        ("mx", "mx1", "10.0.0.11:25"),
+        ("relay", "relay1", "10.0.0.21:25"),
+    ] {
+        let mut settings = Pool::for_host(HOST);
+        let address = BackendAddress::Literal(address.parse().expect("an address"));
+        settings
+            .backends
+            .insert(backend.into(), Backend::at(address));
+        config.pools.insert(pool.into(), settings);
+    }
     config.files = vec!["test.toml".into()];
     config
 }
@@ -121,7 +134,8 @@ fn every_key_is_in_the_reference() {
             key.name
         );
     }
-    assert!(reference.lines().all(|line| line.chars().count() <= 100));
+    let long = reference.lines().find(|line| line.chars().count() > 100);
+    assert_eq!(long, None);
 }
 
 #[test]
@@ -175,6 +189,15 @@ fn both_ends_of_every_range_are_taken_and_the_next_value_is_refused() {
                 (
                     [format!("\"{min}ms\""), format!("\"{max}ms\"")],
                     [below, format!("\"{}ms\"", max + 1)],
+                )
+            }
+            Kind::Size { min, max } => {
+                let below = min
+                    .checked_sub(1)
+                    .map_or("-1".to_owned(), |n| n.to_string());
+                (
+                    [min.to_string(), max.to_string()],
+                    [below, (max + 1).to_string()],
                 )
             }
             Kind::Percent { min } => {
