@@ -51,6 +51,8 @@ pub struct BackendState {
     /// Microseconds; 0 is unknown.
     usual_micros: AtomicU64,
     record: Mutex<Record>,
+    /// The lines of its last reply to EHLO, without the first.
+    announced: Mutex<Option<Arc<[Arc<str>]>>>,
     home: Mutex<Weak<PoolShared>>,
 }
 
@@ -176,6 +178,7 @@ impl BackendState {
             last_greeted: AtomicU64::new(0),
             usual_micros: AtomicU64::new(0),
             record: Mutex::new(record),
+            announced: Mutex::new(None),
             home: Mutex::new(Weak::new()),
         })
     }
@@ -247,8 +250,41 @@ impl BackendState {
         })
     }
 
+    /// What it announced last: the lines of its reply to EHLO, without the first. `None` before it
+    /// was heard.
+    pub fn announced(&self) -> Option<Arc<[Arc<str>]>> {
+        lock(&self.announced).clone()
+    }
+
+    /// It has announced this. Returns whether it announced something else before.
+    pub fn announces(&self, lines: &Arc<[Arc<str>]>) -> bool {
+        let mut announced = lock(&self.announced);
+        if announced.as_ref() == Some(lines) {
+            return false;
+        }
+        let before = announced.replace(Arc::clone(lines));
+        drop(announced);
+        self.note_announcement();
+        before.is_some()
+    }
+
+    fn note_announcement(&self) {
+        if let Some(shared) = self.shared() {
+            shared.announcements.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    /// Whether the operator lets it serve: neither in drain nor in maintenance.
+    pub fn is_in_service(&self) -> bool {
+        self.standing().is_ready()
+    }
+
     /// What one probe showed.
     pub fn probed(&self, report: ProbeReport, now: Instant) -> Option<StateChange> {
+        // A probe that goes on to STARTTLS has heard what is announced within TLS.
+        if report.failure.is_none() && report.stage == Stage::Ehlo {
+            self.announces(&report.keywords);
+        }
         self.change(now, |record, rules, _| {
             let cause = record.machine.probed(&report, rules, now);
             record.last_probe = Some((now, report));
@@ -258,7 +294,7 @@ impl BackendState {
 
     /// The operator's word; survives reloads. `None` if it was so already.
     pub fn set_admin(&self, state: AdminState, who: Arc<str>, now: Instant) -> Option<StateChange> {
-        self.change(now, |record, _, _| {
+        let change = self.change(now, |record, _, _| {
             if record.admin == state {
                 return None;
             }
@@ -267,7 +303,10 @@ impl BackendState {
                 who: Some(who),
                 ..Cause::of("operator")
             })
-        })
+        });
+        // What a backend out of service announces does not count.
+        self.note_announcement();
+        change
     }
 
     /// Sets the weight at run time; `None` returns to the configured one. Survives reloads.
@@ -510,6 +549,17 @@ impl BackendState {
         let in_flight = self.hot.in_flight.fetch_sub(1, Ordering::SeqCst);
         let open = self.hot.open.fetch_sub(1, Ordering::SeqCst);
         debug_assert!(in_flight > 0 && open > 0, "a place is given back once");
+    }
+
+    /// A connection is kept and its session's place given back.
+    pub(super) fn land(&self) {
+        let in_flight = self.hot.in_flight.fetch_sub(1, Ordering::SeqCst);
+        debug_assert!(in_flight > 0, "a place is given back once");
+    }
+
+    /// A kept connection serves again.
+    pub(super) fn take_off(&self) {
+        self.hot.in_flight.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Round robin's virtual time of the next turn.

@@ -38,5 +38,5 @@ pub use pool::{Pool, PoolEvent, PoolView};
 pub use queue::{Queued, Waiter};
 pub use settings::{AdminState, Balance, Eject, Failback, Hedge, PoolSettings, WhenAllDown};
 pub use shared::PoolShared;
-pub use slot::Slot;
+pub use slot::{Parked, Slot};
 pub use view::{BackendTotals, BackendView, StateChange, Totals};

@@ -4,9 +4,10 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::backend::BackendState;
 use super::choose::{Ask, Choice, NoBackend, PickMode, Purpose, choose, without_policy};
 use super::heap::{Order, Presence};
-use super::member::{Member, Tried};
+use super::member::{Heed, Member, Tried};
 use super::policy::round_robin;
 use super::roll::Roll;
 use super::shared::{PoolShared, lock};
@@ -47,6 +48,24 @@ impl PoolShared {
             }
         }
         Err(NoBackend::AllFull)
+    }
+
+    /// Reserve at a backend that is named.
+    pub(super) fn pick_at(&self, roll: &Roll, state: &BackendState, tried: &Tried) -> Option<Slot> {
+        let place = state.place();
+        let member = roll.members.get(place.index as usize)?;
+        let is_there =
+            place.serial == roll.serial && (place.index as usize) < self.open_members(roll);
+        if !is_there || self.waiting() > 0 || member.takes(tried, Heed::Health).is_none() {
+            return None;
+        }
+        if !state.reserve(member.settings.max_connections) {
+            return None;
+        }
+        if self.has_heap() {
+            self.rekey(member);
+        }
+        Some(Slot::reserved(Arc::clone(member), PickMode::Normal))
     }
 
     /// The heap is empty and there are usable members in open tiers: they are full, and nobody needs

@@ -1,6 +1,7 @@
 //! A pool, as one generation sees it: the door to choosing, the queue and the timers.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::choose::{NoBackend, Purpose};
@@ -11,7 +12,7 @@ use super::roll::Roll;
 use super::shared::PoolShared;
 use super::slot::Slot;
 use super::tiers::Occasion;
-use super::{PoolSettings, StateChange};
+use super::{BackendState, PoolSettings, StateChange};
 use crate::types::{ClientKey, Rng};
 
 /// A pool in one generation. Immutable; `Sync`.
@@ -122,6 +123,15 @@ impl Pool {
             .pick(&self.roll, client, tried, Purpose::Session, rng)
     }
 
+    /// Reserves a place at this very backend, if it may serve and has room: no policy is asked.
+    pub fn pick_at(&self, state: &BackendState, tried: &Tried) -> Option<Slot> {
+        let slot = self.shared.pick_at(&self.roll, state, tried)?;
+        if tried.is_empty() {
+            self.shared.hedges.earn(&self.roll.settings.hedge);
+        }
+        Some(slot)
+    }
+
     /// The same for a hedge: never in last resort, never opens a tier, never queues nor overtakes
     /// those who do; takes from the hedge budget only if a slot was got.
     ///
@@ -164,6 +174,11 @@ impl Pool {
         let queued = self.shared.enqueue(&self.roll, client, tried, rng);
         self.shared.check_invariants();
         queued
+    }
+
+    /// Counted up whenever what one of its backends announces has changed.
+    pub fn announcements(&self) -> u32 {
+        self.shared.announcements.load(Ordering::Acquire)
     }
 
     /// Clients in the queue.

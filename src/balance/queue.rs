@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll, Waker};
 
 use super::choose::{NoBackend, Purpose, may_come};
-use super::member::{Fit, Heed, Tried};
+use super::member::{Fit, Heed, Member, Tried};
 use super::roll::Roll;
 use super::shared::{PoolShared, lock};
 use super::slot::Slot;
@@ -280,15 +280,15 @@ impl PoolShared {
         drop(woken);
     }
 
-    /// Gives the place of `slot` to the first waiter that may use it, if the backend may still be
-    /// used at all. The caller then forgets the slot without giving its place back.
-    pub(super) fn hand_over(&self, slot: &Slot) -> bool {
+    /// Gives a place at `member` to the first waiter that may use it, if the backend may still be
+    /// used at all. The caller then forgets the place without giving it back.
+    pub(super) fn hand_over(&self, member: &Member) -> bool {
         let mut woken = Woken::default();
         let mut queue = lock(&self.queue);
         let Some(roll) = queue.roll.upgrade() else {
             return false;
         };
-        let place = slot.member().state().place();
+        let place = member.state().place();
         let Some(member) = roll
             .members
             .get(place.index as usize)

@@ -48,6 +48,8 @@ pub struct PoolShared {
     pub(super) now: CachePadded<AtomicU64>,
     pub(super) waiters: CachePadded<AtomicU32>,
     pub(super) hedges: HedgeBudget,
+    /// Changes of what the backends announce.
+    pub(super) announcements: AtomicU32,
     roster: Mutex<Roster>,
     pub(super) queue: Mutex<Queue>,
     pub(super) heap: Mutex<Heap>,
@@ -135,6 +137,7 @@ impl PoolShared {
             now: CachePadded::new(AtomicU64::new(0)),
             waiters: CachePadded::new(AtomicU32::new(0)),
             hedges: HedgeBudget::new(),
+            announcements: AtomicU32::new(0),
             roster: Mutex::new(Roster {
                 roll: Weak::new(),
                 serial: 0,

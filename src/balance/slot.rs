@@ -1,47 +1,124 @@
 //! A reserved place at a backend, given back by `Drop`, whatever happens to the session.
+//!
+//! A connection that is kept alive between transactions is [`Parked`]: it still counts as a socket,
+//! which is what `max_connections` limits, and balancing does not see it any more.
 
 use std::sync::Arc;
 
 use super::choose::PickMode;
-use super::member::Member;
+use super::member::{Member, Tried};
 
 /// A reserved place at a backend: counts in `open` and `in_flight` until dropped; a drop hands the
 /// place to the first waiter instead, if there is one.
 #[derive(Debug)]
 pub struct Slot {
+    place: Place,
+}
+
+/// The place of a connection that nobody uses now: counts in `open` until dropped.
+#[derive(Debug)]
+pub struct Parked {
+    place: Place,
+}
+
+/// What a slot and a parked place have in common.
+#[derive(Debug)]
+struct Place {
     member: Arc<Member>,
-    mode: PickMode,
+    counts: Use,
+}
+
+/// What a place counts in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Use {
+    /// `open` and `in_flight`.
+    Flight(PickMode),
+    /// `open`.
+    Open,
 }
 
 impl Slot {
     /// The place was reserved by the caller.
     pub(super) fn reserved(member: Arc<Member>, mode: PickMode) -> Self {
-        Self { member, mode }
+        let place = Place {
+            member,
+            counts: Use::Flight(mode),
+        };
+        Self { place }
     }
 
     /// The place comes from another slot, which is forgotten.
     pub(super) fn handed(member: Arc<Member>) -> Self {
-        Self {
-            member,
-            mode: PickMode::Normal,
-        }
+        Self::reserved(member, PickMode::Normal)
     }
 
     /// The backend.
     pub fn member(&self) -> &Arc<Member> {
-        &self.member
+        &self.place.member
     }
 
     /// How it should be used.
     pub fn mode(&self) -> PickMode {
-        self.mode
+        match self.place.counts {
+            Use::Flight(mode) => mode,
+            Use::Open => PickMode::Normal,
+        }
+    }
+
+    /// Gives the session's place back and keeps the socket's.
+    #[must_use]
+    pub fn park(self) -> Parked {
+        let Self { mut place } = self;
+        place.member.state().land();
+        place.counts = Use::Open;
+        place.member.shared.place_came_free(&place.member);
+        Parked { place }
     }
 }
 
-impl Drop for Slot {
+impl Parked {
+    /// The backend, as the generation names it in which the place was taken.
+    pub fn member(&self) -> &Arc<Member> {
+        &self.place.member
+    }
+
+    /// Whether the backend may serve a session that has tried `tried`, full or not: the place is
+    /// taken already.
+    pub fn may_serve(&self, tried: &Tried) -> bool {
+        let state = self.place.member.state();
+        state.standing().is_usable() && !tried.has(&self.place.member)
+    }
+
+    /// Whether the operator keeps the backend in service: what is kept for another is given up.
+    pub fn is_wanted(&self) -> bool {
+        self.place.member.state().standing().is_ready()
+    }
+
+    /// Uses the place again.
+    #[must_use]
+    pub fn resume(self) -> Slot {
+        let Self { mut place } = self;
+        place.take_off();
+        Slot { place }
+    }
+}
+
+impl Place {
+    fn take_off(&mut self) {
+        self.member.state().take_off();
+        self.counts = Use::Flight(PickMode::Normal);
+        self.member.shared.place_came_free(&self.member);
+    }
+}
+
+impl Drop for Place {
     fn drop(&mut self) {
+        if self.counts == Use::Open {
+            // What is handed over, or released, is a place of a session.
+            self.member.state().take_off();
+        }
         let shared = &self.member.shared;
-        if shared.waiting() > 0 && shared.hand_over(self) {
+        if shared.waiting() > 0 && shared.hand_over(&self.member) {
             return;
         }
         self.member.state().release();

@@ -7,11 +7,10 @@
 //! missed if it comes later; the UNIQUE_ID of a PROXY header finds such a loop at run time.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 
 use nix::ifaddrs::getifaddrs;
 
-use crate::config::model::{AdminBind, Mode};
+use crate::config::model::AdminBind;
 use crate::config::{Config, leads_back};
 use crate::snapshot::Resolved;
 
@@ -43,7 +42,7 @@ pub(super) fn backends_that_are_us(
     own: &[IpAddr],
 ) -> Vec<String> {
     let binds = binds(config);
-    let mut found = not_available(config);
+    let mut found = Vec::new();
     for (pool, settings) in &config.pools {
         for (name, backend) in &settings.backends {
             let addresses = resolved.of(&backend.address);
@@ -61,20 +60,6 @@ pub(super) fn backends_that_are_us(
         }
     }
     found
-}
-
-/// Listeners that this version can read but not run.
-fn not_available(config: &Config) -> Vec<String> {
-    let smtp = config
-        .listeners
-        .iter()
-        .filter(|(_, listener)| listener.mode == Mode::Smtp);
-    let sentence = |(name, _): (&Arc<str>, _)| {
-        format!(
-            "listeners.{name}.mode: \"smtp\" cannot run in this version; set it to \"passthrough\""
-        )
-    };
-    smtp.map(sentence).collect()
 }
 
 /// Where we listen. A socket that is bound to an interface does not hear what this host says to
@@ -147,16 +132,6 @@ mod tests {
         ] {
             assert!(mistakes[0].contains(part), "{mistakes:?}");
         }
-    }
-
-    #[test]
-    fn mode_smtp_does_not_start_while_nothing_can_run_it() {
-        let address = BackendAddress::Literal("192.0.2.2:25".parse().unwrap());
-        let mut config = config("0.0.0.0:2525", address);
-        config.listeners.get_mut("in").unwrap().mode = Mode::Smtp;
-        let found = backends_that_are_us(&config, &Resolved::default(), &[]);
-        assert_eq!(found.len(), 1);
-        assert!(found[0].starts_with("listeners.in.mode"), "{found:?}");
     }
 
     #[test]

@@ -199,6 +199,7 @@ impl Reloader {
         }
         let limit = next.session_limit;
         shared.session_limit.store(limit, Ordering::Relaxed);
+        shared.replay_memory.resize(new.config.replay_memory);
         self.bindings.apply(next.listening, &new, &self.workers);
         self.retarget.notify_one();
         self.names.retain(&new.config);

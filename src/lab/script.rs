@@ -135,6 +135,9 @@ pub struct Script {
     pub max_connections: Option<(u32, WhenFull)>,
     /// A wait before every reply.
     pub reply_delay: Duration,
+    /// Transactions that a connection has begun before anything else happens on it: what comes at a
+    /// point comes from the next one on.
+    pub after_mails: u32,
 }
 
 /// What a sink thinks of pipelined commands.
@@ -163,6 +166,7 @@ impl Default for Script {
             pipelining: Pipelining::Taken,
             max_connections: None,
             reply_delay: Duration::ZERO,
+            after_mails: 0,
         }
     }
 }
@@ -273,6 +277,13 @@ impl Script {
     #[must_use]
     pub fn reply_delay(mut self, delay: Duration) -> Self {
         self.reply_delay = delay;
+        self
+    }
+
+    /// Lets so many transactions of each connection pass before it does anything.
+    #[must_use]
+    pub fn after_mails(mut self, mails: u32) -> Self {
+        self.after_mails = mails;
         self
     }
 

@@ -55,6 +55,7 @@ pub(super) struct Session {
     common: Common,
     helo: Option<String>,
     envelope: Envelope,
+    mails: u32,
 }
 
 impl Session {
@@ -66,6 +67,7 @@ impl Session {
             common,
             helo: None,
             envelope: Envelope::default(),
+            mails: 0,
         }
     }
 
@@ -228,6 +230,7 @@ impl Session {
             self.wire.say("552 5.3.4 message size exceeds the limit");
         } else if is_good(self.answer(At::Mail, "250 2.1.0 Ok").await?) {
             self.envelope.from = Some(path);
+            self.mails += 1;
             self.common.tally.count(|counts| counts.mails += 1);
         }
         Ok(())
@@ -367,7 +370,9 @@ impl Session {
         if at != At::Connect && at != At::MidData && !script.reply_delay.is_zero() {
             self.wire.pause(script.reply_delay).await?;
         }
-        let Some(step) = script.step(at) else {
+        // The transaction that is open counts as well.
+        let past = self.mails - u32::from(self.envelope.from.is_some());
+        let Some(step) = script.step(at).filter(|_| past >= script.after_mails) else {
             return Ok(Played::Usual);
         };
         self.common.tally.count(|counts| counts.faults += 1);

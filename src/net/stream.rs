@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use rustix::net::{RecvFlags, SendFlags};
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, sendmsg};
 use socket2::{SockRef, TcpKeepalive};
 
 use super::event_loop::{Interest, Ready, Registration};
@@ -147,6 +147,46 @@ impl Stream {
     /// it and say that nothing is there.
     pub(super) fn is_urgent(&self) -> bool {
         self.io.is(Ready::URGENT)
+    }
+
+    /// Whether, as far as the loop has seen, nothing has come that was not read, and neither
+    /// direction was closed.
+    pub fn is_quiet(&self) -> bool {
+        !self.ended.get()
+            && !self
+                .io
+                .is(Ready::FOR_READ | Ready::WRITE_CLOSED | Ready::URGENT)
+    }
+
+    /// Whether, as far as the loop has seen, the peer has reset the connection.
+    pub fn is_reset(&self) -> bool {
+        self.io.is(Ready::WRITE_CLOSED)
+    }
+
+    /// Writes from both, in this order and as one piece; may take fewer octets.
+    pub fn poll_send_both(
+        &self,
+        cx: &mut Context<'_>,
+        first: &[u8],
+        second: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let parts = [io::IoSlice::new(first), io::IoSlice::new(second)];
+        loop {
+            ready!(self.io.poll_write(cx));
+            let mut none = SendAncillaryBuffer::default();
+            let sent = sendmsg(&self.socket, &parts, &mut none, SendFlags::NOSIGNAL);
+            match sent.map_err(io::Error::from) {
+                Ok(n) => {
+                    if n < first.len() + second.len() {
+                        self.is_full()?;
+                    }
+                    return Poll::Ready(Ok(n));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.is_full()?,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
     }
 
     /// A write found no more room: the next waits for some.

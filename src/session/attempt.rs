@@ -1,7 +1,7 @@
-//! One attempt at one backend: dial, identity, greeting.
+//! One attempt at one backend: dial, identity, greeting; for mail transactions EHLO as well.
 //!
 //! Nothing of an attempt is seen by the client; dropping it closes the connection without an octet
-//! of SMTP. It keeps no time: it is told `now` and says its deadlines.
+//! of SMTP (but for EHLO). It keeps no time: it is told `now` and says its deadlines.
 
 use std::cell::RefMut;
 use std::io;
@@ -17,7 +17,8 @@ use crate::identity::{HeaderOut, ProxyVersion};
 use crate::net::dial::{Origin, dial};
 use crate::net::stream::Stream;
 use crate::smtp::{
-    Greeting, GreetingJudgement, GreetingRule, IdentityCarried, judge_greeting, read_greeting,
+    Extensions, Greeting, GreetingJudgement, GreetingRule, IdentityCarried, Opening,
+    OpeningFailure, OpeningStep, judge_greeting, read_greeting,
 };
 use crate::snapshot::PoolView;
 use crate::telemetry::AttemptRecord;
@@ -59,8 +60,29 @@ pub(super) struct Attempt {
     quiet_since: Instant,
     /// Why a hedge was dialled beside this one: a lost race is then this one's fault.
     slow: bool,
-    /// The beginning of a greeting that came in pieces.
-    pieces: Vec<u8>,
+    talk: Talk,
+}
+
+/// What is said on the connection before it is of use.
+#[derive(Debug)]
+enum Talk {
+    /// The greeting is the client's. The beginning of one that came in pieces.
+    Relay(Vec<u8>),
+    /// The greeting and the reply to EHLO are ours.
+    Mail {
+        opening: Box<Opening>,
+        /// From dial to the greeting.
+        greeted: Option<Duration>,
+    },
+}
+
+/// What a connection is wanted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// The client's session goes through it.
+    Relay,
+    /// Transactions of ours.
+    Mail,
 }
 
 /// What an attempt has come to.
@@ -70,6 +92,8 @@ pub(super) enum Progress {
     Connected,
     /// It may be committed to: the octets to relay are in the scratch (so many) or its pieces.
     Won { octets: Octets, refused: bool },
+    /// It is ready for MAIL.
+    Ready(Extensions),
     /// It failed.
     Failed(Failure),
 }
@@ -93,7 +117,7 @@ pub(super) struct Failure {
 }
 
 impl Failure {
-    fn new(stage: Stage, kind: FailureKind) -> Self {
+    pub(super) fn new(stage: Stage, kind: FailureKind) -> Self {
         Self {
             stage,
             kind,
@@ -102,7 +126,21 @@ impl Failure {
         }
     }
 
-    fn of(stage: Stage, error: &io::Error) -> Self {
+    fn of_opening(stage: Stage, failure: OpeningFailure) -> Self {
+        let (code, text) = match failure {
+            OpeningFailure::Greeting { code, text } | OpeningFailure::Ehlo { code, text } => {
+                (Some(code), text)
+            }
+            OpeningFailure::Garbage(_) | OpeningFailure::Desync => (None, failure.to_string()),
+        };
+        Self {
+            code,
+            text: Some(Arc::from(text)),
+            ..Self::new(stage, code.map_or(FailureKind::Garbage, refusal))
+        }
+    }
+
+    pub(super) fn of(stage: Stage, error: &io::Error) -> Self {
         Self {
             text: Some(Arc::from(error.to_string())),
             ..Self::new(stage, kind_of(error))
@@ -115,6 +153,7 @@ pub(super) fn begin(
     session: &Session,
     pool: &PoolView,
     slot: Slot,
+    purpose: Purpose,
     now: Instant,
 ) -> Result<Attempt, (Slot, Failure)> {
     let settings = &pool.settings;
@@ -124,7 +163,18 @@ pub(super) fn begin(
         interface: settings.interface.as_deref(),
         freebind: settings.freebind,
     };
-    let rules = Rules::of(session, settings, slot.mode());
+    let mut rules = Rules::of(session, settings, slot.mode());
+    let talk = match purpose {
+        Purpose::Relay => Talk::Relay(Vec::new()),
+        Purpose::Mail => {
+            rules.greets = GreetingMode::Smtp;
+            let name = &session.cx.shared.current.load().config.hostname;
+            Talk::Mail {
+                opening: Box::new(Opening::new(name)),
+                greeted: None,
+            }
+        }
+    };
     match dial(address, origin) {
         Ok(stream) => Ok(Attempt {
             stream,
@@ -135,7 +185,7 @@ pub(super) fn begin(
             hedge_asked: false,
             quiet_since: now,
             slow: false,
-            pieces: Vec::new(),
+            talk,
         }),
         Err(error) => Err((slot, Failure::of(Stage::Connect, &error))),
     }
@@ -212,10 +262,10 @@ impl Attempt {
     }
 
     pub(super) fn stage(&self) -> Stage {
-        if self.is_connected() {
-            Stage::Greeting
-        } else {
-            Stage::Connect
+        match &self.talk {
+            _ if !self.is_connected() => Stage::Connect,
+            Talk::Mail { opening, .. } if opening.is_greeted() => Stage::Ehlo,
+            Talk::Relay(_) | Talk::Mail { .. } => Stage::Greeting,
         }
     }
 
@@ -251,16 +301,62 @@ impl Attempt {
         }
         let n = match self.stream.poll_recv(cx, scratch) {
             Poll::Ready(Ok(0)) => {
-                let failure = Failure::new(Stage::Greeting, FailureKind::Closed);
+                let failure = Failure::new(self.stage(), FailureKind::Closed);
                 return Poll::Ready(Progress::Failed(failure));
             }
             Poll::Ready(Ok(n)) => n,
             Poll::Ready(Err(error)) => {
-                return Poll::Ready(Progress::Failed(Failure::of(Stage::Greeting, &error)));
+                return Poll::Ready(Progress::Failed(Failure::of(self.stage(), &error)));
             }
             Poll::Pending => return Poll::Pending,
         };
-        self.read(session, &scratch[..n], now)
+        match &mut self.talk {
+            Talk::Relay(pieces) => {
+                let pieces = std::mem::take(pieces);
+                self.read(session, pieces, &scratch[..n], now)
+            }
+            Talk::Mail { .. } => self.open(cx, session, &scratch[..n], now),
+        }
+    }
+
+    /// Goes on with greeting and EHLO.
+    fn open(
+        &mut self,
+        cx: &mut Context<'_>,
+        session: &Session,
+        new: &[u8],
+        now: Instant,
+    ) -> Poll<Progress> {
+        let stage = self.stage();
+        let after = now.saturating_duration_since(self.dialled);
+        let Talk::Mail { opening, greeted } = &mut self.talk else {
+            return Poll::Pending;
+        };
+        match opening.handle(new) {
+            OpeningStep::Wait => Poll::Ready(Progress::Connected),
+            OpeningStep::Say(octets) => {
+                *greeted = Some(after);
+                match self.stream.poll_send(cx, &octets) {
+                    Poll::Ready(Ok(n)) if n == octets.len() => Poll::Ready(Progress::Connected),
+                    Poll::Ready(Err(error)) => {
+                        Poll::Ready(Progress::Failed(Failure::of(Stage::Ehlo, &error)))
+                    }
+                    // The first line on a connection, and no room for it.
+                    _ => {
+                        let failure = Failure::new(Stage::Ehlo, FailureKind::Closed);
+                        Poll::Ready(Progress::Failed(failure))
+                    }
+                }
+            }
+            OpeningStep::Ready(extensions) => {
+                let after = greeted.unwrap_or(after);
+                self.observe(session, Observation::Greeted { after }, now);
+                Poll::Ready(Progress::Ready(extensions))
+            }
+            OpeningStep::Failed(failure) => {
+                Poll::Ready(Progress::Failed(Failure::of_opening(stage, failure)))
+            }
+        }
     }
 
     /// Tells the backend who the client is: one write, nothing behind it (rule X10).
@@ -296,12 +392,18 @@ impl Attempt {
         }
     }
 
-    fn read(&mut self, session: &Session, new: &[u8], now: Instant) -> Poll<Progress> {
-        let whole = if self.pieces.is_empty() {
+    fn read(
+        &mut self,
+        session: &Session,
+        mut pieces: Vec<u8>,
+        new: &[u8],
+        now: Instant,
+    ) -> Poll<Progress> {
+        let whole = if pieces.is_empty() {
             new
         } else {
-            self.pieces.extend_from_slice(new);
-            &self.pieces
+            pieces.extend_from_slice(new);
+            &pieces
         };
         let carried = if self.rules.identity == Identity::None {
             IdentityCarried::No
@@ -311,9 +413,10 @@ impl Attempt {
         let mut refused = false;
         match read_greeting(whole) {
             Greeting::Incomplete => {
-                if self.pieces.is_empty() {
-                    self.pieces = new.to_vec();
+                if pieces.is_empty() {
+                    pieces = new.to_vec();
                 }
+                self.talk = Talk::Relay(pieces);
                 return Poll::Ready(Progress::Connected);
             }
             Greeting::Good => {}
@@ -328,11 +431,7 @@ impl Attempt {
                 let text = Some(Arc::from(reply.short_text()));
                 match judge_greeting(&reply, carried, self.rules.verdicts) {
                     GreetingJudgement::Next => {
-                        let kind = match code / 100 {
-                            4 => FailureKind::Temporary,
-                            5 => FailureKind::Permanent,
-                            _ => FailureKind::Garbage,
-                        };
+                        let kind = refusal(code);
                         return Poll::Ready(Progress::Failed(Failure {
                             code: Some(code),
                             text,
@@ -352,10 +451,10 @@ impl Attempt {
                 }
             }
         }
-        let octets = if self.pieces.is_empty() {
+        let octets = if pieces.is_empty() {
             Octets::InScratch(new.len())
         } else {
-            Octets::Kept(std::mem::take(&mut self.pieces))
+            Octets::Kept(pieces)
         };
         Poll::Ready(Progress::Won { octets, refused })
     }
@@ -474,6 +573,15 @@ pub(super) fn note_failure(
 pub(super) fn observe(session: &Session, slot: &Slot, observation: Observation, now: Instant) {
     if let Some(change) = slot.member().settings.state.observe(observation, now) {
         session.cx.shared.telemetry.state_change(&change);
+    }
+}
+
+/// What a reply that refuses says.
+fn refusal(code: u16) -> FailureKind {
+    match code / 100 {
+        4 => FailureKind::Temporary,
+        5 => FailureKind::Permanent,
+        _ => FailureKind::Garbage,
     }
 }
 

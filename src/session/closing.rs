@@ -16,7 +16,7 @@ use crate::net::clock;
 use crate::net::linger::{LINGER_TIME, Linger};
 use crate::net::stream::Stream;
 use crate::net::timer::{Due, Timer};
-use crate::smtp::{CLOSING_TIME_MAX, ClosingDialogue, Next, Readiness};
+use crate::smtp::{CLOSING_TIME_MAX, ClosingDialogue, Keywords, Next, Readiness};
 
 /// Octets that a client may say in such a dialogue: five commands have 2,560. One that keeps its
 /// connection full would never let the thread go.
@@ -33,6 +33,8 @@ pub(super) enum Refusal {
     ProxyHeader,
     EarlyTalker,
     NoBackend(NoBackend),
+    /// Of a transaction: no backend has all that it needs.
+    Lacking(Keywords),
     QueueTimeout,
 }
 
@@ -81,6 +83,7 @@ pub(super) async fn refuse(
         | Refusal::ClientLimit
         | Refusal::EarlyTalker
         | Refusal::NoBackend(_)
+        | Refusal::Lacking(_)
         | Refusal::QueueTimeout => say(session, client, timer, text(session, refusal)).await,
     }
 }
@@ -101,7 +104,7 @@ fn outcome(refusal: Refusal) -> SessionOutcome {
         Refusal::Monitor => SessionOutcome::Monitor,
         Refusal::ProxyHeader => SessionOutcome::ProxyHeader,
         Refusal::EarlyTalker => SessionOutcome::EarlyTalker,
-        Refusal::NoBackend(_) => SessionOutcome::NoBackend,
+        Refusal::NoBackend(_) | Refusal::Lacking(_) => SessionOutcome::NoBackend,
         Refusal::QueueTimeout => SessionOutcome::QueueTimeout,
     }
 }
@@ -122,9 +125,11 @@ fn text(session: &Session, refusal: Refusal) -> Arc<str> {
         Refusal::ClientLimit => &replies.client_limit,
         Refusal::Denied => &replies.denied,
         Refusal::EarlyTalker => &replies.early_talker,
-        Refusal::Monitor | Refusal::ProxyHeader | Refusal::NoBackend(_) | Refusal::QueueTimeout => {
-            &replies.unavailable
-        }
+        Refusal::Monitor
+        | Refusal::ProxyHeader
+        | Refusal::NoBackend(_)
+        | Refusal::Lacking(_)
+        | Refusal::QueueTimeout => &replies.unavailable,
     })
 }
 

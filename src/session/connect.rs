@@ -1,29 +1,29 @@
-//! From an admitted client to a backend that has greeted: pick, dial, hear, and again.
+//! Finding a backend: pick, dial, hear, and again.
 //!
-//! Nothing has been sent to the client while this runs, so any number of backends may be tried
-//! within `max_attempts` and `failover_timeout` (rules S8, S12). The client's socket is watched, not
-//! read: the kernel's buffer is the bound for what it says early.
+//! The client sees nothing of it, so any number of backends may be tried within `max_attempts` and
+//! `failover_timeout` (rules S8, S12). A connection for mail transactions may also be one that was
+//! kept alive (rules N1 to N3).
 //!
 //! At most two attempts run at once: the second is a hedge.
 
+mod relay;
+
 use std::cell::RefMut;
-use std::future::poll_fn;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use super::attempt::{self, Attempt, Failure, Octets, Progress, note_failure};
+pub(super) use relay::{ConnectEnd, Live, any};
+
+use super::attempt::{self, Attempt, Failure, Octets, Progress, Purpose, note_failure};
 use super::closing::Refusal;
 use super::context::since;
+use super::keeper::Kept;
 use super::record::{Lap, Session};
-use crate::balance::{
-    FailureKind, NoBackend, Observation, PickMode, Queued, Slot, Stage, Tried, Waiter,
-};
-use crate::config::model::{EarlyTalker, GreetingMode};
-use crate::metrics::{EndedBy, SessionOutcome, SessionPhase};
-use crate::net::clock;
-use crate::net::relay::Relay;
-use crate::net::stream::{Stream, Watched};
-use crate::net::timer::{Due, Timer};
+use crate::balance::{BackendState, FailureKind, NoBackend, PickMode, Queued, Slot, Tried, Waiter};
+use crate::metrics::SessionPhase;
+use crate::net::stream::Stream;
+use crate::smtp::{Extensions, Keywords, Needed};
 use crate::snapshot::{PoolView, Snapshot};
 
 /// How many backends a session tries at most when none is healthy.
@@ -31,53 +31,77 @@ const LAST_RESORT_ATTEMPTS: u32 = 8;
 /// A stale queue place is resolved anew so many times in one poll.
 const RESOLVES_MAX: u8 = 8;
 
-/// A session that was committed to a backend.
-#[derive(Debug)]
-pub(super) struct Live {
-    pub(super) backend: Stream,
-    pub(super) slot: Slot,
-    pub(super) relay: Relay,
-    /// The greeting was bad and is relayed as the verdict about this client.
-    pub(super) refused: bool,
+/// What a connection must be like.
+#[derive(Clone, Debug)]
+pub(super) struct Aim {
+    pub(super) purpose: Purpose,
+    /// What the transaction needs of its backend.
+    pub(super) needed: Needed,
+    /// The backend that is asked first.
+    pub(super) prefer: Option<Arc<BackendState>>,
+    pub(super) from: From,
 }
 
-/// How connecting ended, if not by a refusal.
-#[derive(Debug)]
-pub(super) enum ConnectEnd {
-    Live(Live),
-    /// The client left.
-    Abandoned,
+/// Where connections for mail may come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum From {
+    Anywhere,
+    /// Only a new one will do.
+    Dial,
 }
 
-/// Finds a backend that takes the session.
-pub(super) async fn any(
-    session: &mut Session,
-    client: &Stream,
-    timer: &mut Timer,
-) -> Result<ConnectEnd, Refusal> {
-    // On the heap: it is needed for milliseconds, and the session for minutes.
-    let mut connecting = Box::new(Connecting::new(clock::now()));
-    poll_fn(|cx| {
-        let now = clock::now();
-        let context = std::rc::Rc::clone(&session.cx);
-        let mut scratch = context.scratch.borrow_mut();
-        connecting.poll(cx, session, client, timer, &mut scratch, now)
-    })
-    .await
+impl Aim {
+    /// Of a session that is relayed.
+    pub(super) fn relay() -> Self {
+        Self {
+            purpose: Purpose::Relay,
+            needed: Needed::default(),
+            prefer: None,
+            from: From::Dial,
+        }
+    }
 }
 
+/// What was found.
 #[derive(Debug)]
-struct Connecting {
+pub(super) enum Found {
+    /// A backend that has greeted the client.
+    Greeted {
+        attempt: Attempt,
+        octets: Octets,
+        refused: bool,
+    },
+    /// A new connection that is ready for MAIL,
+    Ready(Attempt, Extensions),
+    /// or one that was kept.
+    Kept(Slot, Kept),
+}
+
+/// The search for a backend.
+#[derive(Debug)]
+pub(super) struct Connecting {
+    aim: Aim,
     attempts: [Option<Attempt>; 2],
     tried: Tried,
     began: Instant,
     /// All attempts and the queue end here.
     total: Option<Instant>,
+    made: u32,
     attempts_max: u32,
     waiting: Option<Waiting>,
     /// When a wait ends that a reload has interrupted.
     wait_until: Option<Instant>,
-    watch: Watch,
+    /// What backends lack of what is needed.
+    lacking: Keywords,
+}
+
+/// What a pick has come to.
+#[derive(Debug)]
+enum Picked {
+    Slot(Slot),
+    Kept(Slot, Kept),
+    /// A place in the queue was taken instead.
+    Waits,
 }
 
 #[derive(Debug)]
@@ -87,113 +111,56 @@ struct Waiting {
     until: Instant,
 }
 
-/// How far the client has been watched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Watch {
-    Silent,
-    Talked,
-}
-
 impl Connecting {
-    fn new(now: Instant) -> Self {
+    /// Begins; backends in `tried` are passed over.
+    pub(super) fn new(aim: Aim, tried: Tried, now: Instant) -> Self {
         Self {
+            aim,
             attempts: [None, None],
-            tried: Tried::default(),
+            tried,
             began: now,
             total: None,
+            made: 0,
             attempts_max: 0,
             waiting: None,
             wait_until: None,
-            watch: Watch::Silent,
+            lacking: Keywords::default(),
         }
     }
 
-    fn poll(
+    /// Goes as far as the network lets it. While it is pending it is to be polled again at
+    /// [`Connecting::deadline`].
+    pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
         session: &mut Session,
         client: &Stream,
-        timer: &mut Timer,
         scratch: &mut RefMut<'_, Box<[u8]>>,
         now: Instant,
-    ) -> Poll<Result<ConnectEnd, Refusal>> {
+    ) -> Poll<Result<Found, Refusal>> {
         loop {
-            match self.watch_client(cx, session, client) {
-                Ok(true) => {}
-                Ok(false) => return Poll::Ready(Ok(ConnectEnd::Abandoned)),
-                Err(refusal) => return Poll::Ready(Err(refusal)),
-            }
-            if let Some(live) = self.poll_attempts(cx, session, client, scratch, now) {
-                return Poll::Ready(Ok(ConnectEnd::Live(live)));
+            if let Some(found) = self.poll_attempts(cx, session, client, scratch, now) {
+                return Poll::Ready(Ok(found));
             }
             if self.attempts.iter().all(Option::is_none) {
                 match self.next(cx, session, now) {
-                    Poll::Ready(Ok(())) => continue,
+                    Poll::Ready(Ok(None)) => continue,
+                    Poll::Ready(Ok(Some(found))) => return Poll::Ready(Ok(found)),
                     Poll::Ready(Err(refusal)) => return Poll::Ready(Err(refusal)),
                     Poll::Pending => {}
                 }
             }
-            match timer.arm(self.deadline(), now, cx) {
-                Due::Later => return Poll::Pending,
-                Due::Now => {
-                    if let Err(refusal) = self.on_deadline(session, clock::now()) {
-                        return Poll::Ready(Err(refusal));
-                    }
-                }
+            if self.deadline() > now {
+                return Poll::Pending;
+            }
+            if let Err(refusal) = self.on_deadline(session, now) {
+                return Poll::Ready(Err(refusal));
             }
         }
     }
 
-    /// `Ok(false)`: the client has left.
-    fn watch_client(
-        &mut self,
-        cx: &mut Context<'_>,
-        session: &mut Session,
-        client: &Stream,
-    ) -> Result<bool, Refusal> {
-        while let Poll::Ready(watched) = client.poll_watch(cx) {
-            match watched {
-                Watched::Talking => self.heard(session)?,
-                Watched::Closed => {
-                    let phase = self.phase();
-                    session.end(SessionOutcome::Abandoned, EndedBy::Client, phase);
-                    return Ok(false);
-                }
-            }
-        }
-        Ok(true)
-    }
-
-    /// The client talks before it was greeted (rule S14).
-    fn heard(&mut self, session: &mut Session) -> Result<(), Refusal> {
-        let settings = &session.listener.view.settings;
-        if settings.greeting == GreetingMode::None || self.watch == Watch::Talked {
-            return Ok(());
-        }
-        self.watch = Watch::Talked;
-        match settings.early_talker {
-            EarlyTalker::Pass => return Ok(()),
-            EarlyTalker::Log | EarlyTalker::Reject => {}
-        }
-        let worker = session.cx.worker.index();
-        session
-            .listener
-            .view
-            .state
-            .counters
-            .of(worker)
-            .early_talkers
-            .inc();
-        if settings.early_talker == EarlyTalker::Reject {
-            return Err(Refusal::EarlyTalker);
-        }
-        tracing::info!(session.id = %session.id,
-            client.addr = %session.client(),
-            listener = &*session.listener.view.name, "session.early-talker");
-        Ok(())
-    }
-
-    fn phase(&self) -> SessionPhase {
+    /// Where it is now.
+    pub(super) fn phase(&self) -> SessionPhase {
         if self.waiting.is_some() {
             return SessionPhase::Queue;
         }
@@ -213,7 +180,7 @@ impl Connecting {
         client: &Stream,
         scratch: &mut RefMut<'_, Box<[u8]>>,
         now: Instant,
-    ) -> Option<Live> {
+    ) -> Option<Found> {
         for index in 0..self.attempts.len() {
             while let Some(attempt) = &mut self.attempts[index] {
                 match attempt.poll(cx, session, client, scratch, now) {
@@ -224,15 +191,51 @@ impl Connecting {
                         self.failed(session, &attempt.slot, failure, attempt.dialled(), now);
                     }
                     Poll::Ready(Progress::Won { octets, refused }) => {
-                        let winner = self.attempts[index].take()?;
+                        let attempt = self.attempts[index].take()?;
                         self.drop_losers(session, now);
-                        return Some(commit(
-                            cx, session, client, winner, &octets, refused, scratch, now,
-                        ));
+                        return Some(Found::Greeted {
+                            attempt,
+                            octets,
+                            refused,
+                        });
+                    }
+                    Poll::Ready(Progress::Ready(extensions)) => {
+                        let attempt = self.attempts[index].take()?;
+                        if let Some(found) = self.opened(session, attempt, extensions, now) {
+                            return Some(found);
+                        }
                     }
                 }
             }
         }
+        None
+    }
+
+    /// A connection is ready for MAIL. One whose backend lacks what is needed is kept for others.
+    fn opened(
+        &mut self,
+        session: &mut Session,
+        attempt: Attempt,
+        extensions: Extensions,
+        now: Instant,
+    ) -> Option<Found> {
+        let snapshot = session.cx.shared.current.load();
+        let member = attempt.slot.member();
+        if let Some(pool) = snapshot.pool_named(&member.pool) {
+            let known = &session.cx.capabilities;
+            known.learn(snapshot.generation, pool, member, &extensions);
+        }
+        drop(snapshot);
+        let lacking = extensions.lacks(self.aim.needed);
+        if lacking.is_empty() {
+            self.drop_losers(session, now);
+            return Some(Found::Ready(attempt, extensions));
+        }
+        self.lacking = self.lacking.union(lacking);
+        self.tried.add(attempt.slot.member());
+        let Attempt { stream, slot, .. } = attempt;
+        let kept = Kept::new(stream, extensions, now);
+        session.cx.keeper.put(session, slot, kept, now);
         None
     }
 
@@ -275,9 +278,9 @@ impl Connecting {
         cx: &mut Context<'_>,
         session: &mut Session,
         now: Instant,
-    ) -> Poll<Result<(), Refusal>> {
+    ) -> Poll<Result<Option<Found>, Refusal>> {
         if self.total.is_some_and(|total| total <= now) {
-            return Poll::Ready(Err(Refusal::NoBackend(NoBackend::AllTried)));
+            return Poll::Ready(Err(self.none(NoBackend::AllTried)));
         }
         for _ in 0..RESOLVES_MAX {
             if let Some(waiting) = &mut self.waiting {
@@ -290,66 +293,125 @@ impl Connecting {
                 self.waiting = None;
                 if let Ok(slot) = given {
                     self.dial(session, slot, now);
-                    return Poll::Ready(Ok(()));
+                    return Poll::Ready(Ok(None));
                 }
             }
             match self.pick(session, now) {
-                Ok(Some(slot)) => {
+                Ok(Picked::Slot(slot)) => {
                     self.dial(session, slot, now);
-                    return Poll::Ready(Ok(()));
+                    return Poll::Ready(Ok(None));
                 }
-                Ok(None) => {}
+                Ok(Picked::Kept(slot, kept)) => {
+                    return Poll::Ready(Ok(Some(Found::Kept(slot, kept))));
+                }
+                Ok(Picked::Waits) => {}
                 Err(refusal) => return Poll::Ready(Err(refusal)),
             }
         }
-        Poll::Ready(Err(Refusal::NoBackend(NoBackend::AllFull)))
+        Poll::Ready(Err(self.none(NoBackend::AllFull)))
     }
 
-    /// A slot, or `None` when a place in the queue was taken instead.
-    fn pick(&mut self, session: &mut Session, now: Instant) -> Result<Option<Slot>, Refusal> {
-        let snapshot = session.cx.shared.current.load();
+    /// No backend, or none that has what is needed.
+    fn none(&self, why: NoBackend) -> Refusal {
+        if self.lacking.is_empty() {
+            Refusal::NoBackend(why)
+        } else {
+            Refusal::Lacking(self.lacking)
+        }
+    }
+
+    /// A slot, or a place in the queue.
+    fn pick(&mut self, session: &mut Session, now: Instant) -> Result<Picked, Refusal> {
+        let context = std::rc::Rc::clone(&session.cx);
+        let snapshot = context.shared.current.load();
         let Some(view) = pool_now(&snapshot, session) else {
-            return Err(Refusal::NoBackend(NoBackend::Empty));
+            return Err(self.none(NoBackend::Empty));
         };
         let settings = &view.settings;
         if self.total.is_none() {
             self.total = Some(self.began + settings.failover_timeout);
             self.attempts_max = u32::from(settings.max_attempts);
         }
-        if session.attempts >= self.attempts_max {
-            return Err(Refusal::NoBackend(NoBackend::AllTried));
+        if self.made >= self.attempts_max {
+            return Err(self.none(NoBackend::AllTried));
         }
         let client = session.client_key();
-        let mut rng = session.cx.rng.borrow_mut();
-        match view.pool.pick(client, &self.tried, now, &mut rng) {
-            Ok(slot) => Ok(Some(slot)),
-            Err(NoBackend::AllFull) => {
-                match view.pool.enqueue(client, &self.tried, now, &mut rng) {
-                    Queued::Slot(slot) => Ok(Some(slot)),
-                    Queued::Full => Err(Refusal::NoBackend(NoBackend::AllFull)),
-                    Queued::Waiting(waiter) => {
-                        let interrupted = self.wait_until.take();
-                        if interrupted.is_none() {
-                            session.cx.counters().queued.inc();
-                        }
-                        let until = interrupted.unwrap_or(now + settings.queue_timeout);
-                        self.waiting = Some(Waiting {
-                            waiter,
-                            since: now,
-                            until,
-                        });
-                        Ok(None)
-                    }
-                }
+        let mut rng = context.rng.borrow_mut();
+        loop {
+            let preferred = self.aim.prefer.take();
+            let preferred = preferred.and_then(|state| view.pool.pick_at(&state, &self.tried));
+            let picked = match preferred {
+                Some(slot) => Ok(slot),
+                None => view.pool.pick(client, &self.tried, now, &mut rng),
+            };
+            match picked {
+                Ok(slot) if self.lacks(session, &snapshot, view, &slot) => {}
+                Ok(slot) => return Ok(self.or_kept(session, slot, now)),
+                Err(NoBackend::AllFull) => break,
+                Err(none) => return Err(self.none(none)),
             }
-            Err(none) => Err(Refusal::NoBackend(none)),
+        }
+        if self.aim.from == From::Anywhere
+            && let Some((slot, kept)) = context.keeper.any(session, view, &self.tried, now)
+        {
+            return Ok(Picked::Kept(slot, kept));
+        }
+        match view.pool.enqueue(client, &self.tried, now, &mut rng) {
+            Queued::Slot(slot) => Ok(self.or_kept(session, slot, now)),
+            Queued::Full => Err(self.none(NoBackend::AllFull)),
+            Queued::Waiting(waiter) => {
+                let interrupted = self.wait_until.take();
+                if interrupted.is_none() {
+                    context.counters().queued.inc();
+                }
+                let until = interrupted.unwrap_or(now + settings.queue_timeout);
+                self.waiting = Some(Waiting {
+                    waiter,
+                    since: now,
+                    until,
+                });
+                Ok(Picked::Waits)
+            }
+        }
+    }
+
+    /// Whether the backend is known to lack something that is needed; it is passed over then.
+    fn lacks(
+        &mut self,
+        session: &Session,
+        snapshot: &Snapshot,
+        view: &PoolView,
+        slot: &Slot,
+    ) -> bool {
+        let needed = self.aim.needed;
+        if needed == Needed::default() {
+            return false;
+        }
+        let known = &session.cx.capabilities;
+        let lacking = known.lacking(snapshot.generation, view, slot.member(), needed);
+        if lacking.is_empty() {
+            return false;
+        }
+        self.lacking = self.lacking.union(lacking);
+        self.tried.add(slot.member());
+        true
+    }
+
+    /// A kept connection instead of a new one, if there is one.
+    fn or_kept(&self, session: &Session, slot: Slot, now: Instant) -> Picked {
+        if self.aim.from == From::Dial {
+            return Picked::Slot(slot);
+        }
+        match session.cx.keeper.take(session, slot.member(), now) {
+            Some(kept) => Picked::Kept(slot, kept),
+            None => Picked::Slot(slot),
         }
     }
 
     /// Dials the backend of `slot`; if a reload led the listener to another pool meanwhile, the slot
     /// goes back and the next pick is from there.
     fn dial(&mut self, session: &mut Session, slot: Slot, now: Instant) {
-        let shared = std::sync::Arc::clone(&session.cx.shared);
+        let shared = Arc::clone(&session.cx.shared);
         let snapshot = shared.current.load();
         let view = pool_now(&snapshot, session);
         let Some(view) = view.filter(|view| view.name == slot.member().pool) else {
@@ -359,14 +421,15 @@ impl Connecting {
         if slot.mode() == PickMode::LastResort {
             self.attempts_max = LAST_RESORT_ATTEMPTS;
         }
+        self.made += 1;
         session.attempts += 1;
-        if session.attempts > 1 {
+        if self.made > 1 {
             session.cx.counters().failovers.inc();
         }
         let worker = session.cx.worker.index();
         let totals = &slot.member().settings.state.totals;
         totals.of(worker).attempts.inc();
-        match attempt::begin(session, view, slot, now) {
+        match attempt::begin(session, view, slot, self.aim.purpose, now) {
             Ok(attempt) => {
                 let place = usize::from(self.attempts[0].is_some());
                 self.attempts[place] = Some(attempt);
@@ -376,7 +439,7 @@ impl Connecting {
     }
 
     /// The earliest of all deadlines.
-    fn deadline(&self) -> Instant {
+    pub(super) fn deadline(&self) -> Instant {
         let racing = self.attempts.iter().all(Option::is_some);
         let mut earliest = self.total;
         let mut consider = |deadline: Instant| {
@@ -427,17 +490,17 @@ impl Connecting {
             }
         }
         if over {
-            return Err(Refusal::NoBackend(NoBackend::AllTried));
+            return Err(self.none(NoBackend::AllTried));
         }
         Ok(())
     }
 
     /// Dials a second backend beside the slow one.
     fn hedge(&mut self, session: &mut Session, slow: usize, now: Instant) {
-        if self.attempts.iter().all(Option::is_some) || session.attempts >= self.attempts_max {
+        if self.attempts.iter().all(Option::is_some) || self.made >= self.attempts_max {
             return;
         }
-        let shared = std::sync::Arc::clone(&session.cx.shared);
+        let shared = Arc::clone(&session.cx.shared);
         let snapshot = shared.current.load();
         let Some(view) = pool_now(&snapshot, session) else {
             return;
@@ -468,7 +531,7 @@ impl Connecting {
 
 /// The pool that the session's listener leads to now: a reload may have changed that. A listener
 /// that is gone leads where it led last.
-fn pool_now<'a>(snapshot: &'a Snapshot, session: &Session) -> Option<&'a PoolView> {
+pub(super) fn pool_now<'a>(snapshot: &'a Snapshot, session: &Session) -> Option<&'a PoolView> {
     let accepted = &session.listener.view;
     let now = snapshot.listener(accepted.state.index);
     let pool = snapshot.pool(now.map_or(accepted.pool, |view| view.pool))?;
@@ -501,65 +564,4 @@ fn lost(session: &mut Session, loser: Option<Attempt>, tried: &mut Tried, now: I
         since(now, loser.dialled()),
         now,
     );
-}
-
-/// The first octet goes to the client: from here no retry can be written.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "one call, all of them parts of one moment"
-)]
-fn commit(
-    cx: &mut Context<'_>,
-    session: &mut Session,
-    client: &Stream,
-    winner: Attempt,
-    octets: &Octets,
-    refused: bool,
-    scratch: &mut RefMut<'_, Box<[u8]>>,
-    now: Instant,
-) -> Live {
-    let first = match octets {
-        Octets::InScratch(n) => &scratch[..*n],
-        Octets::Kept(octets) => octets,
-    };
-    let sent = if first.is_empty() {
-        0
-    } else {
-        match client.poll_send(cx, first) {
-            Poll::Ready(Ok(sent)) => sent,
-            // The relay meets the same error and accounts for it.
-            Poll::Ready(Err(_)) | Poll::Pending => 0,
-        }
-    };
-    let relay = Relay::new(sent, &first[sent..]);
-    if !refused {
-        let after = since(now, winner.dialled());
-        winner.observe(session, Observation::Greeted { after }, now);
-        let worker = session.cx.worker.index();
-        winner
-            .slot
-            .member()
-            .settings
-            .state
-            .totals
-            .of(worker)
-            .greeting
-            .observe(after);
-    }
-    session.connect = winner.connect_time().map(Lap::of).unwrap_or_default();
-    session.greeting = Lap::of(since(now, session.accepted));
-    session.phase = SessionPhase::Relay;
-    session.at_backend(winner.slot.member());
-    debug_assert_ne!(
-        winner.stage(),
-        Stage::Connect,
-        "only a connected backend wins"
-    );
-    let Attempt { stream, slot, .. } = winner;
-    Live {
-        backend: stream,
-        slot,
-        relay,
-        refused,
-    }
 }

@@ -7,10 +7,14 @@ use std::time::Instant;
 
 use slab::Slab;
 
+use super::capabilities::Capabilities;
+use super::keeper::Keeper;
 use crate::balance::BackendState;
 use crate::metrics::WorkerCounters;
+use crate::net::clock;
 use crate::net::event_loop::{EventLoop, TaskId};
 use crate::net::pipe::PipePool;
+use crate::smtp::MailPolicy;
 use crate::snapshot::{ListenerView, Shared};
 use crate::telemetry::WorkerLog;
 use crate::types::{Rng, SessionId, WorkerId};
@@ -26,6 +30,28 @@ pub(super) const LINGERING_MAX: u32 = 1024;
 pub struct LocalListener {
     /// The policy of the generation the session was accepted in.
     pub view: Arc<ListenerView>,
+    /// What it says about transactions.
+    pub(super) mail: Arc<MailPolicy>,
+}
+
+impl LocalListener {
+    /// The policy of `view`, of a generation in which our name is `hostname`.
+    pub fn new(view: &Arc<ListenerView>, hostname: &str) -> Self {
+        let settings = &view.settings.smtp;
+        let mail = MailPolicy {
+            host: hostname.into(),
+            line_endings: settings.line_endings,
+            size_max: settings.max_message_size,
+            recipients_max: settings.max_recipients as usize,
+            replay_max: settings.replay_max,
+            command_time: settings.command_timeout,
+            block_time: settings.data_timeout,
+        };
+        Self {
+            view: Arc::clone(view),
+            mail: Arc::new(mail),
+        }
+    }
 }
 
 /// What the set of sessions knows of one.
@@ -37,6 +63,7 @@ pub struct SessionEntry {
     task: Option<TaskId>,
     /// The backend it is at, by identity only.
     backend: usize,
+    drains: bool,
 }
 
 /// Everything a session needs of its thread.
@@ -55,6 +82,9 @@ pub struct Context {
     pub(super) log: RefCell<WorkerLog>,
     pub(super) lingering: Cell<u32>,
     pub(super) source_turn: Cell<usize>,
+    pub(super) keeper: Keeper,
+    pub(super) capabilities: Capabilities,
+    draining: Cell<bool>,
     sessions: RefCell<Slab<SessionEntry>>,
     next: Cell<u64>,
 }
@@ -73,6 +103,9 @@ impl Context {
             log: RefCell::new(log),
             lingering: Cell::new(0),
             source_turn: Cell::new(0),
+            keeper: Keeper::default(),
+            capabilities: Capabilities::default(),
+            draining: Cell::new(false),
             sessions: RefCell::default(),
             next: Cell::new(0),
         })
@@ -89,6 +122,7 @@ impl Context {
             listener,
             task: None,
             backend: 0,
+            drains: self.draining.get(),
         })
     }
 
@@ -115,6 +149,42 @@ impl Context {
         }
     }
 
+    /// Sessions that hold transactions end at their next boundary (rule K7): those that `which`
+    /// chooses. Relayed ones cannot be told.
+    pub fn drain(&self, which: impl Fn(&SessionEntry) -> bool) {
+        for (_, entry) in self.sessions.borrow_mut().iter_mut() {
+            if which(entry) && !entry.drains {
+                entry.drains = true;
+                if let Some(task) = entry.task {
+                    self.event_loop.wake(task);
+                }
+            }
+        }
+    }
+
+    /// The thread accepts no more: every session drains, and no connection is kept.
+    pub fn drain_all(self: &Rc<Self>) {
+        self.draining.set(true);
+        self.drain(|_| true);
+        self.keeper.clear(self);
+    }
+
+    /// Ends kept connections that have had their time.
+    pub fn sweep(self: &Rc<Self>) {
+        self.keeper.sweep(self, clock::now());
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    pub(super) fn drains(&self, key: usize) -> bool {
+        self.sessions
+            .borrow()
+            .get(key)
+            .is_some_and(|entry| entry.drains)
+    }
+
     /// Hands the log's batch over.
     pub fn flush_log(&self) {
         let mut log = self.log.borrow_mut();
@@ -126,6 +196,12 @@ impl Context {
     pub(super) fn note_backend(&self, key: usize, backend: &Arc<BackendState>) {
         if let Some(entry) = self.sessions.borrow_mut().get_mut(key) {
             entry.backend = Arc::as_ptr(backend).addr();
+        }
+    }
+
+    pub(super) fn note_no_backend(&self, key: usize) {
+        if let Some(entry) = self.sessions.borrow_mut().get_mut(key) {
+            entry.backend = 0;
         }
     }
 

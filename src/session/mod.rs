@@ -6,10 +6,13 @@
 
 mod admission;
 mod attempt;
+mod capabilities;
 mod closing;
 mod connect;
 mod context;
 mod header;
+mod keeper;
+mod mail;
 mod record;
 mod relay;
 
@@ -18,6 +21,7 @@ pub use record::Ticket;
 
 use std::rc::Rc;
 
+use crate::config::model::Mode;
 use crate::metrics::{EndedBy, SessionOutcome, SessionPhase};
 use crate::net::accept::Accepted;
 use crate::net::clock;
@@ -61,6 +65,11 @@ async fn serve(
     admission::of_listener(session)?;
     header::receive(session, client, timer).await?;
     admission::of_client(session)?;
+    if session.listener.view.settings.mode == Mode::Smtp {
+        // On the heap, so that relayed sessions do not pay for it.
+        Box::pin(mail::run(session, client, timer)).await;
+        return Ok(());
+    }
     let ConnectEnd::Live(live) = connect::any(session, client, timer).await? else {
         return Ok(());
     };

@@ -144,6 +144,16 @@ impl Session {
         self.backend = Some(Arc::clone(member));
     }
 
+    /// It is at no backend between transactions; the log names the last one.
+    pub(super) fn leaves_backend(&self) {
+        self.cx.note_no_backend(self.key);
+    }
+
+    /// Whether it is to end at the next boundary.
+    pub(super) fn drains(&self) -> bool {
+        self.cx.drains(self.key)
+    }
+
     fn account(&self, outcome: SessionOutcome, took: Duration) {
         let worker = self.cx.worker.index();
         let counters = self.listener.view.state.counters.of(worker);

@@ -365,7 +365,7 @@ impl Exchange {
         let worn = unheard && held.reused && matches!(reply.code.value(), 421 | 452);
         let answers = held.outstanding.pop_front();
         match (held.sending, answers) {
-            (Sending::Commands, Some(_)) if worn => self.renew(),
+            (Sending::Commands, Some(_)) if worn => self.renew(Fate::Worn),
             (Sending::Commands, Some(index)) if reply.code != ReplyCode::CLOSING => {
                 self.answered(index, reply, now);
             }
@@ -610,7 +610,7 @@ impl Exchange {
             // Nobody waits for these.
             Sending::Reset => self.end(Some(Fate::Retire), TransactionEnd::Abandoned),
             Sending::LoneDot => self.end(Some(Fate::Retire), TransactionEnd::Refused),
-            Sending::Commands if was_dead => self.renew(),
+            Sending::Commands if was_dead => self.renew(Fate::Retire),
             // There is no transaction to go on with.
             Sending::Commands if self.said[0].told == Some(Told::Refused) => {
                 self.outputs.push_back(Output::Strike(trouble));
@@ -634,8 +634,8 @@ impl Exchange {
     }
 
     /// The kept connection was dead before we spoke: the same on a new one, at nobody's cost (N3).
-    fn renew(&mut self) {
-        self.outputs.push_back(Output::Release(Fate::Retire));
+    fn renew(&mut self, fate: Fate) {
+        self.outputs.push_back(Output::Release(fate));
         self.line = Line::Wanted;
         self.flight.clear();
         self.outputs.push_back(Output::Lease(Want::New));

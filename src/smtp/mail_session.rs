@@ -379,7 +379,8 @@ impl MailSession {
         self.own(reply);
     }
 
-    fn is_awaited(&self) -> bool {
+    /// Whether the client waits for an answer.
+    pub fn is_awaited(&self) -> bool {
         self.exchange.as_ref().is_some_and(Exchange::is_awaited)
     }
 

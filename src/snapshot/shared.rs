@@ -9,6 +9,7 @@ use crossbeam_utils::CachePadded;
 
 use super::{Registry, Snapshot};
 use crate::metrics::{ControlCounters, WorkerCounters};
+use crate::smtp::ReplayMemory;
 use crate::telemetry::Telemetry;
 
 /// What the process is doing.
@@ -31,6 +32,8 @@ pub struct Shared {
     pub workers: Vec<CachePadded<WorkerCounters>>,
     /// Of the control thread.
     pub control: ControlCounters,
+    /// What replay copies of messages may take.
+    pub replay_memory: Arc<ReplayMemory>,
     /// The log.
     pub telemetry: Telemetry,
     /// When the process began, for monotonic differences.
@@ -55,7 +58,9 @@ impl Shared {
         descriptor_limit: u64,
         started: (Instant, SystemTime),
     ) -> Arc<Self> {
+        let replay_memory = ReplayMemory::new(first.config.replay_memory);
         Arc::new(Self {
+            replay_memory,
             current: ArcSwap::from_pointee(first),
             registry,
             workers: (0..workers)

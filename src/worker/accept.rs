@@ -156,9 +156,8 @@ impl Policy {
             self.listener = listener;
             // A listener that this generation has no more serves its queue by its last policy.
             if let Some(view) = snapshot.listener(self.listener) {
-                self.local = Some(Rc::new(LocalListener {
-                    view: std::sync::Arc::clone(view),
-                }));
+                let hostname = &snapshot.config.hostname;
+                self.local = Some(Rc::new(LocalListener::new(view, hostname)));
             }
         }
         drop(snapshot);

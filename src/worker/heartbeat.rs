@@ -1,4 +1,5 @@
-//! A worker's heartbeat: shows that its loop turns, counts stalls, hands the log over.
+//! A worker's heartbeat: shows that its loop turns, counts stalls, hands the log over, ends kept
+//! connections that have had their time.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -24,6 +25,7 @@ pub(super) async fn run(cx: Rc<Context>) {
         let age = now.saturating_duration_since(cx.shared.started);
         counters.heartbeat_micros.set(age.as_micros() as u64);
         cx.flush_log();
+        cx.sweep();
         due = now + BEAT;
     }
 }

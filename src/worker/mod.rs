@@ -144,10 +144,16 @@ async fn serve(id: WorkerId, shared: Arc<Shared>, mut commands: UnboundedReceive
                 ports
                     .borrow_mut()
                     .stop(|port| port.listener() == listener && !keep.contains(&port.local));
+                if keep.is_empty() {
+                    cx.drain(|entry| entry.listener == listener);
+                }
             }
             Command::CutListener(listener) => cx.cut(|entry| entry.listener == listener),
             Command::CutBackend(backend) => cx.cut(|entry| entry.is_at(&backend)),
-            Command::StopAccepting => ports.borrow_mut().stop(|_| true),
+            Command::StopAccepting => {
+                ports.borrow_mut().stop(|_| true);
+                cx.drain_all();
+            }
             Command::Stop => break,
         }
     }

@@ -14,6 +14,7 @@ mod config_samples;
 mod demo;
 mod drain;
 mod harness;
+mod mail;
 mod passthrough;
 mod probes;
 mod prometheus;

@@ -206,6 +206,17 @@ impl EventLoop {
         }
     }
 
+    /// Polls a task soon. One that has ended is left alone.
+    pub fn wake(&self, task: TaskId) {
+        let tasks = self.tasks.borrow();
+        let place = tasks.places.get(task.index as usize);
+        if let Some(place) = place.filter(|place| place.turn == task.turn) {
+            let header = Arc::clone(&place.header);
+            drop(tasks);
+            std::task::Wake::wake(header);
+        }
+    }
+
     fn poll_task(&self, index: u32) {
         let (task, aborted) = {
             let mut tasks = self.tasks.borrow_mut();

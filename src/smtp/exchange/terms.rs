@@ -77,6 +77,8 @@ pub enum Fate {
     Keep,
     /// Close it; nothing is unfinished there.
     Retire,
+    /// Close it: the backend refuses another transaction on it (rule N4), and nobody sees that.
+    Worn,
     /// Close it so that the backend does not take an unfinished message for a whole one.
     Abort,
 }

@@ -1,0 +1,328 @@
+//! The connections to backends that this thread keeps alive between transactions (rules N1 to N5).
+//!
+//! The one that was used last is used first, so that those that are not needed grow old. A
+//! connection on which anything has come, or that has ended, is thrown away; one that has had its
+//! time, or its share of messages, is ended with QUIT. A connection counts in its backend's
+//! `max_connections` all the while. Nobody keeps one alive by talking (rule N4).
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use super::context::Context;
+use super::record::Session;
+use crate::balance::{BackendState, Member, Parked, Slot, Tried};
+use crate::config::model::{self, Identity};
+use crate::net::clock;
+use crate::net::stream::Stream;
+use crate::net::timer::{Due, Timer};
+use crate::smtp::Extensions;
+use crate::snapshot::PoolView;
+
+/// Connections of one thread that may be saying QUIT; more are closed without it.
+const PARTING_MAX: u32 = 256;
+/// How long the reply to QUIT is awaited (rule H5).
+const PARTING_TIME: Duration = Duration::from_secs(2);
+/// How long a backend's own limit of messages is remembered.
+const LEARNED_TIME: Duration = Duration::from_hours(1);
+
+/// A connection that is ready for MAIL.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) stream: Stream,
+    /// What the backend has announced on it.
+    pub(super) extensions: Rc<Extensions>,
+    pub(super) born: Instant,
+    /// Transactions that it has carried.
+    pub(super) messages: u32,
+}
+
+impl Kept {
+    pub(super) fn new(stream: Stream, extensions: Extensions, now: Instant) -> Self {
+        Self {
+            stream,
+            extensions: Rc::new(extensions),
+            born: now,
+            messages: 0,
+        }
+    }
+}
+
+/// The kept connections of one thread.
+#[derive(Debug, Default)]
+pub(super) struct Keeper {
+    backends: RefCell<BTreeMap<usize, Backend>>,
+    idle: Cell<u32>,
+    parting: Cell<u32>,
+}
+
+/// Those of one backend.
+#[derive(Debug, Default)]
+struct Backend {
+    entries: Vec<Entry>,
+    /// A connection was refused after so many messages.
+    learned: Option<Learned>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Learned {
+    messages: u32,
+    until: Instant,
+}
+
+#[derive(Debug)]
+struct Entry {
+    kept: Kept,
+    parked: Parked,
+    /// The listener whose source address it has; `None` if that is the pool's.
+    origin: Option<usize>,
+    /// Our name that the backend was told.
+    name: Arc<str>,
+    until: Instant,
+}
+
+impl Entry {
+    fn is_usable(&self, now: Instant) -> bool {
+        now < self.until && self.kept.stream.is_quiet()
+    }
+}
+
+/// Why a connection is not kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unkept {
+    /// It is in order.
+    Parts,
+    /// It is of no use.
+    Closes,
+}
+
+impl Keeper {
+    /// A connection to `member`, if one is kept.
+    pub(super) fn take(&self, session: &Session, member: &Member, now: Instant) -> Option<Kept> {
+        let mut backends = self.backends.borrow_mut();
+        let backend = backends.get_mut(&key(&member.settings.state))?;
+        let entry = pop(backend, session, now, &self.idle)?;
+        // The place in hand serves as well; this one's is given back.
+        drop(backends);
+        let Entry { kept, parked, .. } = entry;
+        drop(parked);
+        Some(kept)
+    }
+
+    /// A connection to whichever backend of the pool may serve: when all are full, that of an idle
+    /// connection is not.
+    pub(super) fn any(
+        &self,
+        session: &Session,
+        view: &PoolView,
+        tried: &Tried,
+        now: Instant,
+    ) -> Option<(Slot, Kept)> {
+        let mut backends = self.backends.borrow_mut();
+        for member in view.pool.members() {
+            let Some(backend) = backends.get_mut(&key(&member.settings.state)) else {
+                continue;
+            };
+            let serves = |entry: &Entry| entry.parked.may_serve(tried);
+            if !backend.entries.last().is_some_and(serves) {
+                continue;
+            }
+            if let Some(entry) = pop(backend, session, now, &self.idle) {
+                drop(backends);
+                let Entry { kept, parked, .. } = entry;
+                return Some((parked.resume(), kept));
+            }
+        }
+        None
+    }
+
+    /// Keeps a connection for the next transaction, or ends it.
+    pub(super) fn put(&self, session: &Session, slot: Slot, kept: Kept, now: Instant) {
+        let cx = &session.cx;
+        let snapshot = cx.shared.current.load();
+        let pool = snapshot.pool_named(&slot.member().pool);
+        let Some(pool) = pool.filter(|pool| pool.settings.identity == Identity::None) else {
+            return self.part(cx, kept.stream, slot);
+        };
+        let state = &slot.member().settings.state;
+        let mut backends = self.backends.borrow_mut();
+        let backend = backends.entry(key(state)).or_default();
+        match backend.keeps(&kept, pool, &slot, cx, now) {
+            Ok(until) => {
+                let entry = Entry {
+                    kept,
+                    parked: slot.park(),
+                    origin: origin(session),
+                    name: Arc::clone(&snapshot.config.hostname),
+                    until,
+                };
+                backend.entries.push(entry);
+                self.idle.set(self.idle.get() + 1);
+            }
+            Err(Unkept::Parts) => {
+                drop(backends);
+                self.part(cx, kept.stream, slot);
+            }
+            Err(Unkept::Closes) => {}
+        }
+    }
+
+    /// A kept connection was refused when it had carried so many messages (rule N4).
+    pub(super) fn learn(&self, member: &Member, messages: u32, now: Instant) {
+        let mut backends = self.backends.borrow_mut();
+        let backend = backends.entry(key(&member.settings.state)).or_default();
+        if messages > 0 {
+            backend.learned = Some(Learned {
+                messages,
+                until: now + LEARNED_TIME,
+            });
+        }
+    }
+
+    /// Ends what has had its time, and what is needed elsewhere.
+    pub(super) fn sweep(&self, cx: &Rc<Context>, now: Instant) {
+        let mut gone = Vec::new();
+        self.backends.borrow_mut().retain(|_, backend| {
+            let unwanted = |entry: &mut Entry| !entry.is_usable(now) || !entry.parked.is_wanted();
+            gone.extend(backend.entries.extract_if(.., unwanted));
+            backend.learned = backend.learned.filter(|learned| now < learned.until);
+            !backend.entries.is_empty() || backend.learned.is_some()
+        });
+        for entry in gone {
+            self.idle.set(self.idle.get() - 1);
+            if entry.kept.stream.is_quiet() {
+                self.part(cx, entry.kept.stream, entry.parked);
+            }
+        }
+    }
+
+    /// Ends all of them.
+    pub(super) fn clear(&self, cx: &Rc<Context>) {
+        for backend in std::mem::take(&mut *self.backends.borrow_mut()).into_values() {
+            for entry in backend.entries {
+                self.part(cx, entry.kept.stream, entry.parked);
+            }
+        }
+        self.idle.set(0);
+    }
+
+    /// Says QUIT and closes once that is answered: a backend that is left without a word writes a
+    /// line about it. The place is held as long.
+    pub(super) fn part(&self, cx: &Rc<Context>, stream: Stream, place: impl Sized + 'static) {
+        if self.parting.get() >= PARTING_MAX {
+            return;
+        }
+        self.parting.set(self.parting.get() + 1);
+        let parting = Parting(Rc::clone(cx));
+        cx.event_loop.spawn(async move {
+            let _parting = parting;
+            let _place = place;
+            say_quit(&stream).await;
+        });
+    }
+}
+
+impl Backend {
+    /// Whether one more is kept, and until when.
+    fn keeps(
+        &self,
+        kept: &Kept,
+        pool: &PoolView,
+        slot: &Slot,
+        cx: &Context,
+        now: Instant,
+    ) -> Result<Instant, Unkept> {
+        let settings = &pool.settings.smtp;
+        if !kept.stream.is_quiet() {
+            return Err(Unkept::Closes);
+        }
+        let learned = self.learned.map(|learned| learned.messages);
+        let messages_max = settings.max_messages.min(learned.unwrap_or(u32::MAX));
+        let is_worn = kept.messages >= messages_max || now >= kept.born + settings.max_age;
+        let workers = cx.shared.workers.len().max(1) as u32;
+        let is_full = self.entries.len() >= idle_max(settings, slot.member(), workers);
+        let is_needed = pool.pool.waiting() > 0 || !slot.member().settings.state.is_in_service();
+        if is_worn || is_full || is_needed || cx.is_draining() {
+            return Err(Unkept::Parts);
+        }
+        Ok((now + settings.idle_timeout).min(kept.born + settings.max_age))
+    }
+}
+
+/// How many of a backend one thread may keep: its share of `max_idle`, and no more than a quarter of
+/// the connections the backend may have.
+fn idle_max(settings: &model::PoolSmtp, member: &Member, workers: u32) -> usize {
+    let quarter = match member.settings.max_connections {
+        0 => u32::MAX,
+        max => (max / (4 * workers)).max(1),
+    };
+    settings.max_idle.div_ceil(workers).min(quarter) as usize
+}
+
+/// The newest that is in order; those that are not are thrown away.
+fn pop(backend: &mut Backend, session: &Session, now: Instant, idle: &Cell<u32>) -> Option<Entry> {
+    let origin = origin(session);
+    let name = &session.cx.shared.current.load().config.hostname;
+    loop {
+        let fits = |entry: &Entry| entry.origin == origin && entry.name == *name;
+        let index = backend.entries.iter().rposition(fits)?;
+        let entry = backend.entries.remove(index);
+        idle.set(idle.get() - 1);
+        if entry.is_usable(now) {
+            return Some(entry);
+        }
+    }
+}
+
+fn key(state: &Arc<BackendState>) -> usize {
+    Arc::as_ptr(state).addr()
+}
+
+fn origin(session: &Session) -> Option<usize> {
+    let view = &session.listener.view;
+    (!view.settings.source.is_empty()).then_some(view.state.index)
+}
+
+async fn say_quit(stream: &Stream) {
+    const QUIT: &[u8] = b"QUIT\r\n";
+    let until = clock::now() + PARTING_TIME;
+    let mut timer = Timer::new();
+    let mut said = false;
+    let mut heard = [0; 512];
+    poll_fn(|task| {
+        if !said {
+            match stream.poll_send(task, QUIT) {
+                Poll::Ready(Ok(sent)) if sent == QUIT.len() => said = true,
+                _ => return Poll::Ready(()),
+            }
+        }
+        loop {
+            match stream.poll_recv(task, &mut heard) {
+                // 221, and the end.
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Pending => break,
+            }
+        }
+        match timer.arm(until, clock::now(), task) {
+            Due::Now => Poll::Ready(()),
+            Due::Later => Poll::Pending,
+        }
+    })
+    .await;
+}
+
+/// Counts a connection that is saying QUIT.
+#[derive(Debug)]
+struct Parting(Rc<Context>);
+
+impl Drop for Parting {
+    fn drop(&mut self) {
+        let parting = &self.0.keeper.parting;
+        parting.set(parting.get() - 1);
+    }
+}

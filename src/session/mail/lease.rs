@@ -1,0 +1,169 @@
+//! Getting a connection for a transaction, and what becomes of it afterwards (rules N1 to N4).
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use super::Mail;
+use crate::balance::{BackendState, FailureKind, NoBackend, Slot, Stage};
+use crate::config::model::Sticky;
+use crate::session::attempt::{self, Attempt, Failure, Purpose};
+use crate::session::closing::Refusal;
+use crate::session::connect::{self, Aim, Connecting, Found, From};
+use crate::session::context::since;
+use crate::session::keeper::Kept;
+use crate::smtp::{self, Fate, Needed, OwnReply, Trouble, Want};
+
+/// The session's connection to a backend.
+#[derive(Debug)]
+pub(super) enum Line {
+    None,
+    Wanted(Box<Wanted>),
+    Held(Held),
+}
+
+/// One that is being found.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    pub(super) connecting: Connecting,
+}
+
+/// One that is held.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) kept: Kept,
+    slot: Slot,
+    since: Instant,
+}
+
+impl Mail<'_> {
+    /// Begins to look for a connection.
+    pub(super) fn lease(&mut self, want: Want, needed: Needed, now: Instant) {
+        let (prefer, from) = match want {
+            Want::Any => (self.stays_at(), From::Anywhere),
+            Want::New => (self.last_backend(), From::Dial),
+            Want::Other => (None, From::Anywhere),
+        };
+        let aim = Aim {
+            purpose: Purpose::Mail,
+            needed,
+            prefer,
+            from,
+        };
+        let connecting = Connecting::new(aim, self.tried.clone(), now);
+        self.line = Line::Wanted(Box::new(Wanted { connecting }));
+    }
+
+    fn last_backend(&self) -> Option<Arc<BackendState>> {
+        let last = self.session.backend.as_ref()?;
+        Some(Arc::clone(&last.settings.state))
+    }
+
+    /// The backend of the transaction before, if sessions stay where they are.
+    fn stays_at(&self) -> Option<Arc<BackendState>> {
+        let snapshot = self.session.cx.shared.current.load();
+        let pool = connect::pool_now(&snapshot, self.session)?;
+        match pool.settings.smtp.sticky {
+            Sticky::Session => self.last_backend(),
+            Sticky::None | Sticky::Source => None,
+        }
+    }
+
+    /// Goes on looking.
+    pub(super) fn find(&mut self, task: &mut Context<'_>, now: Instant) -> bool {
+        let Line::Wanted(wanted) = &mut self.line else {
+            return false;
+        };
+        let cx = Rc::clone(&self.session.cx);
+        let found = {
+            let mut scratch = cx.scratch.borrow_mut();
+            let connecting = &mut wanted.connecting;
+            connecting.poll(task, self.session, self.client, &mut scratch, now)
+        };
+        match found {
+            Poll::Pending => return false,
+            Poll::Ready(Ok(Found::Ready(attempt, extensions))) => {
+                let Attempt { stream, slot, .. } = attempt;
+                let kept = Kept::new(stream, extensions, now);
+                self.hold(slot, kept, smtp::Kept::No, now);
+            }
+            Poll::Ready(Ok(Found::Kept(slot, kept))) => {
+                self.session.attempts += 1;
+                self.hold(slot, kept, smtp::Kept::Yes, now);
+            }
+            Poll::Ready(Ok(Found::Greeted { .. })) => {
+                debug_assert!(false, "connections for mail open themselves");
+                self.not_found(OwnReply::INTERNAL);
+            }
+            Poll::Ready(Err(refusal)) => {
+                let reply = reply_to(refusal, self.session.attempts);
+                self.not_found(reply);
+            }
+        }
+        true
+    }
+
+    fn hold(&mut self, slot: Slot, kept: Kept, is_kept: smtp::Kept, now: Instant) {
+        self.session.at_backend(slot.member());
+        let extensions = Rc::clone(&kept.extensions);
+        self.line = Line::Held(Held {
+            kept,
+            slot,
+            since: now,
+        });
+        self.core.leased(&extensions, is_kept, now);
+    }
+
+    fn not_found(&mut self, reply: OwnReply) {
+        self.line = Line::None;
+        self.core.not_leased(reply);
+    }
+
+    /// Keeps the connection, or closes it.
+    pub(super) fn release(&mut self, fate: Fate, now: Instant) {
+        let Line::Held(held) = std::mem::replace(&mut self.line, Line::None) else {
+            return;
+        };
+        self.session.leaves_backend();
+        let Held { mut kept, slot, .. } = held;
+        match fate {
+            // A kept connection that is refused before it has carried anything more has had its
+            // share (rule N4).
+            Fate::Worn => {
+                let keeper = &self.session.cx.keeper;
+                keeper.learn(slot.member(), kept.messages, now);
+            }
+            Fate::Keep => {
+                kept.messages += 1;
+                self.session.cx.keeper.put(self.session, slot, kept, now);
+            }
+            Fate::Retire => {}
+            Fate::Abort => kept.stream.reset_on_close(),
+        }
+    }
+
+    /// The connection failed through its backend's fault.
+    pub(super) fn strike(&mut self, trouble: Trouble, now: Instant) {
+        let Line::Held(held) = &self.line else { return };
+        let kind = match trouble {
+            Trouble::Lost => FailureKind::Closed,
+            Trouble::Silent => FailureKind::Silent,
+            Trouble::Closing | Trouble::Unwell => FailureKind::Temporary,
+            Trouble::Desync => FailureKind::Garbage,
+        };
+        self.tried.add(held.slot.member());
+        let failure = Failure::new(Stage::Mail, kind);
+        let after = since(now, held.since);
+        attempt::note_failure(self.session, &held.slot, failure, after, now);
+    }
+}
+
+/// What the client is told when there is no connection (rules R, E3).
+fn reply_to(refusal: Refusal, attempts: u32) -> OwnReply {
+    match refusal {
+        Refusal::Lacking(_) => OwnReply::PARAMETER_NOT_NOW,
+        Refusal::NoBackend(NoBackend::AllTried) if attempts > 0 => OwnReply::NO_BACKEND_ANSWERED,
+        _ => OwnReply::NO_BACKEND,
+    }
+}

@@ -1,0 +1,355 @@
+//! A session that holds mail transactions: the driver of [`MailSession`].
+//!
+//! It reads, writes and finds connections; every decision is the core's. One poll does what can be
+//! done and then writes all replies at once, so that a pipelined group is answered in one segment
+//! (rule P3). What the client says ahead of what can be answered now is held, at most
+//! [`AHEAD_MAX`] octets of it.
+//!
+//! Dropped while it runs (a cut, a panic) it resets the connection to the backend, so that an
+//! unfinished message is never taken for a whole one (rule K4).
+
+mod lease;
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use self::lease::{Held, Line};
+use super::closing;
+use super::record::Session;
+use crate::balance::Tried;
+use crate::metrics::{EndedBy, SessionOutcome, SessionPhase};
+use crate::net::clock;
+use crate::net::stream::Stream;
+use crate::net::timer::{Due, Timer};
+use crate::smtp::{Effect, Extensions, MailSession};
+
+/// What a client may say ahead of our replies (rule P3).
+const AHEAD_MAX: usize = 64 * 1024;
+/// Rounds of reading and writing in one poll, before others have their turn.
+const ROUNDS_MAX: u32 = 32;
+/// Keepalive is set on the client's socket when a session lasts so long.
+const LASTING: Duration = Duration::from_secs(10);
+
+/// Runs the session to its end.
+pub(super) async fn run(session: &mut Session, client: &Stream, timer: &mut Timer) {
+    session.phase = SessionPhase::Relay;
+    let mut mail = Box::new(Mail::begin(session, client));
+    poll_fn(|task| mail.poll(task, timer)).await;
+    let end = mail.end;
+    drop(mail);
+    if end == End::Said {
+        closing::linger(session, client, timer).await;
+    }
+}
+
+/// How the client's connection is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// It goes on.
+    NotYet,
+    /// The last reply was written: the client is to read it (rule K5).
+    Said,
+    /// It is gone.
+    Gone,
+}
+
+/// Whether a step has moved anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Moved,
+    Still,
+}
+
+impl Step {
+    fn of(moved: bool) -> Self {
+        if moved { Self::Moved } else { Self::Still }
+    }
+}
+
+/// How much of the client is still there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hears {
+    /// It may say more.
+    More,
+    /// It has ended its direction,
+    Ended,
+    /// and the core knows.
+    Told,
+}
+
+struct Mail<'a> {
+    session: &'a mut Session,
+    client: &'a Stream,
+    core: MailSession,
+    line: Line,
+    /// What the client has said ahead.
+    ahead: Vec<u8>,
+    hears: Hears,
+    /// Backends that failed the open transaction.
+    tried: Tried,
+    announced: Rc<Extensions>,
+    lasts: Option<Instant>,
+    end: End,
+}
+
+impl<'a> Mail<'a> {
+    fn begin(session: &'a mut Session, client: &'a Stream) -> Self {
+        let now = clock::now();
+        let policy = std::sync::Arc::clone(&session.listener.mail);
+        let memory = std::sync::Arc::clone(&session.cx.shared.replay_memory);
+        let lasts = Some(session.accepted + LASTING);
+        Self {
+            core: MailSession::new(policy, memory, now),
+            line: Line::None,
+            ahead: Vec::new(),
+            hears: Hears::More,
+            tried: Tried::default(),
+            announced: Rc::default(),
+            lasts,
+            end: End::NotYet,
+            session,
+            client,
+        }
+    }
+
+    fn poll(&mut self, task: &mut Context<'_>, timer: &mut Timer) -> Poll<()> {
+        let mut rounds = 0;
+        loop {
+            let now = clock::now();
+            if self.session.drains() {
+                self.core.drain();
+            }
+            if self.round(task, now) == Step::Moved {
+                rounds += 1;
+                if rounds == ROUNDS_MAX {
+                    task.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                continue;
+            }
+            if self.flush(task) == Step::Moved {
+                continue;
+            }
+            if self.is_over() {
+                self.finish();
+                return Poll::Ready(());
+            }
+            match self.next_deadline(now) {
+                Some(deadline) if timer.arm(deadline, now, task) == Due::Now => self.on_time(now),
+                _ => return Poll::Pending,
+            }
+        }
+    }
+
+    /// Does once what can be done without waiting. The backend is heard before it is spoken to, so
+    /// that a commit is never written to one that has said its last (rule F6).
+    fn round(&mut self, task: &mut Context<'_>, now: Instant) -> Step {
+        let mut moved = self.effects(now);
+        moved |= self.hear_backend(task, now);
+        moved |= self.find(task, now);
+        moved |= self.speak_to_backend(task, now);
+        moved |= self.hear_client(task, now);
+        Step::of(moved)
+    }
+
+    /// Follows what the core asks for.
+    fn effects(&mut self, now: Instant) -> bool {
+        let mut any = false;
+        while let Some(effect) = self.core.effect() {
+            any = true;
+            match effect {
+                Effect::Lease { want, needed } => self.lease(want, needed, now),
+                Effect::Release(fate) => self.release(fate, now),
+                Effect::Strike(trouble) => self.strike(trouble, now),
+                Effect::NotReplayable(_loss) => {}
+                Effect::Ended(_end) => {
+                    // A connection that was asked for is not needed any more.
+                    if matches!(self.line, Line::Wanted(_)) {
+                        self.line = Line::None;
+                    }
+                    self.tried = Tried::default();
+                }
+            }
+        }
+        any
+    }
+
+    fn hear_backend(&mut self, task: &mut Context<'_>, now: Instant) -> bool {
+        if !self.core.reads_backend() {
+            return false;
+        }
+        let Line::Held(held) = &mut self.line else {
+            return false;
+        };
+        let cx = Rc::clone(&self.session.cx);
+        let mut scratch = cx.scratch.borrow_mut();
+        match held.kept.stream.poll_recv(task, &mut scratch) {
+            Poll::Ready(Ok(0) | Err(_)) => self.core.backend_lost(now),
+            Poll::Ready(Ok(n)) => {
+                self.session.octets_to_client += n as u64;
+                self.core.backend(&scratch[..n], now);
+            }
+            Poll::Pending => return false,
+        }
+        true
+    }
+
+    fn speak_to_backend(&mut self, task: &mut Context<'_>, now: Instant) -> bool {
+        let Line::Held(held) = &mut self.line else {
+            return false;
+        };
+        let outgoing = self.core.to_backend();
+        let (octets, end) = (outgoing.octets, outgoing.end);
+        if octets.is_empty() && end.is_empty() {
+            return false;
+        }
+        let sent = match (octets.is_empty(), end.is_empty()) {
+            (false, true) => held.kept.stream.poll_send(task, octets),
+            (true, false) => held.kept.stream.poll_send(task, end),
+            _ => held.kept.stream.poll_send_both(task, octets, end),
+        };
+        match sent {
+            Poll::Ready(Ok(n)) => {
+                self.session.octets_to_backend += n as u64;
+                self.core.sent_to_backend(n, now);
+            }
+            Poll::Ready(Err(_)) => {
+                // What it said before it went is heard first.
+                if !self.hear_backend(task, now) {
+                    self.core.backend_lost(now);
+                }
+            }
+            Poll::Pending => return false,
+        }
+        true
+    }
+
+    fn hear_client(&mut self, task: &mut Context<'_>, now: Instant) -> bool {
+        let mut moved = false;
+        if !self.ahead.is_empty() {
+            self.refresh_announced();
+            let used = self.core.client(&self.ahead, &self.announced, now);
+            self.ahead.drain(..used);
+            moved = used > 0;
+        }
+        if self.hears == Hears::Ended
+            && (self.ahead.is_empty() || !self.core.is_awaited())
+            && !moved
+        {
+            self.hears = Hears::Told;
+            self.core.client_ended();
+            return true;
+        }
+        let room = self.ahead.len() < AHEAD_MAX;
+        if moved || self.hears != Hears::More || !room || !self.core.reads_client() {
+            return moved;
+        }
+        let cx = Rc::clone(&self.session.cx);
+        let mut scratch = cx.scratch.borrow_mut();
+        let most = (AHEAD_MAX - self.ahead.len()).min(scratch.len());
+        match self.client.poll_recv(task, &mut scratch[..most]) {
+            Poll::Ready(Ok(0)) => self.hears = Hears::Ended,
+            Poll::Ready(Ok(n)) => self.take(&scratch[..n], now),
+            Poll::Ready(Err(_)) => {
+                self.hears = Hears::Told;
+                self.end = End::Gone;
+                self.core.client_lost();
+            }
+            Poll::Pending => return false,
+        }
+        true
+    }
+
+    /// Gives the core what has come, behind what it has left.
+    fn take(&mut self, octets: &[u8], now: Instant) {
+        if !self.ahead.is_empty() {
+            self.ahead.extend_from_slice(octets);
+            return;
+        }
+        self.refresh_announced();
+        let used = self.core.client(octets, &self.announced, now);
+        self.ahead.extend_from_slice(&octets[used..]);
+    }
+
+    fn refresh_announced(&mut self) {
+        let cx = &self.session.cx;
+        let snapshot = cx.shared.current.load();
+        if let Some(pool) = super::connect::pool_now(&snapshot, self.session) {
+            let (generation, listener) = (snapshot.generation, &self.session.listener.view);
+            self.announced = cx.capabilities.announced(generation, listener, pool);
+        }
+    }
+
+    /// Writes what the client is to be told.
+    fn flush(&mut self, task: &mut Context<'_>) -> Step {
+        let octets = self.core.to_client();
+        if octets.is_empty() || self.end == End::Gone {
+            return Step::Still;
+        }
+        match self.client.poll_send(task, octets) {
+            Poll::Ready(Ok(n)) => {
+                self.core.sent_to_client(n);
+                Step::Moved
+            }
+            Poll::Ready(Err(_)) => {
+                self.hears = Hears::Told;
+                self.end = End::Gone;
+                self.core.client_lost();
+                Step::Moved
+            }
+            Poll::Pending => Step::Still,
+        }
+    }
+
+    /// Whether nothing is left to be said or heard.
+    fn is_over(&self) -> bool {
+        let said = self.core.to_client().is_empty() || self.end == End::Gone;
+        said && self.core.is_closing() && !self.core.is_in_transaction()
+    }
+
+    fn next_deadline(&self, now: Instant) -> Option<Instant> {
+        let finding = match &self.line {
+            Line::Wanted(wanted) => Some(wanted.connecting.deadline()),
+            Line::None | Line::Held(_) => None,
+        };
+        let _ = now;
+        [self.core.deadline(), finding, self.lasts]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    fn on_time(&mut self, now: Instant) {
+        if self.lasts.is_some_and(|lasts| lasts <= now) {
+            self.lasts = None;
+            self.client.keep_alive();
+        }
+        if self.core.deadline().is_some_and(|late| late <= now) {
+            self.core.timeout(now);
+        }
+    }
+
+    fn finish(&mut self) {
+        let phase = SessionPhase::Relay;
+        let (outcome, by) = match (self.end, self.hears) {
+            (End::Gone, _) => (SessionOutcome::ClientReset, EndedBy::Client),
+            (_, Hears::Told) => (SessionOutcome::Completed, EndedBy::Client),
+            _ if self.session.drains() => (SessionOutcome::ShuttingDown, EndedBy::Us),
+            _ => (SessionOutcome::Completed, EndedBy::Client),
+        };
+        if self.end == End::NotYet {
+            self.end = End::Said;
+        }
+        self.session.end(outcome, by, phase);
+    }
+}
+
+impl Drop for Mail<'_> {
+    fn drop(&mut self) {
+        if let Line::Held(Held { kept, .. }) = &self.line {
+            kept.stream.reset_on_close();
+        }
+    }
+}

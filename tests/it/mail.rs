@@ -1,0 +1,527 @@
+//! Transactions over kept-alive connections, end to end: what a client meets while backends fail.
+
+use std::time::Duration;
+
+use posthouse::config::Config;
+use posthouse::config::model::{Mode, Sticky};
+use posthouse::lab::{At, Script, Sink, SinkHandle, SinkPlan, WhenFull};
+use posthouse::metrics::SessionOutcome;
+use posthouse::worker::Command;
+
+use crate::harness::client::{Client, End};
+use crate::harness::{Balancer, HOSTNAME, config, dead, listener, pool};
+
+fn sink(name: &str, script: Script) -> SinkHandle {
+    Sink::start(SinkPlan::with(script).named(name).keeping(1 << 20)).expect("loopback has a port")
+}
+
+fn good(name: &str) -> SinkHandle {
+    sink(name, Script::good())
+}
+
+fn smtp(backends: &[&SinkHandle]) -> Config {
+    let addresses: Vec<_> = backends.iter().map(|sink| sink.address()).collect();
+    let mut config = config(&addresses);
+    listener(&mut config).mode = Mode::Smtp;
+    config
+}
+
+/// A client that has said EHLO.
+async fn client(balancer: &Balancer) -> Client {
+    let mut client = Client::connect(balancer.address).await;
+    client.expect("220").await;
+    client.ask("EHLO client.test", "250").await;
+    client
+}
+
+async fn quit(mut client: Client) {
+    client.ask("QUIT", "221 2.0.0 lb.test").await;
+    assert_eq!(client.expect_end().await, End::Fin);
+}
+
+/// Everything of `extensions` that a client is offered.
+async fn offered(balancer: &Balancer) -> Vec<String> {
+    let mut client = Client::connect(balancer.address).await;
+    client.expect("220").await;
+    client.say("EHLO client.test\r\n").await;
+    let mut lines = Vec::new();
+    loop {
+        let line = client.line().await;
+        lines.push(line[4..].to_owned());
+        if line.as_bytes()[3] == b' ' {
+            quit(client).await;
+            return lines;
+        }
+    }
+}
+
+const BODY: &str = "Subject: x\r\n\r\n..stuffed\r\nline\r\n";
+
+#[tokio::test]
+async fn a_message_arrives_unchanged_and_its_reply_is_the_backends_m1() {
+    let backend = good("one.test");
+    let balancer = Balancer::start(smtp(&[&backend]));
+    let mut client = Client::connect(balancer.address).await;
+    let greeting = client.expect("220").await;
+    assert!(
+        greeting.starts_with("220 lb.test "),
+        "{greeting:?} (rule G10)"
+    );
+    client.ask("EHLO client.test", "250").await;
+    client.ask("MAIL FROM:<a@example.org>", "250").await;
+    client.ask("RCPT TO:<b@example.net>", "250").await;
+    client.ask("DATA", "354").await;
+    client.say(BODY).await;
+    let reply = client.ask(".", "250").await;
+    assert!(reply.contains("octets taken"), "{reply:?} is the backend's");
+    quit(client).await;
+    let messages = backend.messages();
+    assert_eq!(messages.len(), 1);
+    assert_eq!(
+        messages[0].content,
+        BODY.replace("\r\n..", "\r\n.").as_bytes()
+    );
+    assert_eq!(messages[0].helo, HOSTNAME, "rule E5");
+    assert_eq!(messages[0].from, "a@example.org");
+    assert_eq!(messages[0].to, ["b@example.net"]);
+    balancer.wait_for(SessionOutcome::Completed, 1).await;
+}
+
+#[tokio::test]
+async fn sessions_use_one_connection_after_another_and_it_is_ended_with_quit_n2_n4() {
+    let backend = good("one.test");
+    let mut config = smtp(&[&backend]);
+    pool(&mut config).smtp.idle_timeout = Duration::from_millis(200);
+    let balancer = Balancer::start(config);
+    for _ in 0..3 {
+        let mut client = client(&balancer).await;
+        client.send_message(BODY).await;
+        client.send_message(BODY).await;
+        quit(client).await;
+    }
+    let counts = backend.counts();
+    assert_eq!((counts.messages, counts.connections), (6, 1));
+    assert_eq!(counts.rsets, 0, "nothing was left unfinished");
+    backend
+        .wait_for(|counts| counts.quits == 1 && counts.open == 0)
+        .await
+        .expect("idle for too long, it is ended in order");
+    balancer.wait_until_empty().await;
+}
+
+#[tokio::test]
+async fn a_connection_carries_so_many_messages_n4() {
+    let backend = good("one.test");
+    let mut config = smtp(&[&backend]);
+    pool(&mut config).smtp.max_messages = 2;
+    let balancer = Balancer::start(config);
+    let mut client = client(&balancer).await;
+    for _ in 0..4 {
+        client.send_message(BODY).await;
+    }
+    quit(client).await;
+    let counts = backend
+        .wait_for(|counts| counts.quits == 2)
+        .await
+        .expect("worn connections are ended");
+    assert_eq!((counts.messages, counts.connections), (4, 2));
+    balancer.wait_until_empty().await;
+}
+
+/// Rows 1 to 4 of rule F1: another backend takes the message, once, and the client sees nothing.
+#[tokio::test]
+async fn a_backend_that_dies_before_the_commit_is_replaced_f1() {
+    let before = [
+        At::Connect,
+        At::Greeting,
+        At::Ehlo,
+        At::Mail,
+        At::Rcpt,
+        At::Data,
+        At::MidData,
+    ];
+    for at in before {
+        for script in [Script::good().close_at(at), Script::good().reset_at(at)] {
+            let bad = sink("bad.test", script);
+            let backend = good("good.test");
+            let balancer = Balancer::start(smtp(&[&bad, &backend]));
+            let mut client = client(&balancer).await;
+            client.send_message(BODY).await;
+            quit(client).await;
+            assert_eq!(balancer.attempts("b0"), 1, "{at:?}: it was tried");
+            assert_eq!(bad.counts().messages, 0, "{at:?}");
+            assert_eq!(backend.counts().messages, 1, "{at:?}");
+        }
+    }
+}
+
+/// The same where it says 421 (rule S13).
+#[tokio::test]
+async fn a_421_before_the_commit_is_never_seen_s13() {
+    for at in [At::Greeting, At::Ehlo, At::Mail, At::Rcpt, At::Data] {
+        let bad = sink("bad.test", Script::good().reply(at, "421 4.3.2 closing"));
+        let backend = good("good.test");
+        let balancer = Balancer::start(smtp(&[&bad, &backend]));
+        let mut client = client(&balancer).await;
+        client.send_message(BODY).await;
+        quit(client).await;
+        assert_eq!(backend.counts().messages, 1, "{at:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_backend_that_is_unwell_at_the_dot_is_replaced_and_one_that_refuses_is_not_f1() {
+    for (reply, moved) in [
+        ("452 4.3.1 disk full", true),
+        ("451 4.3.0 try later", true),
+        ("452 no room", true),
+        ("450 4.7.1 greylisted", false),
+        ("451 4.2.1 busy mailbox", false),
+        ("554 5.7.1 spam", false),
+    ] {
+        let bad = sink("bad.test", Script::good().reply(At::Dot, reply));
+        let backend = good("good.test");
+        let balancer = Balancer::start(smtp(&[&bad, &backend]));
+        let mut client = client(&balancer).await;
+        client.ask("MAIL FROM:<a@example.org>", "250").await;
+        client.ask("RCPT TO:<b@example.net>", "250").await;
+        client.ask("DATA", "354").await;
+        client.say(BODY).await;
+        let expected = if moved { "250" } else { reply };
+        client.ask(".", expected).await;
+        client.ask("NOOP", "250").await;
+        quit(client).await;
+        assert_eq!(backend.counts().messages, u64::from(moved), "{reply}");
+    }
+}
+
+#[tokio::test]
+async fn after_the_commit_it_is_in_doubt_and_sent_to_nobody_else_f3_f4() {
+    let bad = sink("bad.test", Script::good().close_at(At::Dot));
+    let backend = good("good.test");
+    let balancer = Balancer::start(smtp(&[&bad, &backend]));
+    let mut client = client(&balancer).await;
+    client.ask("MAIL FROM:<a@example.org>", "250").await;
+    client.ask("RCPT TO:<b@example.net>", "250").await;
+    client.ask("DATA", "354").await;
+    client.say(BODY).await;
+    client.ask(".", "451 4.4.2").await;
+    bad.script(Script::good());
+    client.send_message(BODY).await;
+    quit(client).await;
+    assert_eq!(bad.counts().messages + backend.counts().messages, 1);
+}
+
+#[tokio::test]
+async fn a_silent_backend_is_left_in_its_time_k1() {
+    for at in [At::Greeting, At::Ehlo] {
+        let bad = sink(
+            "bad.test",
+            Script::good().act(at, posthouse::lab::Act::Silent),
+        );
+        let backend = good("good.test");
+        let mut config = smtp(&[&bad, &backend]);
+        let pool = pool(&mut config);
+        pool.hedge.enabled = false;
+        pool.greeting_timeout = Duration::from_millis(100);
+        let balancer = Balancer::start(config);
+        let mut client = client(&balancer).await;
+        client.send_message(BODY).await;
+        quit(client).await;
+        assert_eq!(backend.counts().messages, 1, "{at:?}");
+    }
+}
+
+/// First twenty, 5 (rule F8).
+#[tokio::test]
+async fn a_second_backend_that_refuses_a_recipient_ends_it_with_451_f8() {
+    let bad = sink("bad.test", Script::good().close_at(At::MidData));
+    let backend = sink(
+        "other.test",
+        Script::good().reply(At::Rcpt, "550 5.1.1 no such user"),
+    );
+    let balancer = Balancer::start(smtp(&[&bad, &backend]));
+    let mut client = client(&balancer).await;
+    client.ask("MAIL FROM:<a@example.org>", "250").await;
+    client.ask("RCPT TO:<b@example.net>", "250").await;
+    client.ask("DATA", "354").await;
+    client.say(BODY).await;
+    client.ask(".", "451 4.4.2").await;
+    client.ask("NOOP", "250").await;
+    quit(client).await;
+    assert_eq!(bad.counts().messages + backend.counts().messages, 0);
+}
+
+/// First twenty, 16 (rule N3).
+#[tokio::test]
+async fn a_kept_connection_that_has_died_costs_nobody_anything_n3() {
+    for script in [
+        Script::good().close_at(At::Mail),
+        Script::good().reset_at(At::Mail),
+    ] {
+        let backend = sink("one.test", script.after_mails(1));
+        let balancer = Balancer::start(smtp(&[&backend]));
+        let mut client = client(&balancer).await;
+        client.send_message(BODY).await;
+        client.send_message(BODY).await;
+        quit(client).await;
+        let counts = backend.counts();
+        assert_eq!((counts.messages, counts.connections), (2, 2));
+    }
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_has_had_its_share_is_recycled_unseen_n4() {
+    for reply in ["421 4.7.0 too many messages", "452 4.3.2 enough"] {
+        let script = Script::good().reply(At::Mail, reply).after_mails(2);
+        let backend = sink("one.test", script);
+        let balancer = Balancer::start(smtp(&[&backend]));
+        let mut client = client(&balancer).await;
+        for _ in 0..5 {
+            client.send_message(BODY).await;
+        }
+        quit(client).await;
+        let counts = backend.counts();
+        assert_eq!((counts.messages, counts.connections), (5, 3), "{reply}");
+        assert_eq!(counts.faults, 1, "{reply}: its limit is known from then on");
+    }
+}
+
+#[tokio::test]
+async fn a_group_is_answered_in_order_and_reaches_an_older_backend_one_by_one_p1_p5() {
+    for script in [Script::good(), Script::good().no_pipelining()] {
+        let backend = sink("one.test", script);
+        let balancer = Balancer::start(smtp(&[&backend]));
+        let mut client = client(&balancer).await;
+        let group = "MAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.net>\r\nRCPT \
+                     TO:<c@example.net>\r\nNOOP\r\nDATA\r\n";
+        client.say(group).await;
+        for code in ["250 2.1.0", "250 2.1.5", "250 2.1.5", "250 2.0.0", "354"] {
+            client.expect(code).await;
+        }
+        client.say(format!("{BODY}.\r\nQUIT\r\n")).await;
+        client.expect("250").await;
+        client.expect("221").await;
+        let counts = backend.counts();
+        assert_eq!((counts.messages, counts.pipelining_refused), (1, 0));
+        assert_eq!(backend.messages()[0].to.len(), 2);
+    }
+}
+
+#[tokio::test]
+async fn bare_line_feeds_become_line_ends_and_end_no_message_d1_d4() {
+    let backend = good("one.test");
+    let balancer = Balancer::start(smtp(&[&backend]));
+    let mut client = client(&balancer).await;
+    client.ask("MAIL FROM:<a@example.org>", "250").await;
+    client.ask("RCPT TO:<b@example.net>", "250").await;
+    client.ask("DATA", "354").await;
+    client.say("one\n.\ntwo\r\n.\r\n").await;
+    client.expect("250").await;
+    quit(client).await;
+    let messages = backend.messages();
+    assert_eq!(messages.len(), 1);
+    assert_eq!(messages[0].content, b"one\r\n.\r\ntwo\r\n");
+}
+
+#[tokio::test]
+async fn what_all_backends_have_is_announced_and_nothing_else_e1_e3() {
+    let many = [
+        "PIPELINING",
+        "SIZE 2000",
+        "8BITMIME",
+        "DSN",
+        "BINARYMIME",
+        "XCLIENT ADDR",
+    ];
+    let one = sink("one.test", Script::good().capabilities(many));
+    let two = sink(
+        "two.test",
+        Script::good().capabilities(["SIZE 1000", "8BITMIME", "DSN"]),
+    );
+    let balancer = Balancer::start(smtp(&[&one, &two]));
+    let own = ["lb.test", "PIPELINING", "SIZE", "LIMITS RCPTMAX=1000"];
+    assert_eq!(offered(&balancer).await, own, "unknown at first");
+    for backend in balancer.shared.registry.backends() {
+        let keywords: &[&str] = if &**backend.name() == "b0" {
+            &many
+        } else {
+            &["SIZE 1000", "8BITMIME", "DSN"]
+        };
+        backend.announces(&keywords.iter().map(|&word| word.into()).collect());
+    }
+    let both = [
+        "lb.test",
+        "PIPELINING",
+        "SIZE 1000",
+        "8BITMIME",
+        "DSN",
+        "LIMITS RCPTMAX=1000",
+    ];
+    assert_eq!(offered(&balancer).await, both);
+}
+
+#[tokio::test]
+async fn a_message_goes_to_a_backend_that_has_room_for_it_e3() {
+    let small = sink("small.test", Script::good().capabilities(["SIZE 1000"]));
+    let large = good("large.test");
+    let balancer = Balancer::start(smtp(&[&small, &large]));
+    let mut client = client(&balancer).await;
+    client
+        .ask("MAIL FROM:<a@example.org> SIZE=5000", "250")
+        .await;
+    client.ask("RSET", "250").await;
+    client
+        .ask("MAIL FROM:<a@example.org> SIZE=900", "250")
+        .await;
+    client.ask("RSET", "250").await;
+    quit(client).await;
+    assert_eq!(large.counts().mails, 1);
+    assert_eq!(small.counts().mails, 1);
+}
+
+/// First twenty, 19 (rule K3).
+#[tokio::test]
+async fn a_client_that_ends_its_direction_after_the_dot_reads_the_reply_k3() {
+    let backend = sink("one.test", Script::good().hold_at(At::Dot));
+    let balancer = Balancer::start(smtp(&[&backend]));
+    let mut client = client(&balancer).await;
+    client.ask("MAIL FROM:<a@example.org>", "250").await;
+    client.ask("RCPT TO:<b@example.net>", "250").await;
+    client.ask("DATA", "354").await;
+    client.say(format!("{BODY}.\r\n")).await;
+    client.end().await;
+    backend.release();
+    client.expect("250").await;
+    client.expect_end().await;
+    balancer.wait_for(SessionOutcome::Completed, 1).await;
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_before_the_dot_leaves_no_message_f11() {
+    let backend = good("one.test");
+    let balancer = Balancer::start(smtp(&[&backend]));
+    let mut client = client(&balancer).await;
+    client.ask("MAIL FROM:<a@example.org>", "250").await;
+    client.ask("RCPT TO:<b@example.net>", "250").await;
+    client.ask("DATA", "354").await;
+    client.say("Subject: half\r\n\r\nof it").await;
+    client.reset();
+    backend
+        .wait_for(|counts| counts.lost == 1 && counts.open == 0)
+        .await
+        .expect("the backend's connection ends too");
+    assert_eq!(backend.counts().messages, 0);
+    balancer.wait_until_empty().await;
+}
+
+#[tokio::test]
+async fn a_drain_ends_idle_sessions_at_once_and_others_behind_their_transaction_k7() {
+    let backend = sink("one.test", Script::good().hold_at(At::Dot));
+    let balancer = Balancer::start(smtp(&[&backend]));
+    let mut idle = client(&balancer).await;
+    let mut busy = client(&balancer).await;
+    busy.ask("MAIL FROM:<a@example.org>", "250").await;
+    busy.ask("RCPT TO:<b@example.net>", "250").await;
+    busy.ask("DATA", "354").await;
+    busy.say(format!("{BODY}.\r\n")).await;
+    balancer.command(|| Command::StopAccepting);
+    idle.expect("421 4.3.2 lb.test").await;
+    assert_eq!(idle.expect_end().await, End::Fin);
+    backend.release();
+    busy.expect("250").await;
+    busy.expect("421 4.3.2 lb.test").await;
+    assert_eq!(busy.expect_end().await, End::Fin);
+    balancer.wait_for(SessionOutcome::ShuttingDown, 2).await;
+    balancer.wait_until_empty().await;
+}
+
+/// First twenty, 18 (rule K5).
+#[tokio::test]
+async fn a_421_behind_a_flood_can_be_read_k5() {
+    let backend = good("one.test");
+    let balancer = Balancer::start(smtp(&[&backend]));
+    let mut client = client(&balancer).await;
+    client.say("BOGUS\r\n".repeat(2_000)).await;
+    let mut last = String::new();
+    loop {
+        let line = client.line().await;
+        if line.is_empty() {
+            break;
+        }
+        last = line;
+    }
+    assert!(last.starts_with("421 4.7.0 lb.test"), "{last:?} (rule B4)");
+    balancer.wait_until_empty().await;
+}
+
+#[tokio::test]
+async fn without_a_backend_mail_is_put_off_and_the_session_goes_on_r() {
+    let mut config = config(&[dead()]);
+    listener(&mut config).mode = Mode::Smtp;
+    let balancer = Balancer::start(config);
+    let mut client = client(&balancer).await;
+    client.ask("MAIL FROM:<a@example.org>", "451 4.4.1").await;
+    client.ask("RCPT TO:<b@example.net>", "503").await;
+    client.ask("NOOP", "250").await;
+    quit(client).await;
+    balancer.wait_until_empty().await;
+}
+
+#[tokio::test]
+async fn one_place_serves_two_sessions_in_turn() {
+    let backend = sink(
+        "one.test",
+        Script::good().max_connections(1, WhenFull::Wait),
+    );
+    let mut config = smtp(&[&backend]);
+    let b0 = pool(&mut config).backends.get_mut("b0");
+    b0.expect("the backend").max_connections = 1;
+    let balancer = Balancer::start(config);
+    let mut first = client(&balancer).await;
+    let mut second = client(&balancer).await;
+    first.ask("MAIL FROM:<a@example.org>", "250").await;
+    second.say("MAIL FROM:<b@example.org>\r\n").await;
+    first.ask("RSET", "250").await;
+    second.expect("250").await;
+    second.ask("RSET", "250").await;
+    first.send_message(BODY).await;
+    second.send_message(BODY).await;
+    quit(first).await;
+    quit(second).await;
+    assert_eq!(backend.counts().messages, 2);
+}
+
+#[tokio::test]
+async fn a_sticky_session_stays_where_it_is() {
+    let one = good("one.test");
+    let two = good("two.test");
+    let mut config = smtp(&[&one, &two]);
+    pool(&mut config).balance = posthouse::config::model::Balance::RoundRobin;
+    pool(&mut config).smtp.sticky = Sticky::Session;
+    let balancer = Balancer::start(config);
+    let mut client = client(&balancer).await;
+    for _ in 0..4 {
+        client.send_message(BODY).await;
+    }
+    quit(client).await;
+    let counts = [one.counts().messages, two.counts().messages];
+    assert!(counts == [4, 0] || counts == [0, 4], "{counts:?}");
+}
+
+#[tokio::test]
+async fn a_cut_session_leaves_no_whole_message_k4() {
+    let backend = good("one.test");
+    let balancer = Balancer::start(smtp(&[&backend]));
+    let mut client = client(&balancer).await;
+    client.ask("MAIL FROM:<a@example.org>", "250").await;
+    client.ask("RCPT TO:<b@example.net>", "250").await;
+    client.ask("DATA", "354").await;
+    client.say(BODY).await;
+    balancer.command(|| Command::Stop);
+    let counts = backend
+        .wait_for(|counts| counts.open == 0 && counts.lost == 1)
+        .await
+        .expect("it is reset");
+    assert_eq!((counts.messages, counts.resets), (0, 1));
+}
