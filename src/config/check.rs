@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::model::{AdminBind, AdminState, BackendAddress, Depth, GreetingMode};
+use super::model::{AdminBind, AdminState, BackendAddress, Depth, GreetingMode, Listener, Mode};
 use super::near;
 use super::read::Everything;
 use super::read_listener::ListenerRead;
@@ -205,10 +205,18 @@ fn some_backend_serves(pool: &PoolRead, report: &Report) {
     }
 }
 
+/// What a listener awaits of its backends: in mode "smtp" always a greeting.
+fn awaited(listener: &Listener) -> GreetingMode {
+    match listener.mode {
+        Mode::Passthrough => listener.greeting,
+        Mode::Smtp => GreetingMode::Smtp,
+    }
+}
+
 /// Behind `greeting = "none"` the backend waits for TLS: a probe that awaits a greeting fails.
 fn probes_fit(name: &str, pool: &PoolRead, all: &Everything, report: &Report) {
     let mode = |mode| {
-        move |read: &&ListenerRead| &*read.listener.pool == name && read.listener.greeting == mode
+        move |read: &&ListenerRead| &*read.listener.pool == name && awaited(&read.listener) == mode
     };
     let Some(silent) = all.listeners.values().find(mode(GreetingMode::None)) else {
         return;

@@ -31,15 +31,15 @@ pub(super) struct PoolRead {
     pub(super) smtp: Option<Place>,
     /// The addresses of the backends.
     pub(super) backends: BTreeMap<Arc<str>, Place>,
-    /// The first quota of a backend.
-    pub(super) quota: Option<Place>,
+    /// The quotas of those backends that have any.
+    pub(super) quotas: BTreeMap<Arc<str>, Place>,
 }
 
-/// Where backends are, and the first quota of one.
+/// Where the addresses and quotas of backends stand.
 #[derive(Default)]
 struct BackendPlaces {
     addresses: BTreeMap<Arc<str>, Place>,
-    quota: Option<Place>,
+    quotas: BTreeMap<Arc<str>, Place>,
 }
 
 pub(super) fn all(
@@ -96,7 +96,7 @@ fn pool(section: &Section<'_>, hostname: &str, files: &Files<'_>) -> PoolRead {
         verdicts: section.place_of("greeting_verdicts"),
         smtp: said.then(|| connections.place.clone()),
         backends: backends.addresses,
-        quota: backends.quota,
+        quotas: backends.quotas,
     }
 }
 
@@ -339,8 +339,9 @@ fn read_backends(
         let at = section.place_of("address");
         places.addresses.insert(Arc::clone(&name), at);
         if let Some(backend) = backend {
-            if !backend.quota.is_empty() && places.quota.is_none() {
-                places.quota = Some(section.place_of("quota"));
+            if !backend.quota.is_empty() {
+                let at = section.place_of("quota");
+                places.quotas.insert(Arc::clone(&name), at);
             }
             pool.backends.insert(name, backend);
         }

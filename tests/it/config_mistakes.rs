@@ -136,6 +136,46 @@ fn odd_settings_are_warnings_and_do_not_stop_the_load() {
     assert!(count(&errors, Severity::Warning) >= 10);
 }
 
+/// Rules S5, S14, E1, N4, K1: ranges; rule F1: what is kept.
+#[test]
+fn mistakes_in_mode_smtp_are_all_found_at_once() {
+    let errors = compare("smtp.toml");
+    assert!(count(&errors, Severity::Error) >= 30);
+    assert_eq!(count(&errors, Severity::Warning), 0);
+    // Without probes nothing needs to be deep.
+    let depth = |m: &&config::Mistake| m.path == "pools.other.health.depth";
+    assert_eq!(errors.mistakes().iter().find(depth), None);
+}
+
+#[test]
+fn the_state_file_is_none_that_is_read() {
+    let text = "state_file = \"STATE\"\nadmin = { bind = \"127.0.0.1:8025\", token_file = \"a/token\" }\n\
+                listeners.mx = { bind = \"[::]:25\", pool = \"mx\" }\n\
+                pools.mx = { backends_file = \"mx.toml\" }\n";
+    let read = |_: &Path| Ok("mx1 = { address = \"10.0.0.11:25\" }".to_owned());
+    let load = |state: &str| {
+        let text = text.replace("STATE", state);
+        config::parse(&text, Path::new("etc/main.toml"), "mx.example.org", &read)
+    };
+    for state in ["main.toml", "mx.toml", "./mx.toml", "a/token"] {
+        let errors = load(state).expect_err(state);
+        assert_eq!(count(&errors, Severity::Error), 1, "{state}");
+        assert_eq!(
+            (errors.mistakes()[0].line, &*errors.mistakes()[0].path),
+            (1, "state_file")
+        );
+    }
+    let config = load("state").expect("a file of its own").config;
+    assert_eq!(config.state_file.as_deref(), Some(Path::new("etc/state")));
+}
+
+#[test]
+fn odd_settings_of_mode_smtp_are_warnings_and_do_not_stop_the_load() {
+    let errors = compare("smtp-warnings.toml");
+    assert_eq!(count(&errors, Severity::Error), 0);
+    assert!(count(&errors, Severity::Warning) >= 20);
+}
+
 #[test]
 fn mistakes_in_a_backends_file_point_into_that_file() {
     let errors = compare("backends-file.toml");

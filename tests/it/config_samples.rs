@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use posthouse::config::model::Mode;
 use posthouse::config::{self, Color, Loaded};
 
 fn folder() -> PathBuf {
@@ -33,7 +34,7 @@ fn load(path: &Path) -> Loaded {
 #[test]
 fn every_sample_loads_without_a_mistake_or_a_warning() {
     let samples = samples();
-    assert!(samples.len() >= 9, "samples are gone: {samples:?}");
+    assert!(samples.len() >= 11, "samples are gone: {samples:?}");
     for path in samples {
         let loaded = load(&path);
         let warnings = loaded.warnings.render(Color::Off);
@@ -73,6 +74,22 @@ fn the_backends_file_sample_reads_both_tables() {
         folder().join("backends/mx.toml"),
     ];
     assert_eq!(config.files, files);
+}
+
+#[test]
+fn the_samples_of_mode_smtp_keep_their_quotas_over_restarts_and_spill() {
+    for name in ["smtp-transactions.toml", "providers.toml"] {
+        let config = load(&folder().join(name)).config;
+        let modes = config.listeners.values().map(|listener| listener.mode);
+        assert!(modes.eq([Mode::Smtp]), "{name}");
+        assert!(config.state_file.is_some(), "{name}");
+        for pool in config.pools.values() {
+            assert!(pool.spill_when_full, "{name}");
+            let last = pool.backends.values().max_by_key(|backend| backend.tier);
+            let last = last.expect("a pool has backends");
+            assert!(last.tier.value() == 2 && last.quota.len() == 2, "{name}");
+        }
+    }
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! Checks across tables for mode "smtp": what a pool must be to stand behind such a listener, and
 //! settings of that mode that nobody uses.
 
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::super::model::{Depth, GreetingVerdicts, Identity, Mode};
 use super::super::read::Everything;
@@ -11,7 +13,7 @@ use super::super::report::Report;
 use super::super::value::{Wrong, quota_text, size_text};
 
 /// The shortest period for which counts that begin at zero after a restart are worth a word.
-const QUOTA_PERIOD_KEPT: std::time::Duration = std::time::Duration::from_hours(1);
+const QUOTA_PERIOD_KEPT: Duration = Duration::from_hours(1);
 
 pub(super) fn across_tables(all: &Everything, report: &Report) {
     for (name, pool) in &all.pools {
@@ -77,7 +79,7 @@ fn unused(name: &Arc<str>, pool: &PoolRead, report: &Report) {
         );
         report.warn(place, wrong);
     }
-    if let Some(place) = &pool.quota {
+    if let Some(place) = pool.quotas.values().next() {
         let wrong = Wrong::new(
             "this is not counted: messages are seen in mode \"smtp\" only",
             "set `mode = \"smtp\"` in the listener of the pool, or limit `max_connections` instead",
@@ -87,7 +89,7 @@ fn unused(name: &Arc<str>, pool: &PoolRead, report: &Report) {
 }
 
 fn counted_in_part(pool: &PoolRead, report: &Report) {
-    if let Some(place) = &pool.quota {
+    if let Some(place) = pool.quotas.values().next() {
         let wrong = Wrong::new(
             "messages that come through a listener in mode \"passthrough\" are not counted",
             "lead only listeners in mode \"smtp\" to this pool",
@@ -101,26 +103,26 @@ fn quotas_forget(all: &Everything, report: &Report) {
     if all.config.state_file.is_some() {
         return;
     }
-    for pool in all.pools.values() {
-        let quotas = pool
-            .pool
-            .backends
-            .values()
-            .flat_map(|backend| &backend.quota);
-        let long = quotas
-            .filter(|quota| quota.period >= QUOTA_PERIOD_KEPT)
-            .max_by_key(|quota| quota.period);
-        if let (Some(quota), Some(place)) = (long, &pool.quota) {
-            let wrong = Wrong::new(
-                format!(
-                    "after a restart the count of {} begins at zero",
-                    quota_text(quota)
-                ),
-                "add `state_file = \"/var/lib/posthouse/state\"` at the top of the file",
-            );
-            report.warn(place, wrong);
-            return;
-        }
+    let pools = all.pools.values();
+    let mut long = pools.flat_map(|pool| {
+        pool.quotas.iter().filter_map(|(name, place)| {
+            let mut quotas = pool.pool.backends[name].quota.iter();
+            Some((
+                quotas.find(|quota| quota.period >= QUOTA_PERIOD_KEPT)?,
+                place,
+            ))
+        })
+    });
+    // Once is enough: the remedy is one for all.
+    if let Some((quota, place)) = long.next() {
+        let wrong = Wrong::new(
+            format!(
+                "after a restart the count of {} begins at zero",
+                quota_text(quota)
+            ),
+            "add `state_file = \"/var/lib/posthouse/state\"` at the top of the file",
+        );
+        report.warn(place, wrong);
     }
 }
 
@@ -148,18 +150,14 @@ fn state_file_is_its_own(all: &Everything, report: &Report) {
     let Some(state) = &all.config.state_file else {
         return;
     };
-    let token = all
-        .config
-        .admin
-        .as_ref()
-        .and_then(|admin| admin.token_file.as_ref());
-    let pools = all.pools.values();
-    let mut read = pools
-        .filter_map(|pool| pool.pool.backends_file.as_ref())
-        .chain(token)
-        .map(std::path::PathBuf::as_path)
-        .chain([&*all.top.source.file]);
-    if read.any(|file| file == state) {
+    let files = all
+        .pools
+        .values()
+        .filter_map(|pool| pool.pool.backends_file.as_deref());
+    let admin = all.config.admin.as_ref();
+    let token = admin.and_then(|admin| admin.token_file.as_deref());
+    let mut read = files.chain(token).chain([&*all.top.source.file]);
+    if read.any(|file: &Path| file == state) {
         let wrong = Wrong::new(
             format!("{} would be overwritten", state.display()),
             "give a file of its own: \"/var/lib/posthouse/state\"",

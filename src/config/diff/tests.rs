@@ -156,12 +156,43 @@ fn what_needs_a_restart_says_so() {
             "pool = \"mx\"\nbacklog = 9",
             "listeners.mx.backlog: 4096 → 9: needs a restart",
         ),
+        (
+            "[admin]",
+            "state_file = \"/s\"\n[admin]",
+            "state_file: none → /s: needs a restart",
+        ),
     ];
     for (from, to, sentence) in rows {
         let plan = plan(from, to);
         assert_eq!(plan.sentences, [sentence]);
         assert_eq!(plan.restart.len(), 1);
     }
+}
+
+#[test]
+fn settings_of_mode_smtp_take_effect_at_once_and_are_said_as_the_file_writes_them() {
+    let new = OLD
+        .replace("[admin]", "replay_memory = \"1GB\"\n[admin]")
+        .replace("weight = 2", "quota = [\"100/m\", \"9/2d recipients\"]")
+        .replace(
+            "pool = \"relay\"",
+            "pool = \"relay\"\nmode = \"smtp\"\n\
+             smtp = { announce = [\"dsn\", \"SIZE\"], replay_max = 1000001 }",
+        );
+    let plan = diff(&config(OLD), &config(&new));
+    assert!(plan.restart.is_empty(), "{:?}", plan.restart);
+    assert_eq!(names(&plan.listeners_changed), ["submission"]);
+    assert_eq!(
+        plan.sentences,
+        [
+            "replay_memory: 256MiB → 1GB",
+            "listeners.submission.mode: passthrough → smtp",
+            "listeners.submission.smtp.announce: what every backend has → [SIZE, DSN]",
+            "listeners.submission.smtp.replay_max: 32MiB → 1000001",
+            "pools.mx.backends.mx2.weight: 2 → 1",
+            "pools.mx.backends.mx2.quota: [] → [100/m messages, 9/2d recipients]",
+        ]
+    );
 }
 
 #[test]

@@ -73,7 +73,7 @@ pub(super) const TOP: Section = Section {
             },
             default: Default::Value("\"256MiB\""),
             at_limit: "A message that finds no room streams on, and cannot be sent to another \
-                       backend if its own fails. 0 keeps none.",
+                       backend if its own fails; 0 keeps none.",
             why: "What all messages that are kept for a replay take together (mode \"smtp\").",
         },
         Key {

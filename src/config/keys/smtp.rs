@@ -67,7 +67,7 @@ pub(super) const LISTENER: Section = Section {
                 example: "[\"PIPELINING\", \"SIZE\", \"8BITMIME\"]",
                 means: "PIPELINING, SIZE, LIMITS, and what every backend has of the others",
             },
-            at_limit: "Of PIPELINING, SIZE, 8BITMIME, SMTPUTF8, ENHANCEDSTATUSCODES, DSN, CHUNKING \
+            at_limit: "Any of PIPELINING, SIZE, 8BITMIME, SMTPUTF8, ENHANCEDSTATUSCODES, DSN, CHUNKING \
                        and LIMITS; [] announces none.",
             why: "Pins what EHLO announces: a backend that lacks some of it gets no transaction \
                   that needs it.",
@@ -174,7 +174,7 @@ pub(super) const POOL: Section = Section {
             kind: millis(10, HOUR),
             default: Default::Value("\"3m\""),
             at_limit: "A strike; the message begins again on another backend if it was kept.",
-            why: "How long a backend may take no octet of a message.",
+            why: "How long a backend may go without taking an octet of a message.",
         },
         Key {
             name: "final_timeout",

@@ -56,19 +56,21 @@ pub(in super::super) fn size(text: &str) -> Result<u64, Wrong> {
         .ok_or_else(|| Wrong::new(format!("{text:?} is too large"), "the largest is \"1TiB\""))
 }
 
-/// What was probably meant: `25M`, `25mb`, `25Mib`.
+/// What was probably meant: `25M`, `25mb`, `25Mib`, `1.5MiB`.
 fn unit_help(number: &str, unit: &str) -> String {
-    let letter = unit.chars().next().map(|c| c.to_ascii_uppercase());
-    let meant: Vec<String> = SIZE_UNITS
+    if unit.starts_with(['.', ',']) {
+        return "write a whole number of a smaller unit: \"512KiB\" for half a MiB".to_owned();
+    }
+    let initial = |unit: &str| unit.chars().next().map(|c| c.to_ascii_uppercase());
+    let mut meant = SIZE_UNITS
         .iter()
-        .filter(|(name, _)| name.chars().next().map(|c| c.to_ascii_uppercase()) == letter)
-        .map(|(name, octets)| format!("\"{number}{name}\" (a unit of {octets} octets)"))
-        .collect();
-    if meant.is_empty() {
-        "the units are KiB, MiB, GiB, TiB (powers of two) and kB, MB, GB, TB (powers of ten)"
-            .to_owned()
-    } else {
-        format!("write {}", meant.join(" or "))
+        .filter(|(name, _)| initial(name) == initial(unit));
+    match (meant.next(), meant.next()) {
+        (Some((binary, _)), Some((decimal, _))) => format!(
+            "write \"{number}{binary}\" (powers of two) or \"{number}{decimal}\" (powers of ten)"
+        ),
+        _ => "the units are KiB, MiB, GiB, TiB (powers of two) and kB, MB, GB, TB (powers of ten)"
+            .to_owned(),
     }
 }
 
@@ -143,13 +145,20 @@ pub(in super::super) fn quota_text(quota: &Quota) -> String {
         unit,
     } = quota;
     let unit = words::word(words::QUOTA_UNITS, unit);
-    format!("{count}/{} {unit}", days_text(*period))
+    let period = match period.as_millis() {
+        1_000 => "s".to_owned(),
+        60_000 => "m".to_owned(),
+        3_600_000 => "h".to_owned(),
+        _ => days_text(*period),
+    };
+    format!("{count}/{period} {unit}")
 }
 
+/// From two days on, a period is said in days if it is a number of them.
 fn days_text(period: Duration) -> String {
-    let days = Duration::from_hours(24).as_millis();
+    let day = Duration::from_hours(24).as_millis();
     match period.as_millis() {
-        whole if whole > days && whole.is_multiple_of(days) => format!("{}d", whole / days),
+        whole if whole > day && whole.is_multiple_of(day) => format!("{}d", whole / day),
         _ => duration_text(period),
     }
 }

@@ -343,3 +343,111 @@ fn what_is_shown_of_a_long_text_is_short() {
     assert_eq!(shown("short"), "short");
     assert_eq!(shown(&"é".repeat(10_000)).chars().count(), 81);
 }
+
+#[test]
+fn sizes_are_a_whole_number_and_a_unit() {
+    let rows = [
+        ("25MiB", Some("26214400")),
+        ("10MB", Some("10000000")),
+        ("512KiB", Some("524288")),
+        ("1kB", Some("1000")),
+        ("1 GiB", Some("1073741824")),
+        ("2GB", Some("2000000000")),
+        ("1TiB", Some("1099511627776")),
+        ("3TB", Some("3000000000000")),
+        ("0MiB", Some("0")),
+        ("", None),
+        ("MiB", None),
+        ("25", None),
+        ("25M", None),
+        ("25mb", None),
+        ("25KB", None),
+        ("25MiBs", None),
+        ("1.5MiB", None),
+        ("-1MiB", None),
+        ("+1MiB", None),
+        ("1  MiB", None),
+        ("٥MiB", None),
+        ("16777216TiB", None),
+        ("99999999999999999999MiB", None),
+    ];
+    table(size, ToString::to_string, &rows);
+    assert_eq!(
+        help(size("25m")),
+        "write \"25MiB\" (powers of two) or \"25MB\" (powers of ten)"
+    );
+    assert_eq!(
+        help(size("100")),
+        "write 100 without quotes for octets, or \"100MiB\""
+    );
+}
+
+#[test]
+fn quotas_are_a_count_per_time_and_of_what() {
+    let rows = [
+        ("100/s", Some("100/s messages")),
+        ("5000/h", Some("5000/h messages")),
+        ("5000/1h messages", Some("5000/h messages")),
+        ("20000/24h recipients", Some("20000/24h recipients")),
+        ("20000/d recipients", Some("20000/24h recipients")),
+        (" 7 / 2d  recipients ", Some("7/2d recipients")),
+        ("1/31d", Some("1/31d messages")),
+        ("1/1500ms", Some("1/1500ms messages")),
+        ("1000000000/m", Some("1000000000/m messages")),
+        ("1000000001/m", None),
+        ("0/m", None),
+        ("-1/m", None),
+        ("1.5/m", None),
+        ("100", None),
+        ("100/", None),
+        ("/s", None),
+        ("100/ms", None),
+        ("100/999ms", None),
+        ("1/32d", None),
+        ("1/fortnight", None),
+        ("100/s/s", None),
+        ("100/s mails", None),
+        ("100/s recipients messages", None),
+        ("100 recipients/s", None),
+    ];
+    table(quota, quota_text, &rows);
+    assert_eq!(help(quota("1/s recipient")), "did you mean `recipients`?");
+}
+
+#[test]
+fn sizes_and_quotas_are_shown_as_they_can_be_read_again() {
+    for octets in [1_000, 1_024, 25 << 20, 10_000_000, 1 << 40] {
+        assert_eq!(size(&size_text(octets)), Ok(octets));
+    }
+    // Without a unit they are written without quotes.
+    assert_eq!([0, 1, 1_001].map(size_text), ["0", "1", "1001"]);
+    for text in [
+        "1/s messages",
+        "2/11h recipients",
+        "3/24h messages",
+        "4/10d messages",
+    ] {
+        assert_eq!(quota(text).as_ref().map(quota_text).as_deref(), Ok(text));
+    }
+}
+
+#[test]
+fn rule_e1_only_extensions_that_we_can_keep_are_announced() {
+    let rows = [
+        ("SIZE", Some("SIZE")),
+        ("8bitmime", Some("8BITMIME")),
+        ("Smtputf8", Some("SMTPUTF8")),
+        ("ENHANCEDSTATUSCODES", Some("ENHANCEDSTATUSCODES")),
+        ("DSN", Some("DSN")),
+        ("CHUNKING", Some("CHUNKING")),
+        ("PIPELINING", Some("PIPELINING")),
+        ("LIMITS", Some("LIMITS")),
+        ("STARTTLS", None),
+        ("AUTH", None),
+        ("BINARYMIME", None),
+        ("XCLIENT", None),
+        ("SIZE 1000", None),
+        ("", None),
+    ];
+    table(keyword, |keyword| keyword.name().to_owned(), &rows);
+}
