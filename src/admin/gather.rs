@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use super::mail::{self, MailUse};
 use super::views;
 use crate::balance::{
     AdminState, BackendState, BackendView, Balance, Cause, FailureKind, Member, ProbeReport, Stage,
@@ -15,7 +16,7 @@ use crate::balance::{
 use crate::config::model;
 use crate::control::{Handle, ReloadReport};
 use crate::metrics::SessionOutcome;
-use crate::snapshot::{ListenerState, PoolView, RunPhase, Shared, Snapshot};
+use crate::snapshot::{ListenerView, PoolView, RunPhase, Shared, Snapshot};
 use crate::telemetry::state_name;
 
 /// Whether this process should be sent mail: some pool that a listener leads to can take it.
@@ -82,9 +83,12 @@ pub(super) fn status(handle: &Handle) -> views::Status {
         limits: limits(shared),
         listeners: snapshot
             .listeners()
-            .map(|view| listener(&view.settings, &view.state, &listening))
+            .map(|view| listener(view, &snapshot, &listening))
             .collect(),
-        pools: snapshot.pools().map(|view| pool(view, clock)).collect(),
+        pools: snapshot
+            .pools()
+            .map(|view| pool(view, &snapshot, clock))
+            .collect(),
         leaving: leaving(shared, &snapshot),
         workers: workers(shared, clock.now),
         log: views::Log {
@@ -98,13 +102,14 @@ pub(super) fn status(handle: &Handle) -> views::Status {
 pub(super) fn backends_named(shared: &Shared, pool: &str, name: &str) -> Vec<views::Backend> {
     let snapshot = shared.current.load();
     let clock = Clock::now();
-    let members = snapshot
-        .pool_named(pool)
-        .map_or(&[][..], |view| view.pool.members());
+    let Some(view) = snapshot.pool_named(pool) else {
+        return Vec::new();
+    };
+    let mail_use = MailUse::of_pool(&snapshot, view);
+    let members = view.pool.members().iter();
     members
-        .iter()
         .filter(|member| &*member.settings.name == name)
-        .map(|member| backend(member, clock))
+        .map(|member| backend(member, mail_use, clock))
         .collect()
 }
 
@@ -148,16 +153,20 @@ fn limits(shared: &Shared) -> views::Limits {
         descriptors: open_descriptors(),
         descriptors_max: shared.descriptor_limit,
         resident_bytes: resident_octets(),
+        replay_bytes: None,
+        replay_bytes_max: None,
     }
 }
 
 /// A listener; its addresses are those it listens on now, with the port that the kernel chose.
 fn listener(
-    settings: &model::Listener,
-    state: &ListenerState,
+    view: &ListenerView,
+    snapshot: &Snapshot,
     listening: &[(Arc<str>, SocketAddr)],
 ) -> views::Listener {
+    let (settings, state) = (&view.settings, &view.state);
     let counters = &state.counters;
+    let mail_use = MailUse::of_listener(snapshot, state.index);
     let bound: Vec<_> = listening
         .iter()
         .filter(|(name, _)| *name == state.name)
@@ -186,11 +195,15 @@ fn listener(
         outcomes: outcomes.collect(),
         bytes_to_backend: counters.sum(|of| of.octets_to_backend.value()),
         bytes_to_client: counters.sum(|of| of.octets_to_client.value()),
+        mail: mail::of_listener(counters, mail_use)
+            .as_deref()
+            .map(mail::listener_view),
     }
 }
 
-fn pool(view: &PoolView, clock: Clock) -> views::Pool {
+fn pool(view: &PoolView, snapshot: &Snapshot, clock: Clock) -> views::Pool {
     let core = view.pool.view();
+    let mail_use = MailUse::of_pool(snapshot, view);
     let mut tiers: Vec<views::Tier> = Vec::new();
     for member in view.pool.members() {
         let tier = member.settings.tier.value();
@@ -208,7 +221,7 @@ fn pool(view: &PoolView, clock: Clock) -> views::Pool {
                 at
             }
         };
-        tiers[at].backends.push(backend(member, clock));
+        tiers[at].backends.push(backend(member, mail_use, clock));
     }
     views::Pool {
         name: view.name.to_string(),
@@ -226,6 +239,7 @@ fn pool(view: &PoolView, clock: Clock) -> views::Pool {
         failback_pending: core.failback_pending,
         unresolved: view.unresolved.iter().map(ToString::to_string).collect(),
         tiers,
+        quotas: mail::quotas(view),
     }
 }
 
@@ -248,7 +262,7 @@ pub(super) fn admin_name(state: AdminState) -> &'static str {
     }
 }
 
-fn backend(member: &Member, clock: Clock) -> views::Backend {
+fn backend(member: &Member, mail_use: MailUse, clock: Clock) -> views::Backend {
     let settings = &member.settings;
     let view = settings.state.view(clock.now);
     let until = |at: Instant| seconds(at.saturating_duration_since(clock.now));
@@ -276,6 +290,9 @@ fn backend(member: &Member, clock: Clock) -> views::Backend {
             .as_ref()
             .map(|(at, report)| probe(report, clock.now.saturating_duration_since(*at))),
         cause: cause(view.cause),
+        mail: mail::of_backend(&settings.state, mail_use)
+            .as_deref()
+            .map(mail::backend_view),
     }
 }
 
@@ -374,6 +391,8 @@ fn workers(shared: &Shared, now: Instant) -> Vec<views::Worker> {
             loop_stalls: of.loop_stalls.value(),
             panics: of.panics.value(),
             accept_failures: of.accept_failures.value(),
+            kept_idle: of.kept_idle.value(),
+            leased: of.leased.value(),
         })
         .collect()
 }

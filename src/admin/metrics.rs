@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Instant, UNIX_EPOCH};
 
 use super::gather::{heartbeat_age, open_descriptors, readiness, resident_octets, strikes, weight};
+use super::mail::{self, MailUse};
 use crate::balance::BackendState;
 use crate::control::Handle;
 use crate::metrics::SessionOutcome;
@@ -22,13 +23,22 @@ pub(super) fn scrape(handle: &Handle) -> Scrape {
     let shared = handle.shared();
     let snapshot = shared.current.load_full();
     let now = Instant::now();
-    let members = snapshot.pools().flat_map(|view| view.pool.members());
+    let members = snapshot.pools().flat_map(|view| {
+        let mail_use = MailUse::of_pool(&snapshot, view);
+        let members = view.pool.members().iter();
+        members.map(move |member| (member, mail_use))
+    });
     Scrape {
         process: process(handle, snapshot.generation.0),
-        listeners: shared.registry.listeners().iter().map(listener).collect(),
+        listeners: shared
+            .registry
+            .listeners()
+            .iter()
+            .map(|state| listener(state, MailUse::of_listener(&snapshot, state.index)))
+            .collect(),
         pools: snapshot.pools().map(|view| pool(view)).collect(),
         backends: members
-            .map(|member| backend(&member.pool, &member.settings.state, now))
+            .map(|(member, mail_use)| backend(&member.pool, &member.settings.state, mail_use, now))
             .collect(),
         workers: workers(shared, now),
     }
@@ -57,10 +67,11 @@ fn process(handle: &Handle, generation: u64) -> ProcessSample {
         state_changes: control.state_changes.value(),
         log_drops: shared.telemetry.drops(),
         log_suppressed: shared.telemetry.suppressed(),
+        replay_memory: None,
     }
 }
 
-fn listener(state: &Arc<ListenerState>) -> ListenerSample {
+fn listener(state: &Arc<ListenerState>, mail_use: MailUse) -> ListenerSample {
     let counters = &state.counters;
     let mut sample = ListenerSample {
         name: state.name.to_string(),
@@ -71,6 +82,7 @@ fn listener(state: &Arc<ListenerState>) -> ListenerSample {
             to_client: counters.sum(|of| of.octets_to_client.value()),
         },
         early_talkers: counters.sum(|of| of.early_talkers.value()),
+        mail: mail::of_listener(counters, mail_use),
         ..ListenerSample::default()
     };
     for outcome in SessionOutcome::ALL {
@@ -100,7 +112,7 @@ fn pool(view: &PoolView) -> PoolSample {
     }
 }
 
-fn backend(pool: &str, state: &BackendState, now: Instant) -> BackendSample {
+fn backend(pool: &str, state: &BackendState, mail_use: MailUse, now: Instant) -> BackendSample {
     let view = state.view(now);
     let sums = state.sums();
     BackendSample {
@@ -125,6 +137,7 @@ fn backend(pool: &str, state: &BackendState, now: Instant) -> BackendSample {
             seconds: report.duration.as_micros() as f64 / 1e6,
             certificate_days: report.certificate_days,
         }),
+        mail: mail::of_backend(state, mail_use),
     }
 }
 
@@ -155,6 +168,14 @@ fn workers(shared: &Shared, now: Instant) -> Vec<WorkerSample> {
             spilled_octets: of.spilled_octets.value(),
             queued: of.queued.value(),
             failovers: of.failovers.value(),
+            kept_idle: of.kept_idle.value(),
+            leased: of.leased.value(),
+            mail_hedges: of.mail_hedges.value(),
+            not_replayable: (
+                of.not_replayable_limit.value(),
+                of.not_replayable_memory.value(),
+            ),
+            early_replies: of.early_replies.value(),
         })
         .collect()
 }

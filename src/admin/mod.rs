@@ -9,6 +9,7 @@ mod bind;
 pub mod client;
 mod gather;
 mod guard;
+mod mail;
 mod metrics;
 mod page;
 mod reply;

@@ -78,6 +78,12 @@ pub struct Limits {
     pub descriptors_max: u64,
     /// Resident memory, if known.
     pub resident_bytes: Option<u64>,
+    /// What copies of messages for replays take now.
+    #[serde(default)]
+    pub replay_bytes: Option<u64>,
+    /// The most that they may take.
+    #[serde(default)]
+    pub replay_bytes_max: Option<u64>,
 }
 
 /// A listener.
@@ -87,7 +93,7 @@ pub struct Listener {
     pub name: String,
     /// Its addresses.
     pub bind: Vec<String>,
-    /// `passthrough`.
+    /// `passthrough` or `smtp`.
     pub mode: String,
     /// The pool it leads to.
     pub pool: String,
@@ -103,6 +109,22 @@ pub struct Listener {
     pub bytes_to_backend: u64,
     /// Bytes from backends to clients.
     pub bytes_to_client: u64,
+    /// Its mail; `null` in mode `passthrough`.
+    #[serde(default)]
+    pub mail: Option<ListenerMail>,
+}
+
+/// The mail of a listener since the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenerMail {
+    /// Ended transactions by outcome; outcomes that never happened are absent.
+    pub transactions: BTreeMap<String, u64>,
+    /// Recipients that backends took.
+    pub recipients_accepted: u64,
+    /// Recipients that were refused, by a backend or by us.
+    pub recipients_refused: u64,
+    /// Bytes of the messages that backends took.
+    pub message_bytes: u64,
 }
 
 /// A pool.
@@ -128,6 +150,24 @@ pub struct Pool {
     pub unresolved: Vec<String>,
     /// Tiers in order.
     pub tiers: Vec<Tier>,
+    /// What its backends may be given in a time, and how much of it they were.
+    #[serde(default)]
+    pub quotas: Vec<Quota>,
+}
+
+/// One quota of one backend; all addresses of its name share it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quota {
+    /// The name of the backend.
+    pub backend: String,
+    /// What is counted: `messages` or `recipients`.
+    pub unit: String,
+    /// How many it was given within the last period.
+    pub used: u64,
+    /// How many it may be given.
+    pub limit: u64,
+    /// The length of the period.
+    pub period_seconds: u64,
 }
 
 /// A tier of a pool.
@@ -184,6 +224,32 @@ pub struct Backend {
     pub usual_greeting_ms: Option<f64>,
     /// The last probe.
     pub probe: Option<Probe>,
+    /// Its mail; `null` where no listener in mode `smtp` leads to it.
+    #[serde(default)]
+    pub mail: Option<BackendMail>,
+}
+
+/// The mail of one address of a backend; all but `kept_idle` since the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackendMail {
+    /// Kept connections that wait for a transaction.
+    pub kept_idle: u64,
+    /// Transactions that ended here.
+    pub transactions: u64,
+    /// Messages it took.
+    pub accepted: u64,
+    /// Messages it was sent whole and did not answer; each may have been taken.
+    pub in_doubt: u64,
+    /// Connections that were dialled for a transaction.
+    pub dialled: u64,
+    /// Kept connections that were given a transaction.
+    pub reused: u64,
+    /// Kept connections that were closed, by cause: `idle`, `age`, `messages`, `backend`,
+    /// `drained`, `shed`; absent where it never happened.
+    pub kept_closed: BTreeMap<String, u64>,
+    /// Transactions moved to another backend, by cause: `lost`, `silent`, `closing`, `desync`,
+    /// `unwell`; absent where it never happened.
+    pub moved: BTreeMap<String, u64>,
 }
 
 /// Why a backend is in its state.
@@ -277,6 +343,12 @@ pub struct Worker {
     pub panics: u64,
     /// accept(2) failures for want of descriptors or memory.
     pub accept_failures: u64,
+    /// Kept connections to backends that wait for a transaction.
+    #[serde(default)]
+    pub kept_idle: u64,
+    /// Connections to backends that transactions hold now.
+    #[serde(default)]
+    pub leased: u64,
 }
 
 /// What the log could not write.

@@ -39,4 +39,6 @@ pub use queue::{Queued, Waiter};
 pub use settings::{AdminState, Balance, Eject, Failback, Hedge, PoolSettings, WhenAllDown};
 pub use shared::PoolShared;
 pub use slot::{Parked, Slot};
-pub use view::{BackendTotals, BackendView, StateChange, Totals};
+pub use view::{
+    BackendTotals, BackendView, KeptClosed, MailTotals, MoveCause, StateChange, Totals,
+};

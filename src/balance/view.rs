@@ -25,6 +25,117 @@ pub struct BackendTotals {
     pub strikes: [[Counter; 12]; 7],
     /// Times from dial to greeting.
     pub greeting: Histogram,
+    /// Of listeners in smtp mode.
+    pub mail: MailTotals,
+}
+
+/// Counts of the mail that one backend got on one thread. All but `idle` are monotonic.
+#[derive(Debug, Default)]
+pub struct MailTotals {
+    /// Kept connections that wait for a transaction (gauge).
+    pub idle: Counter,
+    /// Transactions that ended here.
+    pub transactions: Counter,
+    /// Messages it took.
+    pub accepted: Counter,
+    /// Messages it was sent whole and gave no answer to (rule F3).
+    pub in_doubt: Counter,
+    /// Connections that were dialled for a transaction.
+    pub dialled: Counter,
+    /// Kept connections that were given a transaction.
+    pub reused: Counter,
+    /// Kept connections that were closed, by [`KeptClosed::index`].
+    pub closed: [Counter; KeptClosed::ALL.len()],
+    /// Transactions that were moved to another backend, by [`MoveCause::index`].
+    pub moves: [Counter; MoveCause::ALL.len()],
+}
+
+/// Why a kept connection was closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum KeptClosed {
+    /// Unused for too long (rule N4).
+    Idle,
+    /// Too old (rule N4).
+    Age,
+    /// It carried as many messages as it may (rule N4).
+    Messages,
+    /// The backend ended it, or spoke unasked (rule N3).
+    Backend,
+    /// The backend is drained or removed, or the process shuts down.
+    Drained,
+    /// Its place was wanted for another connection.
+    Shed,
+}
+
+/// Why a transaction was moved to another backend (rule F1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum MoveCause {
+    /// The connection ended or was reset.
+    Lost,
+    /// Silent for too long.
+    Silent,
+    /// 421 (rule S13).
+    Closing,
+    /// What it said is no reply, or answers nothing.
+    Desync,
+    /// It refused the message for a state of its own (x.3.x).
+    Unwell,
+}
+
+impl KeptClosed {
+    /// Every cause, in the order of [`KeptClosed::index`].
+    pub const ALL: [Self; 6] = [
+        Self::Idle,
+        Self::Age,
+        Self::Messages,
+        Self::Backend,
+        Self::Drained,
+        Self::Shed,
+    ];
+
+    /// Its place in tables of counts.
+    pub fn index(self) -> usize {
+        self as usize
+    }
+
+    /// Its name in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Age => "age",
+            Self::Messages => "messages",
+            Self::Backend => "backend",
+            Self::Drained => "drained",
+            Self::Shed => "shed",
+        }
+    }
+}
+
+impl MoveCause {
+    /// Every cause, in the order of [`MoveCause::index`].
+    pub const ALL: [Self; 5] = [
+        Self::Lost,
+        Self::Silent,
+        Self::Closing,
+        Self::Desync,
+        Self::Unwell,
+    ];
+
+    /// Its place in tables of counts.
+    pub fn index(self) -> usize {
+        self as usize
+    }
+
+    /// Its name in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Lost => "lost",
+            Self::Silent => "silent",
+            Self::Closing => "closing",
+            Self::Desync => "desync",
+            Self::Unwell => "unwell",
+        }
+    }
 }
 
 /// The sums of [`BackendTotals`].

@@ -71,6 +71,8 @@
 //! | `descriptors` | number or null | Open descriptors, if they could be counted. |
 //! | `descriptors_max` | number | The descriptor limit. |
 //! | `resident_bytes` | number or null | Resident memory, if known. |
+//! | `replay_bytes` | number or null | What copies of messages for replays take now. |
+//! | `replay_bytes_max` | number or null | The most that they may take. |
 //!
 //! **`listeners[]`**
 //!
@@ -78,7 +80,7 @@
 //! |---|---|---|
 //! | `name` | string | The name. |
 //! | `bind` | array of strings | Its addresses. |
-//! | `mode` | string | `passthrough`. |
+//! | `mode` | string | `passthrough` or `smtp`. |
 //! | `pool` | string | The pool it leads to. |
 //! | `sessions` | number | Sessions now. |
 //! | `sessions_max` | number | The most there may be; 0 is no limit of its own. |
@@ -86,6 +88,16 @@
 //! | `outcomes` | object of numbers | Ended sessions by outcome; outcomes that never happened are absent. |
 //! | `bytes_to_backend` | number | Bytes from clients to backends. |
 //! | `bytes_to_client` | number | Bytes from backends to clients. |
+//! | `mail` | object or null | Its mail; `null` in mode `passthrough`. |
+//!
+//! **`listeners[].mail`**
+//!
+//! | field | type | meaning |
+//! |---|---|---|
+//! | `transactions` | object of numbers | Ended transactions by outcome; outcomes that never happened are absent. |
+//! | `recipients_accepted` | number | Recipients that backends took. |
+//! | `recipients_refused` | number | Recipients that were refused, by a backend or by us. |
+//! | `message_bytes` | number | Bytes of the messages that backends took. |
 //!
 //! **`pools[]`**
 //!
@@ -101,6 +113,7 @@
 //! | `failback_pending` | bool | Whether a standby tier serves and `POST /pools/P/failback` would end that. |
 //! | `unresolved` | array of strings | Names of backends whose host name has no address (yet). |
 //! | `tiers` | array | Tiers in order. |
+//! | `quotas` | array | What its backends may be given in a time, and how much of it they were. |
 //!
 //! **`pools[].tiers[]`**
 //!
@@ -134,6 +147,7 @@
 //! | `totals` | object | Counts since the start. |
 //! | `usual_greeting_ms` | number or null | The usual time from dial to greeting. |
 //! | `probe` | object or null | The last probe. |
+//! | `mail` | object or null | Its mail; `null` where no listener in mode `smtp` leads to it. |
 //!
 //! **`cause`**
 //!
@@ -174,6 +188,31 @@
 //! | `keywords` | array of strings | EHLO keywords with their parameters. |
 //! | `certificate_days` | number or null | Days until its certificate ends, where TLS was reached. |
 //!
+//! **`pools[].tiers[].backends[].mail`**
+//!
+//! All but `kept_idle` since the start.
+//!
+//! | field | type | meaning |
+//! |---|---|---|
+//! | `kept_idle` | number | Kept connections that wait for a transaction. |
+//! | `transactions` | number | Transactions that ended here. |
+//! | `accepted` | number | Messages it took. |
+//! | `in_doubt` | number | Messages it was sent whole and did not answer; each may have been taken. |
+//! | `dialled` | number | Connections that were dialled for a transaction. |
+//! | `reused` | number | Kept connections that were given a transaction. |
+//! | `kept_closed` | object of numbers | Kept connections that were closed, by cause: `idle`, `age`, `messages`, `backend`, `drained`, `shed`. |
+//! | `moved` | object of numbers | Transactions moved to another backend, by cause: `lost`, `silent`, `closing`, `desync`, `unwell`. |
+//!
+//! **`pools[].quotas[]`**
+//!
+//! | field | type | meaning |
+//! |---|---|---|
+//! | `backend` | string | The name of the backend; all its addresses share the quota. |
+//! | `unit` | string | What is counted: `messages` or `recipients`. |
+//! | `used` | number | How many it was given within the last period. |
+//! | `limit` | number | How many it may be given. |
+//! | `period_seconds` | number | The length of the period. |
+//!
 //! **`leaving[]`**
 //!
 //! | field | type | meaning |
@@ -193,6 +232,8 @@
 //! | `loop_stalls` | number | Turns of its loop over 20 ms. |
 //! | `panics` | number | Sessions ended by a fault of ours. |
 //! | `accept_failures` | number | accept(2) failures for want of descriptors or memory. |
+//! | `kept_idle` | number | Kept connections to backends that wait for a transaction. |
+//! | `leased` | number | Connections to backends that transactions hold now. |
 //!
 //! **`log`**
 //!
@@ -202,7 +243,8 @@
 //! | `suppressed` | number | Lines left out by the storm limit. |
 //!
 //! `outcomes` and the metric's `outcome` use the same words; see
-//! [`SessionOutcome`](crate::metrics::SessionOutcome).
+//! [`SessionOutcome`](crate::metrics::SessionOutcome); those of transactions are the words of
+//! [`TransactionOutcome`](crate::metrics::TransactionOutcome).
 //!
 //! ## `/metrics`
 //!
@@ -220,7 +262,7 @@
 //! | `posthouse_probes_total` | counter | result | Probes by result. |
 //! | `posthouse_backend_state_changes_total` | counter |  | State changes of backends. |
 //! | `posthouse_log_dropped_lines_total` | counter |  | Log lines dropped because the writer was behind, of all threads. |
-//! | `posthouse_log_suppressed_events_total` | counter |  | Log events (not session lines) left out by the storm limit. |
+//! | `posthouse_log_suppressed_events_total` | counter |  | Log events (not lines of sessions and transactions) left out by the storm limit. |
 //! | `process_open_fds` | gauge |  | Open descriptors. |
 //! | `process_max_fds` | gauge |  | The descriptor limit. |
 //! | `process_resident_memory_bytes` | gauge |  | Resident memory. |
@@ -259,7 +301,7 @@
 //! | `posthouse_worker_heartbeat_age_seconds` | gauge | worker | Since the thread last showed that it is alive. |
 //! | `posthouse_worker_loop_stalls_total` | counter | worker | Turns of the loop longer than 20 ms. |
 //! | `posthouse_worker_log_drops_total` | counter | worker | Log lines dropped because the writer was behind. |
-//! | `posthouse_worker_log_suppressed_total` | counter | worker | Session lines left out by the storm limit. |
+//! | `posthouse_worker_log_suppressed_total` | counter | worker | Lines of sessions and transactions left out by the storm limit. |
 //! | `posthouse_worker_accept_failures_total` | counter | worker | accept(2) failed for want of descriptors or memory. |
 //! | `posthouse_worker_panics_total` | counter | worker | Sessions ended by a fault of ours. |
 //! | `posthouse_worker_spliced_total` | counter | worker | Directions moved to zero-copy. |
@@ -268,8 +310,29 @@
 //! | `posthouse_worker_spilled_bytes` | gauge | worker | Bytes held for slow receivers now. |
 //! | `posthouse_worker_queued_total` | counter | worker | Sessions that waited in a queue. |
 //! | `posthouse_worker_failovers_total` | counter | worker | Attempts beyond the first one of a session. |
+//! | `posthouse_replay_memory_bytes` | gauge |  | What copies of messages for replays take now. |
+//! | `posthouse_replay_memory_limit_bytes` | gauge |  | The most that copies of messages for replays may take. |
+//! | `posthouse_transactions_total` | counter | listener, outcome | Ended mail transactions by outcome. |
+//! | `posthouse_recipients_total` | counter | listener, result | Recipients by result: taken by a backend, or refused by it or by us. |
+//! | `posthouse_message_bytes_total` | counter | listener | Bytes of the messages that backends took. |
+//! | `posthouse_transaction_mail_seconds` | histogram | listener | From MAIL to the 354. |
+//! | `posthouse_transaction_reply_seconds` | histogram | listener | From the end of a message to the reply. |
+//! | `posthouse_transaction_seconds` | histogram | listener | From MAIL to the last reply. |
+//! | `posthouse_backend_transactions_total` | counter | pool, backend, address | Mail transactions that ended at the backend. |
+//! | `posthouse_backend_messages_total` | counter | pool, backend, address | Messages the backend took. |
+//! | `posthouse_backend_in_doubt_total` | counter | pool, backend, address | Messages the backend was sent whole and did not answer; each may have been taken. |
+//! | `posthouse_backend_moves_total` | counter | pool, backend, address, cause | Transactions moved from the backend to another, by cause; only those that happened. |
+//! | `posthouse_backend_kept_idle` | gauge | pool, backend, address | Kept connections that wait for a transaction. |
+//! | `posthouse_backend_mail_connections_total` | counter | pool, backend, address, connection | Connections that transactions were given: dialled for them, or kept from others. |
+//! | `posthouse_backend_kept_closed_total` | counter | pool, backend, address, cause | Kept connections that were closed, by cause; only those that happened. |
+//! | `posthouse_worker_kept_idle` | gauge | worker | Kept connections to backends that wait for a transaction. |
+//! | `posthouse_worker_leased` | gauge | worker | Connections to backends that transactions hold now. |
+//! | `posthouse_worker_mail_hedges_total` | counter | worker | Transactions begun again elsewhere because a backend was slow to answer MAIL. |
+//! | `posthouse_worker_not_replayable_total` | counter | worker, cause | Messages that were not kept for a replay, by cause. |
+//! | `posthouse_worker_early_replies_total` | counter | worker | Messages that a backend answered before their end. |
 //!
-//! Histogram bounds are 1-2.5-5 steps from 100 µs to 1,000 s.
+//! Metrics of mail are there for listeners in mode `smtp` and the pools they lead to. Histogram
+//! bounds are 1-2.5-5 steps from 100 µs to 1,000 s.
 //!
 //! ## The log
 //!
@@ -336,16 +399,22 @@ mod tests {
     fn every_field_of_the_status_is_on_this_page() {
         let backend = views::Backend {
             probe: Some(views::Probe::default()),
+            mail: Some(views::BackendMail::default()),
             ..views::Backend::default()
+        };
+        let listener = views::Listener {
+            mail: Some(views::ListenerMail::default()),
+            ..views::Listener::default()
         };
         let status = views::Status {
             last_reload: Some(views::Reload::default()),
-            listeners: vec![views::Listener::default()],
+            listeners: vec![listener],
             pools: vec![views::Pool {
                 tiers: vec![views::Tier {
                     backends: vec![backend],
                     ..views::Tier::default()
                 }],
+                quotas: vec![views::Quota::default()],
                 ..views::Pool::default()
             }],
             leaving: vec![views::Leaving::default()],
@@ -357,7 +426,7 @@ mod tests {
             &serde_json::to_value(status).expect("plain data"),
             &mut names,
         );
-        assert!(names.len() > 70, "the sample holds every struct");
+        assert!(names.len() > 85, "the sample holds every struct");
         for name in names {
             assert!(PAGE.contains(&format!("//! | `{name}` | ")), "{name}");
         }

@@ -1,5 +1,6 @@
 //! The counters themselves: by listener, by worker, of the control thread.
 
+use crate::smtp::ReplayLoss;
 use crate::types::{Counter, Histogram};
 
 /// How a session ended. Every accepted connection has exactly one.
@@ -222,6 +223,27 @@ pub struct ListenerCounters {
     pub session: Histogram,
     /// Time in the queue, of those that waited.
     pub queue: Histogram,
+    /// Mail, in smtp mode.
+    pub mail: MailCounters,
+}
+
+/// Counts of the mail of one listener in smtp mode on one worker.
+#[derive(Debug, Default)]
+pub struct MailCounters {
+    /// Ended transactions by [`TransactionOutcome::index`]; monotonic.
+    pub outcomes: [Counter; TransactionOutcome::ALL.len()],
+    /// Recipients that backends took.
+    pub recipients_accepted: Counter,
+    /// Recipients that were refused, by a backend or by us.
+    pub recipients_refused: Counter,
+    /// Octets of the messages that backends took.
+    pub octets: Counter,
+    /// From MAIL to the 354.
+    pub mail: Histogram,
+    /// From the end of the message to the reply.
+    pub reply: Histogram,
+    /// From MAIL to the last reply.
+    pub transaction: Histogram,
 }
 
 /// The sums of [`ListenerCounters`] that are read often.
@@ -244,7 +266,7 @@ pub struct WorkerCounters {
     pub loop_stalls: Counter,
     /// Log lines dropped because the writer was behind.
     pub log_drops: Counter,
-    /// Session log lines left out by the storm limit.
+    /// Log lines of sessions and transactions left out by the storm limit.
     pub log_suppressed: Counter,
     /// accept(2) failed for want of descriptors or memory.
     pub accept_failures: Counter,
@@ -262,6 +284,28 @@ pub struct WorkerCounters {
     pub queued: Counter,
     /// Attempts beyond the first one of a session.
     pub failovers: Counter,
+    /// Kept connections to backends that wait for a transaction, now (gauge).
+    pub kept_idle: Counter,
+    /// Connections to backends that transactions hold now (gauge).
+    pub leased: Counter,
+    /// Transactions begun again on another backend because the first was slow to answer MAIL.
+    pub mail_hedges: Counter,
+    /// Messages that could not be kept for a replay: longer than `replay_max`.
+    pub not_replayable_limit: Counter,
+    /// Messages that could not be kept for a replay: `replay_memory` was used up.
+    pub not_replayable_memory: Counter,
+    /// Messages that a backend answered before their end (rule D7).
+    pub early_replies: Counter,
+}
+
+impl WorkerCounters {
+    /// Counts a message that streams on and cannot be replayed.
+    pub fn not_replayable(&self, loss: ReplayLoss) {
+        match loss {
+            ReplayLoss::MessageLimit => self.not_replayable_limit.inc(),
+            ReplayLoss::MemoryFull => self.not_replayable_memory.inc(),
+        }
+    }
 }
 
 /// Counts of the control thread.

@@ -7,6 +7,6 @@ pub mod exposition;
 pub mod sample;
 
 pub use counters::{
-    ControlCounters, EndedBy, ListenerCounters, ListenerTotals, SessionOutcome, SessionPhase,
-    TransactionOutcome, WorkerCounters,
+    ControlCounters, EndedBy, ListenerCounters, ListenerTotals, MailCounters, SessionOutcome,
+    SessionPhase, TransactionOutcome, WorkerCounters,
 };

@@ -3,8 +3,8 @@
 //! Everything is already summed over threads. Names are configured names; nothing here is taken
 //! from what a peer said.
 
-use super::SessionOutcome;
-use crate::balance::{FailureKind, Stage};
+use super::{SessionOutcome, TransactionOutcome};
+use crate::balance::{FailureKind, KeptClosed, MoveCause, Stage};
 use crate::types::HistogramTotals;
 
 /// One scrape.
@@ -55,6 +55,8 @@ pub struct ProcessSample {
     pub log_drops: u64,
     /// Events left out by the storm limit.
     pub log_suppressed: u64,
+    /// Octets that copies of messages for replays take, and the most they may.
+    pub replay_memory: Option<(u64, u64)>,
 }
 
 /// One listener.
@@ -80,6 +82,25 @@ pub struct ListenerSample {
     pub session: HistogramTotals,
     /// Time in the queue, of those that waited.
     pub queue: HistogramTotals,
+    /// Mail: of listeners in smtp mode, and of those that once were.
+    pub mail: Option<Box<MailSample>>,
+}
+
+/// The mail of one listener.
+#[derive(Clone, Debug, Default)]
+pub struct MailSample {
+    /// Ended transactions, by [`TransactionOutcome::index`].
+    pub outcomes: [u64; TransactionOutcome::ALL.len()],
+    /// Recipients accepted, and refused.
+    pub recipients: (u64, u64),
+    /// Octets of the messages that backends took.
+    pub octets: u64,
+    /// From MAIL to the 354.
+    pub mail: HistogramTotals,
+    /// From the end of the message to the reply.
+    pub reply: HistogramTotals,
+    /// From MAIL to the last reply.
+    pub transaction: HistogramTotals,
 }
 
 /// Octets each way.
@@ -145,6 +166,27 @@ pub struct BackendSample {
     pub greetings: (u64, f64),
     /// The last probe.
     pub probe: Option<ProbeSample>,
+    /// Mail: where a listener in smtp mode leads here, or once did.
+    pub mail: Option<Box<BackendMailSample>>,
+}
+
+/// The mail of one address of a backend.
+#[derive(Clone, Debug, Default)]
+pub struct BackendMailSample {
+    /// Kept connections that wait for a transaction.
+    pub idle: u64,
+    /// Transactions that ended here.
+    pub transactions: u64,
+    /// Messages it took.
+    pub accepted: u64,
+    /// Messages in doubt.
+    pub in_doubt: u64,
+    /// Connections dialled for a transaction, and kept ones given to one.
+    pub connections: (u64, u64),
+    /// Kept connections that were closed; only the causes that happened.
+    pub closed: Vec<(KeptClosed, u64)>,
+    /// Transactions moved away; only the causes that happened.
+    pub moves: Vec<(MoveCause, u64)>,
 }
 
 /// The last probe of a backend.
@@ -171,7 +213,7 @@ pub struct WorkerSample {
     pub loop_stalls: u64,
     /// Log lines dropped because the writer was behind.
     pub log_drops: u64,
-    /// Session lines left out by the storm limit.
+    /// Lines of sessions and transactions left out by the storm limit.
     pub log_suppressed: u64,
     /// accept(2) failures for want of descriptors or memory.
     pub accept_failures: u64,
@@ -189,6 +231,16 @@ pub struct WorkerSample {
     pub queued: u64,
     /// Attempts beyond the first one of a session.
     pub failovers: u64,
+    /// Kept connections that wait for a transaction.
+    pub kept_idle: u64,
+    /// Connections that transactions hold.
+    pub leased: u64,
+    /// Transactions begun again because a backend was slow to answer MAIL.
+    pub mail_hedges: u64,
+    /// Messages not kept for a replay: longer than `replay_max`, `replay_memory` used up.
+    pub not_replayable: (u64, u64),
+    /// Messages that a backend answered before their end.
+    pub early_replies: u64,
 }
 
 /// Every word for a backend's state, as `telemetry::state_name` gives them.

@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use super::line::Fields;
 use super::record::{AttemptRecord, write_failures};
+use crate::balance::MailTotals;
 use crate::config::model::LogLevel;
-use crate::metrics::TransactionOutcome;
+use crate::metrics::{MailCounters, TransactionOutcome};
 use crate::smtp::BodyDigest;
 use crate::types::SessionId;
 
@@ -87,6 +88,36 @@ pub struct Addresses<'a> {
 }
 
 impl TransactionRecord<'_> {
+    /// Counts it, once, where it ended: at the listener, and at the last backend that had it.
+    pub fn count(&self, listener: &MailCounters, backend: Option<&MailTotals>) {
+        listener.outcomes[self.outcome.index()].inc();
+        listener
+            .recipients_accepted
+            .add(u64::from(self.recipients_accepted));
+        listener
+            .recipients_refused
+            .add(u64::from(self.recipients_refused));
+        for (histogram, duration) in [
+            (&listener.mail, self.mail),
+            (&listener.reply, self.reply_after),
+            (&listener.transaction, Some(self.transaction)),
+        ] {
+            if let Some(duration) = duration {
+                histogram.observe(duration);
+            }
+        }
+        let accepted = self.outcome == TransactionOutcome::Accepted;
+        if accepted {
+            listener.octets.add(self.size);
+        }
+        if let Some(totals) = backend {
+            totals.transactions.inc();
+            totals.accepted.add(u64::from(accepted));
+            let in_doubt = self.outcome == TransactionOutcome::InDoubt;
+            totals.in_doubt.add(u64::from(in_doubt));
+        }
+    }
+
     /// The event's name.
     pub(super) const EVENT: &'static str = "transaction.end";
 
@@ -298,6 +329,44 @@ mod tests {
         assert_eq!(json["reply"], "250 2.0.0 Ok: queued as 4F2A");
         assert_eq!(json.get("sender"), None);
         assert_eq!(json.get("envelope"), None);
+    }
+
+    #[test]
+    fn each_transaction_is_counted_once_and_only_accepted_octets_are() {
+        let (listener, backend) = (MailCounters::default(), MailTotals::default());
+        record(TransactionOutcome::Accepted, &[], b"").count(&listener, Some(&backend));
+        record(TransactionOutcome::InDoubt, &[], b"").count(&listener, Some(&backend));
+        let mut refused = record(TransactionOutcome::RefusedByUs, &[], b"");
+        refused.mail = None;
+        refused.count(&listener, None);
+        for outcome in TransactionOutcome::ALL {
+            let expected = u64::from(matches!(
+                outcome,
+                TransactionOutcome::Accepted
+                    | TransactionOutcome::InDoubt
+                    | TransactionOutcome::RefusedByUs
+            ));
+            assert_eq!(listener.outcomes[outcome.index()].value(), expected);
+        }
+        assert_eq!(listener.octets.value(), 4_096);
+        assert_eq!(listener.recipients_accepted.value(), 6);
+        assert_eq!(listener.recipients_refused.value(), 3);
+        let observed = |histogram: &crate::types::Histogram| {
+            let mut totals = crate::types::HistogramTotals::default();
+            histogram.add_to(&mut totals);
+            totals.buckets.iter().sum::<u64>()
+        };
+        assert_eq!(observed(&listener.mail), 2);
+        assert_eq!(observed(&listener.reply), 3);
+        assert_eq!(observed(&listener.transaction), 3);
+        assert_eq!(
+            [
+                backend.transactions.value(),
+                backend.accepted.value(),
+                backend.in_doubt.value()
+            ],
+            [2, 1, 1]
+        );
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::families::{Family, Kind, Scope, directions, family, with};
 use crate::metrics::sample::{BackendSample, STATES, WorkerSample};
 
 impl BackendSample {
-    fn labels(&self) -> [(&'static str, &str); 3] {
+    pub(super) fn labels(&self) -> [(&'static str, &str); 3] {
         [
             ("pool", &self.pool),
             ("backend", &self.backend),
@@ -154,7 +154,7 @@ pub(super) const FAMILIES: &[Family] = &[
         "posthouse_worker_log_suppressed_total",
         Counter,
         Worker,
-        "Session lines left out by the storm limit.",
+        "Lines of sessions and transactions left out by the storm limit.",
         |s, o| o.value(&[("worker", &s.name)], s.log_suppressed)
     ),
     family!(

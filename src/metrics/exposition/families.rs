@@ -263,7 +263,7 @@ pub(super) const FAMILIES: &[Family] = &[
         "posthouse_log_suppressed_events_total",
         Counter,
         Process,
-        "Log events (not session lines) left out by the storm limit.",
+        "Log events (not lines of sessions and transactions) left out by the storm limit.",
         |s, o| o.value(&[], s.process.log_suppressed)
     ),
     family!(

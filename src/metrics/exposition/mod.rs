@@ -7,6 +7,7 @@
 
 mod backends;
 mod families;
+mod mail;
 
 use std::fmt::Display;
 use std::io::Write;
@@ -77,11 +78,18 @@ pub fn catalogue() -> impl Iterator<Item = (&'static str, &'static str, &'static
         .map(|family| (family.name, family.kind.name(), family.help))
 }
 
+/// The page in parts.
+const PARTS: [&[Family]; 3] = [families::FAMILIES, backends::FAMILIES, mail::FAMILIES];
+
 /// The family with this index, in the order of the page.
-fn family(index: usize) -> Option<&'static Family> {
-    families::FAMILIES
-        .get(index)
-        .or_else(|| backends::FAMILIES.get(index.checked_sub(families::FAMILIES.len())?))
+fn family(mut index: usize) -> Option<&'static Family> {
+    for part in PARTS {
+        match part.get(index) {
+            Some(family) => return Some(family),
+            None => index -= part.len(),
+        }
+    }
+    None
 }
 
 /// The samples of one item of one family.

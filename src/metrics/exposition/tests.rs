@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::*;
-use crate::balance::{FailureKind, Stage};
-use crate::metrics::SessionOutcome;
+use crate::balance::{FailureKind, KeptClosed, MoveCause, Stage};
 use crate::metrics::sample::*;
+use crate::metrics::{SessionOutcome, TransactionOutcome};
 use crate::types::Histogram;
 
 #[path = "../../../tests/it/prometheus.rs"]
@@ -41,6 +41,31 @@ fn backend(number: usize) -> BackendSample {
     }
 }
 
+fn mail() -> MailSample {
+    let mut outcomes = [0; TransactionOutcome::ALL.len()];
+    outcomes[TransactionOutcome::InDoubt.index()] = 3;
+    MailSample {
+        outcomes,
+        recipients: (5, 6),
+        octets: 4096,
+        mail: totals(&[100]),
+        reply: totals(&[2_000]),
+        transaction: totals(&[3_000_000]),
+    }
+}
+
+fn backend_mail() -> BackendMailSample {
+    BackendMailSample {
+        idle: 4,
+        transactions: 9,
+        accepted: 8,
+        in_doubt: 1,
+        connections: (2, 7),
+        closed: vec![(KeptClosed::Age, 11)],
+        moves: vec![(MoveCause::Desync, 12)],
+    }
+}
+
 fn scrape(backends: usize) -> Scrape {
     let mut outcomes = [0; SessionOutcome::ALL.len()];
     outcomes[SessionOutcome::Refused.index()] = 4;
@@ -66,6 +91,11 @@ fn scrape(backends: usize) -> Scrape {
                 ..ListenerSample::default()
             },
             ListenerSample {
+                name: "submission".to_owned(),
+                mail: Some(Box::new(mail())),
+                ..ListenerSample::default()
+            },
+            ListenerSample {
                 name: "odd \"name\"\\\n".to_owned(),
                 ..ListenerSample::default()
             },
@@ -80,6 +110,7 @@ fn scrape(backends: usize) -> Scrape {
         workers: vec![WorkerSample {
             name: "0".to_owned(),
             heartbeat_age: 0.05,
+            not_replayable: (1, 2),
             ..WorkerSample::default()
         }],
     }
@@ -151,6 +182,77 @@ fn the_page_obeys_the_format_and_says_the_numbers() {
     ] {
         assert_eq!(series.get(key), Some(&value), "{key}");
     }
+}
+
+#[test]
+fn mail_is_counted_where_it_is_and_said_nowhere_else() {
+    let mut scrape = scrape(2);
+    scrape.process.replay_memory = Some((77, 88));
+    scrape.backends[1].mail = Some(Box::new(backend_mail()));
+    let page = page(scrape);
+    let series = prometheus::check(&page).expect("a valid page");
+    let backend = "pool=mx,backend=mx1,address=10.0.0.1:25";
+    for (key, value) in [
+        ("posthouse_replay_memory_bytes{}", 77),
+        ("posthouse_replay_memory_limit_bytes{}", 88),
+        (
+            "posthouse_transactions_total{listener=submission,outcome=in-doubt}",
+            3,
+        ),
+        (
+            "posthouse_transactions_total{listener=submission,outcome=accepted}",
+            0,
+        ),
+        (
+            "posthouse_recipients_total{listener=submission,result=accepted}",
+            5,
+        ),
+        (
+            "posthouse_recipients_total{listener=submission,result=refused}",
+            6,
+        ),
+        ("posthouse_message_bytes_total{listener=submission}", 4096),
+        (
+            "posthouse_transaction_mail_seconds_bucket{listener=submission,le=0.0001}",
+            1,
+        ),
+        (
+            "posthouse_transaction_reply_seconds_bucket{listener=submission,le=0.001}",
+            0,
+        ),
+        ("posthouse_transaction_seconds_sum{listener=submission}", 3),
+        (
+            "posthouse_worker_not_replayable_total{worker=0,cause=message-limit}",
+            1,
+        ),
+        (
+            "posthouse_worker_not_replayable_total{worker=0,cause=memory}",
+            2,
+        ),
+    ] {
+        assert_eq!(series.get(key), Some(&f64::from(value)), "{key}");
+    }
+    for (name, more, value) in [
+        ("transactions_total", "", 9),
+        ("messages_total", "", 8),
+        ("in_doubt_total", "", 1),
+        ("moves_total", ",cause=desync", 12),
+        ("kept_idle", "", 4),
+        ("mail_connections_total", ",connection=dialled", 2),
+        ("mail_connections_total", ",connection=kept", 7),
+        ("kept_closed_total", ",cause=age", 11),
+    ] {
+        let key = format!("posthouse_backend_{name}{{{backend}{more}}}");
+        assert_eq!(series.get(&key), Some(&f64::from(value)), "{key}");
+    }
+    for key in series.keys().filter(|key| key.contains("listener=mx")) {
+        let of_mail = ["transaction", "recipients", "message_bytes"];
+        assert!(!of_mail.iter().any(|word| key.contains(word)), "{key}");
+    }
+    assert_eq!(
+        page.matches("backend=\"mx0\"").count() + 8,
+        page.matches("backend=\"mx1\"").count()
+    );
 }
 
 #[test]
