@@ -18,7 +18,7 @@ mod token;
 pub mod views;
 
 pub use bind::{AdminListener, BindError};
-pub use page::{duration, short};
+pub use page::{duration, period, replay_memory, short};
 pub use token::{Token, TokenError, read as read_token};
 
 use std::convert::Infallible;

@@ -10,7 +10,7 @@ use hyper::StatusCode;
 use hyper::header::{CONTENT_SECURITY_POLICY, HeaderValue};
 
 use super::reply::{self, Reply};
-use super::views::{Backend, Pool, Status};
+use super::views::{Backend, Pool, Status, Tier};
 
 /// Backends shown on the page; more are in `/status`.
 const BACKENDS_SHOWN_MAX: usize = 500;
@@ -48,13 +48,17 @@ fn html(status: &Status) -> String {
     escape(&mut out, &status.hostname);
     let _ = write!(
         out,
-        " · version {} · up {} · generation {} · {} of {} sessions</p></header>",
+        " · version {} · up {} · generation {} · {} of {} sessions",
         status.version,
         duration(status.uptime_seconds),
         status.generation,
         status.limits.sessions,
         status.limits.sessions_max,
     );
+    if let Some(replay) = replay_memory(status) {
+        let _ = write!(out, " · {replay}");
+    }
+    out.push_str("</p></header>");
     for reason in &status.reasons {
         out.push_str("<p class=reason>");
         escape(&mut out, reason);
@@ -67,6 +71,7 @@ fn html(status: &Status) -> String {
     }
     reload(&mut out, status);
     listeners(&mut out, status);
+    mail(&mut out, status);
     let mut room = BACKENDS_SHOWN_MAX;
     for pool in &status.pools {
         self::pool(&mut out, pool, &mut room);
@@ -95,12 +100,14 @@ fn reload(out: &mut String, status: &Status) {
 
 fn listeners(out: &mut String, status: &Status) {
     out.push_str(
-        "<h2>Listeners</h2><table><tr><th>listener<th>address<th>pool<th class=n>sessions\
+        "<h2>Listeners</h2><table><tr><th>listener<th>mode<th>address<th>pool<th class=n>sessions\
          <th class=n>accepted<th class=n>no backend<th class=n>MB in<th class=n>MB out</tr>",
     );
     for listener in &status.listeners {
         out.push_str("<tr><td>");
         escape(out, &listener.name);
+        out.push_str("<td>");
+        escape(out, &listener.mode);
         out.push_str("<td>");
         escape(out, &listener.bind.join(", "));
         out.push_str("<td>");
@@ -120,6 +127,45 @@ fn listeners(out: &mut String, status: &Status) {
     out.push_str("</table>");
 }
 
+/// The mail of listeners in smtp mode; nothing where there is none.
+fn mail(out: &mut String, status: &Status) {
+    let mut listeners = status
+        .listeners
+        .iter()
+        .filter_map(|listener| Some((&listener.name, listener.mail.as_ref()?)))
+        .peekable();
+    if listeners.peek().is_none() {
+        return;
+    }
+    out.push_str(
+        "<h2>Mail</h2><table><tr><th>listener<th class=n>accepted<th class=n>refused\
+         <th class=n>given up<th class=n>not placed<th class=n>in doubt\
+         <th class=n>recipients<th class=n>MB</tr>",
+    );
+    for (name, mail) in listeners {
+        out.push_str("<tr><td>");
+        escape(out, name);
+        let _ = write!(
+            out,
+            "<td class=n>{}<td class=n>{}<td class=n>{}<td class=n>{}{}<td class=n>{}<td class=n>{:.1}</tr>",
+            mail.transactions(&["accepted"]),
+            mail.transactions(&["refused", "refused-by-us"]),
+            mail.transactions(&["abandoned"]),
+            mail.transactions(&["no-backend", "failed", "cut"]),
+            doubt(mail.transactions(&["in-doubt"])),
+            mail.recipients_accepted,
+            mail.message_bytes as f64 / 1e6,
+        );
+    }
+    out.push_str("</table>");
+}
+
+/// A cell that draws the eye if it is not zero.
+fn doubt(count: u64) -> String {
+    let class = if count > 0 { "n degraded" } else { "n" };
+    format!("<td class=\"{class}\">{count}")
+}
+
 fn pool(out: &mut String, pool: &Pool, room: &mut usize) {
     out.push_str("<h2>Pool ");
     escape(out, &pool.name);
@@ -135,40 +181,117 @@ fn pool(out: &mut String, pool: &Pool, room: &mut usize) {
         out.push_str(" · no address for ");
         escape(out, name);
     }
+    let columns = Columns::of(pool);
     out.push_str(
         "</p><table><tr><th>backend<th>address<th class=n>tier<th>state<th>for<th>cause\
-         <th class=n>open<th class=n>in flight<th class=n>sessions<th class=n>strikes\
-         <th class=n>probe ms<th class=n>weight</tr>",
+         <th class=n>open",
     );
+    if columns == Columns::Mail {
+        out.push_str("<th class=n>kept");
+    }
+    out.push_str("<th class=n>in flight<th class=n>sessions");
+    if columns == Columns::Mail {
+        out.push_str("<th class=n>messages<th class=n>moved<th class=n>in doubt");
+    }
+    out.push_str("<th class=n>strikes<th class=n>probe ms<th class=n>weight</tr>");
     for tier in &pool.tiers {
         for backend in tier.backends.iter().take(*room) {
-            row(out, tier.tier, tier.open, backend);
+            row(out, tier, backend, columns);
         }
         *room = room.saturating_sub(tier.backends.len());
     }
     out.push_str("</table>");
+    quotas(out, pool);
 }
 
-fn row(out: &mut String, tier: u8, open: bool, backend: &Backend) {
+/// What is shown of the backends of a pool.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Columns {
+    /// Sessions.
+    Plain,
+    /// Mail as well.
+    Mail,
+}
+
+impl Columns {
+    fn of(pool: &Pool) -> Self {
+        if pool.has_mail() {
+            Self::Mail
+        } else {
+            Self::Plain
+        }
+    }
+}
+
+fn quotas(out: &mut String, pool: &Pool) {
+    if pool.quotas.is_empty() {
+        return;
+    }
+    out.push_str(
+        "<table class=quotas><tr><th>quota<th class=n>used<th class=n>limit<th>of<th>within</tr>",
+    );
+    for quota in &pool.quotas {
+        out.push_str("<tr><td>");
+        escape(out, &quota.backend);
+        let class = if quota.used >= quota.limit {
+            "n degraded"
+        } else {
+            "n"
+        };
+        let _ = write!(
+            out,
+            "<td class=\"{class}\">{}<td class=n>{}<td>",
+            quota.used, quota.limit
+        );
+        escape(out, &quota.unit);
+        let _ = write!(out, "<td>{}</tr>", period(quota.period_seconds));
+    }
+    out.push_str("</table>");
+}
+
+fn row(out: &mut String, tier: &Tier, backend: &Backend, columns: Columns) {
     out.push_str("<tr><td>");
     escape(out, &backend.name);
     out.push_str("<td>");
     escape(out, &backend.address);
-    let standby = if open { "" } else { " standby" };
+    let standby = if tier.open { "" } else { " standby" };
     let _ = write!(
         out,
-        "<td class=n>{tier}{standby}<td class=\"state {0}\">{0}<td>{1}<td>",
+        "<td class=n>{0}{standby}<td class=\"state {1}\">{1}<td>{2}<td>",
+        tier.tier,
         backend.state,
         duration(backend.since_seconds)
     );
     escape(out, &backend.cause.sentence());
+    let mail = backend.mail.as_ref().filter(|_| columns == Columns::Mail);
+    let _ = write!(out, "<td class=n>{}", backend.open);
+    if columns == Columns::Mail {
+        let kept = mail.map_or(0, |mail| mail.kept_idle);
+        let _ = write!(out, "<td class=n>{kept}");
+    }
+    let _ = write!(
+        out,
+        "<td class=n>{}<td class=n>{}",
+        backend.in_flight, backend.totals.sessions
+    );
+    if columns == Columns::Mail {
+        let (accepted, moved, in_doubt) = mail.map_or((0, 0, 0), |mail| {
+            (
+                mail.accepted,
+                mail.moved.values().sum::<u64>(),
+                mail.in_doubt,
+            )
+        });
+        let _ = write!(
+            out,
+            "<td class=n>{accepted}<td class=n>{moved}{}",
+            doubt(in_doubt)
+        );
+    }
     let probe = backend.probe.as_ref();
     let _ = write!(
         out,
-        "<td class=n>{}<td class=n>{}<td class=n>{}<td class=n>{}<td class=n>{}<td class=n>{}</tr>",
-        backend.open,
-        backend.in_flight,
-        backend.totals.sessions,
+        "<td class=n>{}<td class=n>{}<td class=n>{}</tr>",
         backend.totals.strikes,
         probe.map_or("–".to_owned(), |probe| format!(
             "{:.1}",
@@ -176,6 +299,32 @@ fn row(out: &mut String, tier: u8, open: bool, backend: &Backend) {
         )),
         short(backend.weight_effective),
     );
+}
+
+/// What copies of messages for replays take, for people; `None` where smtp mode is not in use.
+pub fn replay_memory(status: &Status) -> Option<String> {
+    let mut listeners = status.listeners.iter();
+    listeners.find(|listener| listener.mail.is_some())?;
+    let (used, most) = (status.limits.replay_bytes?, status.limits.replay_bytes_max?);
+    let mib = |octets: u64| octets as f64 / f64::from(1 << 20);
+    Some(format!(
+        "replay memory {:.1} of {} MiB",
+        mib(used),
+        short(mib(most))
+    ))
+}
+
+/// A period as a quota names it: in the largest unit that divides it.
+pub fn period(seconds: u64) -> String {
+    for (unit, name) in [(86_400, "day"), (3600, "hour"), (60, "minute")] {
+        if seconds > 0 && seconds.is_multiple_of(unit) {
+            return match seconds / unit {
+                1 => format!("1 {name}"),
+                many => format!("{many} {name}s"),
+            };
+        }
+    }
+    format!("{seconds} s")
 }
 
 /// A weight without needless decimals.
@@ -214,7 +363,7 @@ fn escape(out: &mut String, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::views::{Cause, Tier};
+    use crate::admin::views::{BackendMail, Cause, Listener, ListenerMail, Quota};
 
     #[test]
     fn nothing_from_outside_becomes_markup() {
@@ -233,9 +382,20 @@ mod tests {
         let status = Status {
             hostname: evil.clone(),
             reasons: vec![evil.clone()],
+            listeners: vec![Listener {
+                name: evil.clone(),
+                mode: evil.clone(),
+                mail: Some(ListenerMail::default()),
+                ..Listener::default()
+            }],
             pools: vec![Pool {
                 name: evil.clone(),
-                unresolved: vec![evil],
+                unresolved: vec![evil.clone()],
+                quotas: vec![Quota {
+                    backend: evil.clone(),
+                    unit: evil,
+                    ..Quota::default()
+                }],
                 tiers: vec![Tier {
                     tier: 1,
                     open: true,
@@ -247,7 +407,64 @@ mod tests {
         };
         let page = html(&status);
         assert!(!page.contains("<script"), "{page}");
-        assert_eq!(page.matches("&lt;script&gt;").count(), 7);
+        assert_eq!(page.matches("&lt;script&gt;").count(), 12);
+    }
+
+    #[test]
+    fn a_page_without_smtp_mode_says_nothing_of_mail() {
+        let mut status = Status {
+            listeners: vec![Listener::default()],
+            pools: vec![Pool {
+                tiers: vec![Tier {
+                    backends: vec![Backend::default()],
+                    ..Tier::default()
+                }],
+                ..Pool::default()
+            }],
+            ..Status::default()
+        };
+        let of_mail = [
+            "<h2>Mail",
+            "<th class=n>kept",
+            "in doubt",
+            "quota",
+            "replay",
+        ];
+        let page = html(&status);
+        assert!(!of_mail.iter().any(|word| page.contains(word)), "{page}");
+        status.limits.replay_bytes = Some(3 << 19);
+        status.limits.replay_bytes_max = Some(256 << 20);
+        status.listeners[0].mail = Some(ListenerMail::default());
+        status.pools[0].tiers[0].backends[0].mail = Some(BackendMail {
+            kept_idle: 17,
+            in_doubt: 1,
+            ..BackendMail::default()
+        });
+        status.pools[0].quotas = vec![Quota::default()];
+        let page = html(&status);
+        assert!(of_mail.iter().all(|word| page.contains(word)), "{page}");
+        assert!(page.contains("replay memory 1.5 of 256 MiB"));
+        assert!(page.contains("<td class=n>17<"));
+        assert!(page.contains("<td class=\"n degraded\">1<"));
+        let cells = page.rsplit("<tr>").find(|row| row.contains(">17<"));
+        let heads = page.rsplit("<tr>").find(|row| row.contains("<th>backend"));
+        assert_eq!(
+            cells.map(|row| row.matches("<td").count()),
+            heads.map(|row| row.matches("<th").count())
+        );
+    }
+
+    #[test]
+    fn periods_are_said_in_the_largest_unit_that_divides_them() {
+        for (seconds, text) in [
+            (1, "1 s"),
+            (60, "1 minute"),
+            (90, "90 s"),
+            (7200, "2 hours"),
+            (86_400, "1 day"),
+        ] {
+            assert_eq!(period(seconds), text);
+        }
     }
 
     #[test]

@@ -394,6 +394,24 @@ pub struct Refusal {
     pub remedy: String,
 }
 
+impl ListenerMail {
+    /// How many transactions ended in one of these ways.
+    pub fn transactions(&self, outcomes: &[&str]) -> u64 {
+        let counts = outcomes
+            .iter()
+            .filter_map(|name| self.transactions.get(*name));
+        counts.sum()
+    }
+}
+
+impl Pool {
+    /// Whether some backend has to do with mail transactions.
+    pub fn has_mail(&self) -> bool {
+        let mut backends = self.tiers.iter().flat_map(|tier| &tier.backends);
+        backends.any(|backend| backend.mail.is_some())
+    }
+}
+
 impl Cause {
     /// The cause in a few words, for people.
     pub fn sentence(&self) -> String {

@@ -15,7 +15,7 @@ use super::endpoint::{AdminArgs, runtime, shown};
 use super::term::{Colors, Paint};
 use crate::admin::client::{Client, ClientError};
 use crate::admin::views::{Backend, Pool, Status};
-use crate::admin::{duration, short};
+use crate::admin::{duration, period, replay_memory, short};
 
 /// The longest cause in a table.
 const CAUSE_CHARACTERS_MAX: usize = 72;
@@ -169,9 +169,10 @@ fn render(status: &Status, paint: Paint) -> String {
         (_, true) => "ready",
         (_, false) => "not ready",
     };
+    let replay = replay_memory(status).map_or(String::new(), |replay| format!(", {replay}"));
     let _ = writeln!(
         out,
-        "posthouse {} on {}: {}, up {}, generation {}, {} of {} sessions",
+        "posthouse {} on {}: {}, up {}, generation {}, {} of {} sessions{replay}",
         shown(&status.version),
         shown(&status.hostname),
         state(paint, word, word),
@@ -195,6 +196,14 @@ fn render(status: &Status, paint: Paint) -> String {
     }
     out.push('\n');
     listeners(status).render(&mut out, paint);
+    if status
+        .listeners
+        .iter()
+        .any(|listener| listener.mail.is_some())
+    {
+        out.push('\n');
+        mail(status).render(&mut out, paint);
+    }
     for pool in &status.pools {
         out.push('\n');
         self::pool(pool, &mut out, paint);
@@ -213,6 +222,7 @@ fn listeners(status: &Status) -> Table {
     let rows = status.listeners.iter().map(|listener| {
         vec![
             shown(&listener.name),
+            shown(&listener.mode),
             shown(&listener.bind.join(" ")),
             shown(&listener.pool),
             listener.sessions.to_string(),
@@ -222,10 +232,66 @@ fn listeners(status: &Status) -> Table {
     Table {
         heads: vec![
             ("LISTENER", Side::Left),
+            ("MODE", Side::Left),
             ("ADDRESS", Side::Left),
             ("POOL", Side::Left),
             ("SESSIONS", Side::Right),
             ("ACCEPTED", Side::Right),
+        ],
+        rows: rows.collect(),
+        state: None,
+    }
+}
+
+/// The mail of listeners in smtp mode.
+fn mail(status: &Status) -> Table {
+    let listeners = status.listeners.iter();
+    let rows = listeners.filter_map(|listener| {
+        let mail = listener.mail.as_ref()?;
+        let counts = [
+            mail.transactions(&["accepted"]),
+            mail.transactions(&["refused", "refused-by-us"]),
+            mail.transactions(&["abandoned"]),
+            mail.transactions(&["no-backend", "failed", "cut"]),
+            mail.transactions(&["in-doubt"]),
+            mail.recipients_accepted,
+            mail.message_bytes / 1_000_000,
+        ];
+        let cells = counts.iter().map(ToString::to_string);
+        Some([shown(&listener.name)].into_iter().chain(cells).collect())
+    });
+    Table {
+        heads: vec![
+            ("MAIL", Side::Left),
+            ("ACCEPTED", Side::Right),
+            ("REFUSED", Side::Right),
+            ("GIVEN UP", Side::Right),
+            ("NOT PLACED", Side::Right),
+            ("IN DOUBT", Side::Right),
+            ("RECIPIENTS", Side::Right),
+            ("MB", Side::Right),
+        ],
+        rows: rows.collect(),
+        state: None,
+    }
+}
+
+/// What backends were given of their quotas.
+fn quotas(pool: &Pool) -> Table {
+    let rows = pool.quotas.iter().map(|quota| {
+        vec![
+            shown(&quota.backend),
+            quota.used.to_string(),
+            quota.limit.to_string(),
+            format!("{} in {}", shown(&quota.unit), period(quota.period_seconds)),
+        ]
+    });
+    Table {
+        heads: vec![
+            ("QUOTA", Side::Left),
+            ("USED", Side::Right),
+            ("LIMIT", Side::Right),
+            ("OF", Side::Left),
         ],
         rows: rows.collect(),
         state: None,
@@ -261,6 +327,32 @@ fn pool(pool: &Pool, out: &mut String, paint: Paint) {
             shown(name)
         );
     }
+    backends(pool).render(out, paint);
+    if !pool.quotas.is_empty() {
+        out.push('\n');
+        quotas(pool).render(out, paint);
+    }
+}
+
+fn backends(pool: &Pool) -> Table {
+    let mut heads = vec![
+        ("BACKEND", Side::Left),
+        ("ADDRESS", Side::Left),
+        ("TIER", Side::Left),
+        ("STATE", Side::Left),
+        ("FOR", Side::Right),
+        ("OPEN", Side::Right),
+        ("IN FLIGHT", Side::Right),
+        ("SESSIONS", Side::Right),
+        ("STRIKES", Side::Right),
+        ("PROBE MS", Side::Right),
+        ("WEIGHT", Side::Right),
+        ("CAUSE", Side::Left),
+    ];
+    let has_mail = pool.has_mail();
+    if has_mail {
+        heads.splice(8..8, MAIL_COLUMNS.map(|head| (head, Side::Right)));
+    }
     let mut rows = Vec::new();
     for tier in &pool.tiers {
         let rank = if tier.open {
@@ -268,27 +360,28 @@ fn pool(pool: &Pool, out: &mut String, paint: Paint) {
         } else {
             format!("{} standby", tier.tier)
         };
-        rows.extend(tier.backends.iter().map(|backend| row(&rank, backend)));
+        rows.extend(tier.backends.iter().map(|backend| {
+            let mut row = row(&rank, backend);
+            if has_mail {
+                row.splice(8..8, mail_cells(backend));
+            }
+            row
+        }));
     }
-    let table = Table {
-        heads: vec![
-            ("BACKEND", Side::Left),
-            ("ADDRESS", Side::Left),
-            ("TIER", Side::Left),
-            ("STATE", Side::Left),
-            ("FOR", Side::Right),
-            ("OPEN", Side::Right),
-            ("IN FLIGHT", Side::Right),
-            ("SESSIONS", Side::Right),
-            ("STRIKES", Side::Right),
-            ("PROBE MS", Side::Right),
-            ("WEIGHT", Side::Right),
-            ("CAUSE", Side::Left),
-        ],
+    Table {
+        heads,
         rows,
         state: Some(3),
-    };
-    table.render(out, paint);
+    }
+}
+
+/// What backends of a pool in smtp mode have in addition.
+const MAIL_COLUMNS: [&str; 4] = ["KEPT", "MESSAGES", "MOVED", "IN DOUBT"];
+
+fn mail_cells(backend: &Backend) -> [String; MAIL_COLUMNS.len()] {
+    let mail = backend.mail.clone().unwrap_or_default();
+    let moved = mail.moved.values().sum();
+    [mail.kept_idle, mail.accepted, moved, mail.in_doubt].map(|count: u64| count.to_string())
 }
 
 fn row(rank: &str, backend: &Backend) -> Vec<String> {
@@ -326,7 +419,9 @@ fn row(rank: &str, backend: &Backend) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::views::{Cause, Listener, Probe, Tier, Totals};
+    use crate::admin::views::{
+        BackendMail, Cause, Listener, ListenerMail, Probe, Quota, Tier, Totals,
+    };
 
     const PLAIN: Paint = Paint(Colors::Off);
     const COLOURED: Paint = Paint(Colors::On);
@@ -365,6 +460,7 @@ mod tests {
             generation: 3,
             listeners: vec![Listener {
                 name: "mx".to_owned(),
+                mode: "passthrough".to_owned(),
                 bind: vec!["0.0.0.0:25".to_owned()],
                 pool: "mx".to_owned(),
                 ..Listener::default()
@@ -398,13 +494,69 @@ mod tests {
             "\
 posthouse 0.1.0 on lb.example: ready, up 0s, generation 3, 0 of 0 sessions
 
-LISTENER  ADDRESS     POOL  SESSIONS  ACCEPTED
-mx        0.0.0.0:25  mx           0         0
+LISTENER  MODE         ADDRESS     POOL  SESSIONS  ACCEPTED
+mx        passthrough  0.0.0.0:25  mx           0         0
 
 pool mx: first, 0 usable, 0 of 0 waiting
 BACKEND        ADDRESS       TIER       STATE      FOR  OPEN  IN FLIGHT  SESSIONS  STRIKES  PROBE MS  WEIGHT  CAUSE
 mx1            10.0.0.11:25  1          up       1m01s     0          0      1234        0         -       1  probe \"ok\"
 a-longer-name  10.0.0.11:25  2 standby  ejected  1m01s  0/20          0      1234        0      12.3    1.5*  probe \"gone\u{fffd}[2J\"
+"
+        );
+    }
+
+    #[test]
+    fn smtp_mode_has_columns_and_tables_of_its_own() {
+        let mut status = status();
+        status.limits.replay_bytes = Some(3 << 20);
+        status.limits.replay_bytes_max = Some(256 << 20);
+        status.listeners[0].mode = "smtp".to_owned();
+        status.listeners[0].mail = Some(ListenerMail {
+            transactions: [
+                ("accepted", 40),
+                ("refused", 2),
+                ("refused-by-us", 1),
+                ("in-doubt", 1),
+            ]
+            .map(|(name, count)| (name.to_owned(), count))
+            .into(),
+            recipients_accepted: 55,
+            recipients_refused: 3,
+            message_bytes: 2_500_000,
+        });
+        status.pools[0].tiers[0].backends[0].mail = Some(BackendMail {
+            kept_idle: 4,
+            accepted: 40,
+            moved: [("lost".to_owned(), 2), ("silent".to_owned(), 1)].into(),
+            in_doubt: 1,
+            ..BackendMail::default()
+        });
+        status.pools[0].quotas = vec![Quota {
+            backend: "mx1".to_owned(),
+            unit: "messages".to_owned(),
+            used: 40,
+            limit: 500,
+            period_seconds: 3600,
+        }];
+        status.pools[0].tiers.pop();
+        let text = render(&status, PLAIN);
+        assert_eq!(
+            text,
+            "\
+posthouse 0.1.0 on lb.example: ready, up 0s, generation 3, 0 of 0 sessions, replay memory 3.0 of 256 MiB
+
+LISTENER  MODE  ADDRESS     POOL  SESSIONS  ACCEPTED
+mx        smtp  0.0.0.0:25  mx           0         0
+
+MAIL  ACCEPTED  REFUSED  GIVEN UP  NOT PLACED  IN DOUBT  RECIPIENTS  MB
+mx          40        3         0           0         1          55   2
+
+pool mx: first, 0 usable, 0 of 0 waiting
+BACKEND  ADDRESS       TIER  STATE    FOR  OPEN  IN FLIGHT  SESSIONS  KEPT  MESSAGES  MOVED  IN DOUBT  STRIKES  PROBE MS  WEIGHT  CAUSE
+mx1      10.0.0.11:25  1     up     1m01s     0          0      1234     4        40      3         1        0         -       1  probe \"ok\"
+
+QUOTA  USED  LIMIT  OF
+mx1      40    500  messages in 1 hour
 "
         );
     }
