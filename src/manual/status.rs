@@ -354,10 +354,10 @@
 //! `kept` (whether a kept connection was used), `replayed` (moves to another backend), `size`,
 //! `recipients.accepted`, `recipients.refused`, `mail_ms` (MAIL to the 354), `body_ms` (to the
 //! client's end of the message), `reply_ms` (to the reply), `transaction_ms`, `reply` (with the
-//! backend's queue id). Sender and recipients are not said by default; where they are, as `sender`
-//! and `recipients` (at most 8 KiB of them; `recipients.left_out` counts the rest). A message whose
-//! fate is unknown has the outcome `in-doubt`, the level `warn`, a line whatever else is switched
-//! off below that level, and two digests to find it by: `envelope` and `body` (the first 128 bits
+//! backend's queue id). Sender and recipients are said with `log.addresses` alone, as `sender` and
+//! `recipients` (at most 8 KiB of them; `recipients.left_out` counts the rest). A message whose
+//! fate is unknown has the outcome `in-doubt`, the level `warn`, a line even with
+//! `log.transactions` off, and two digests to find it by: `envelope` and `body` (the first 128 bits
 //! of the message's SHA-256).
 //!
 //! `backend.state`, one per change: `pool`, `backend`, `backend.addr`, `from`, `to`, and why:

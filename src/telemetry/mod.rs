@@ -45,11 +45,6 @@ pub const BATCH_OCTETS_MAX: usize = 64 * 1024;
 /// How long a waiting [`Telemetry::flush`] sleeps before it looks again for a place in the queue.
 const FLUSH_RETRY: Duration = Duration::from_millis(1);
 
-/// Whether transactions have lines.
-const TRANSACTIONS: bool = true;
-/// Whether those lines name sender and recipients.
-const ADDRESSES: bool = false;
-
 /// Starts the writer thread and the `tracing` subscriber of this process. Once.
 ///
 /// Where the journal is asked for and nobody listens there, lines go to standard error and the
@@ -118,7 +113,7 @@ impl Telemetry {
         WorkerLog::new(Arc::clone(&self.0))
     }
 
-    /// Applies a reloaded level, format and session switch (output needs a restart).
+    /// Applies a reloaded level, format and switches (output needs a restart).
     pub fn apply(&self, log: Log) {
         self.0.settings.apply(log);
         tracing::callsite::rebuild_interest_cache();
@@ -267,8 +262,12 @@ impl Settings {
             LogFormat::Json => Self::JSON,
         };
         let sessions = if log.sessions { Self::SESSIONS } else { 0 };
-        let transactions = if TRANSACTIONS { Self::TRANSACTIONS } else { 0 };
-        let addresses = if ADDRESSES { Self::ADDRESSES } else { 0 };
+        let transactions = if log.transactions {
+            Self::TRANSACTIONS
+        } else {
+            0
+        };
+        let addresses = if log.addresses { Self::ADDRESSES } else { 0 };
         self.packed.store(
             level | json | sessions | transactions | addresses,
             Ordering::Relaxed,

@@ -305,9 +305,28 @@ fn a_storm_of_transactions_is_counted_apart_from_sessions() {
 }
 
 #[test]
-fn f3_a_message_in_doubt_has_its_line_unless_warnings_are_off() {
+fn a_reload_changes_the_switches_of_transactions() {
+    let (telemetry, kept) = kept(log(LogFormat::Text));
+    let mut worker = telemetry.worker_log();
+    assert!(worker.wants_transaction(TransactionOutcome::Accepted) && !worker.wants_addresses());
+    telemetry.apply(Log {
+        transactions: false,
+        addresses: true,
+        ..log(LogFormat::Text)
+    });
+    assert!(!worker.wants_transaction(TransactionOutcome::Accepted) && worker.wants_addresses());
+    assert!(worker.wants_sessions());
+    worker.transaction(&transaction(TransactionOutcome::Accepted));
+    drop(worker);
+    telemetry.flush(LIMIT);
+    assert_eq!(kept.text(), "");
+}
+
+#[test]
+fn f3_a_message_in_doubt_has_its_line_whatever_is_switched_off_but_warnings() {
     let (telemetry, kept) = kept(Log {
         level: LogLevel::Warn,
+        transactions: false,
         ..log(LogFormat::Text)
     });
     let mut worker = telemetry.worker_log();
@@ -319,6 +338,15 @@ fn f3_a_message_in_doubt_has_its_line_unless_warnings_are_off() {
     telemetry.flush(LIMIT);
     assert_eq!(kept.text().lines().count(), 1);
     assert!(kept.text().contains(" warn transaction.end session.id=2a "));
+    telemetry.apply(Log {
+        level: LogLevel::Error,
+        ..log(LogFormat::Text)
+    });
+    assert!(
+        !telemetry
+            .worker_log()
+            .wants_transaction(TransactionOutcome::InDoubt)
+    );
 }
 
 fn change(to: HealthState, text: &str) -> StateChange {
