@@ -153,8 +153,8 @@ fn limits(shared: &Shared) -> views::Limits {
         descriptors: open_descriptors(),
         descriptors_max: shared.descriptor_limit,
         resident_bytes: resident_octets(),
-        replay_bytes: None,
-        replay_bytes_max: None,
+        replay_bytes: Some(shared.replay_memory.used()),
+        replay_bytes_max: Some(shared.replay_memory.max()),
     }
 }
 

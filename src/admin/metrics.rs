@@ -67,7 +67,7 @@ fn process(handle: &Handle, generation: u64) -> ProcessSample {
         state_changes: control.state_changes.value(),
         log_drops: shared.telemetry.drops(),
         log_suppressed: shared.telemetry.suppressed(),
-        replay_memory: None,
+        replay_memory: Some((shared.replay_memory.used(), shared.replay_memory.max())),
     }
 }
 

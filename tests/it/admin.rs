@@ -9,9 +9,12 @@ use hyper::{Method, StatusCode};
 use posthouse::admin::client::{Address, Answer, Client, ClientError};
 use posthouse::admin::views::{BackendChanged, Refusal, Reload, Status};
 use posthouse::admin::{AdminListener, Patience, Token, serve};
+use posthouse::balance::{KeptClosed, MoveCause};
 use posthouse::config::Config;
-use posthouse::config::model::{AdminBind, Backend, BackendAddress, Listener, Pool};
+use posthouse::config::model::{AdminBind, Backend, BackendAddress, Listener, Mode, Pool};
 use posthouse::control::{Handle, StartOptions};
+use posthouse::metrics::TransactionOutcome;
+use posthouse::smtp::Reservation;
 use posthouse::snapshot::{Registry, Resolved, Shared, build};
 use posthouse::telemetry;
 use posthouse::types::Generation;
@@ -24,6 +27,11 @@ const TOKEN: &str = "s3cret";
 
 /// A process that serves nothing, with one listener, and a pool of so many backends.
 fn process(backends: usize) -> Arc<Shared> {
+    process_in(Mode::Passthrough, backends)
+}
+
+/// The same with the listener in this mode.
+fn process_in(mode: Mode, backends: usize) -> Arc<Shared> {
     let mut config = Config::for_host("lb.example");
     let mut pool = Pool::for_host("lb.example");
     for number in 0..backends {
@@ -33,11 +41,12 @@ fn process(backends: usize) -> Arc<Shared> {
             .insert(Arc::from(format!("mx{number}")), backend);
     }
     config.pools.insert(Arc::from("mx"), pool);
-    let listener = Listener::new(
+    let mut listener = Listener::new(
         vec![SocketAddr::from(([127, 0, 0, 1], 25))],
         "mx",
         "lb.example",
     );
+    listener.mode = mode;
     config.listeners.insert(Arc::from("in"), listener);
     let now = Instant::now();
     let registry = Registry::new(2);
@@ -189,6 +198,110 @@ fn everything_can_be_read_without_a_token() {
         assert!(page.contains("10.0.0.2:25") && page.contains("lb.example"));
         let head = ask(&client, Method::HEAD, "/status", "").await;
         assert_eq!((head.status, head.body.len()), (StatusCode::OK, 0));
+    });
+}
+
+/// Two workers count mail of the first listener and of the first backend.
+fn count_mail(shared: &Shared) {
+    let snapshot = shared.current.load();
+    let view = snapshot.listeners().next().unwrap();
+    let member = &snapshot.pools().next().unwrap().pool.members()[0];
+    for worker in 0..2 {
+        let mail = &view.state.counters.of(worker).mail;
+        mail.outcomes[TransactionOutcome::Accepted.index()].add(20);
+        mail.outcomes[TransactionOutcome::InDoubt.index()].inc();
+        mail.recipients_accepted.add(30);
+        mail.recipients_refused.add(3);
+        mail.octets.add(1_000_000);
+        let totals = &member.settings.state.totals.of(worker).mail;
+        totals.idle.add(2);
+        totals.transactions.add(21);
+        totals.accepted.add(20);
+        totals.in_doubt.inc();
+        totals.dialled.add(3);
+        totals.reused.add(18);
+        totals.closed[KeptClosed::Age.index()].inc();
+        totals.moves[MoveCause::Silent.index()].add(4);
+        shared.workers[worker].kept_idle.add(2);
+        shared.workers[worker].leased.add(5);
+    }
+}
+
+#[test]
+fn mail_is_shown_where_a_listener_in_smtp_mode_leads() {
+    let shared = process_in(Mode::Smtp, 2);
+    count_mail(&shared);
+    let most = shared.replay_memory.max();
+    let mut reservation = Reservation::new(&shared.replay_memory);
+    assert!(reservation.grow(4096));
+    beside(&shared, &loopback(), None, async |address| {
+        let client = client(&address, None);
+        let status = status(&client).await;
+        assert_eq!(status.listeners[0].mode, "smtp");
+        let mail = status.listeners[0].mail.as_ref().unwrap();
+        assert_eq!(mail.transactions["accepted"], 40);
+        assert_eq!(mail.transactions["in-doubt"], 2);
+        assert_eq!(mail.transactions.len(), 2, "only what happened");
+        assert_eq!((mail.recipients_accepted, mail.recipients_refused), (60, 6));
+        assert_eq!(mail.message_bytes, 2_000_000);
+        let backends = &status.pools[0].tiers[0].backends;
+        let mail = backends[0].mail.as_ref().unwrap();
+        assert_eq!((mail.kept_idle, mail.transactions), (4, 42));
+        assert_eq!((mail.accepted, mail.in_doubt), (40, 2));
+        assert_eq!((mail.dialled, mail.reused), (6, 36));
+        assert_eq!(mail.kept_closed, [("age".to_owned(), 2)].into());
+        assert_eq!(mail.moved, [("silent".to_owned(), 8)].into());
+        let other = backends[1].mail.as_ref().unwrap();
+        assert_eq!((other.transactions, other.moved.len()), (0, 0));
+        assert_eq!(status.limits.replay_bytes, Some(4096));
+        assert_eq!(status.limits.replay_bytes_max, Some(most));
+        assert_eq!(
+            (status.workers[1].kept_idle, status.workers[1].leased),
+            (2, 5)
+        );
+
+        let series =
+            prometheus::check(&text(&ask(&client, Method::GET, "/metrics", "").await)).unwrap();
+        for (key, value) in [
+            (
+                "posthouse_transactions_total{listener=in,outcome=accepted}",
+                40.0,
+            ),
+            ("posthouse_replay_memory_bytes{}", 4096.0),
+            ("posthouse_worker_leased{worker=1}", 5.0),
+            (
+                "posthouse_backend_mail_connections_total{pool=mx,backend=mx0,address=10.0.0.0:25,connection=kept}",
+                36.0,
+            ),
+            (
+                "posthouse_backend_messages_total{pool=mx,backend=mx1,address=10.0.0.1:25}",
+                0.0,
+            ),
+        ] {
+            assert_eq!(series.get(key), Some(&value), "{key}");
+        }
+        let page = text(&ask(&client, Method::GET, "/", "").await);
+        assert!(page.contains("<h2>Mail</h2>") && page.contains("replay memory 0.0 of 256 MiB"));
+    });
+}
+
+#[test]
+fn nothing_is_said_of_mail_where_there_was_none_and_what_was_is_kept() {
+    let shared = process(1);
+    let before = Arc::clone(&shared);
+    beside(&shared, &loopback(), None, async move |address| {
+        let client = client(&address, None);
+        let quiet = status(&client).await;
+        assert_eq!(quiet.listeners[0].mail, None);
+        assert_eq!(quiet.pools[0].tiers[0].backends[0].mail, None);
+        let page = text(&ask(&client, Method::GET, "/metrics", "").await);
+        assert!(!page.contains("posthouse_transactions_total{"));
+        assert!(!page.contains("posthouse_backend_messages_total{"));
+        // An earlier generation had the listener in the other mode.
+        count_mail(&before);
+        let late = status(&client).await;
+        assert!(late.listeners[0].mail.is_some());
+        assert!(late.pools[0].tiers[0].backends[0].mail.is_some());
     });
 }
 
