@@ -188,7 +188,8 @@ fn pool_contradictions(section: &Section<'_>, smtp: &PoolSmtp) {
     }
 }
 
-/// Backends that cannot have as many connections as are to be kept.
+/// Backends that are not kept as many connections to as the pool says: a quarter of what they may
+/// have is the most.
 pub(super) fn connections_fit(section: &Section<'_>, pool: &Pool) {
     let limited = pool.backends.iter().filter(|(_, b)| b.max_connections > 0);
     let Some((name, least)) = limited.min_by_key(|(_, backend)| backend.max_connections) else {
@@ -198,14 +199,15 @@ pub(super) fn connections_fit(section: &Section<'_>, pool: &Pool) {
         ("min_idle", pool.smtp.min_idle),
         ("max_idle", pool.smtp.max_idle),
     ] {
-        if section.has(key) && wanted > least.max_connections {
+        let most = (least.max_connections / 4).max(1);
+        if section.has(key) && wanted > most {
             section.warn(
                 key,
                 format!(
-                    "backend {name} has max_connections = {}: it never has {wanted} idle ones",
+                    "backend {name} has max_connections = {}: only {most} of them are kept idle",
                     least.max_connections
                 ),
-                "set it to a quarter of max_connections or less",
+                "set it to a quarter of max_connections or less, or raise that",
             );
         }
     }

@@ -24,8 +24,14 @@
 //! | held of a message that is scanned | 2 octets | `smtp::data` | what they mean is decided by the next octet |
 //! | message that cannot be replayed | 64 KiB received and not sent | `smtp::body` | the client is not read; while a kept copy is being freed, up to a third of that copy more |
 //! | digested at a time | 256 KiB | `smtp::body` | freed memory waits for the next call |
-//! | message without an octet | 180 s | `smtp::pace` | `421 4.4.2` |
 //! | message on average | 100 octets a second, behind 60 s | `smtp::pace` | `421 4.4.2` |
+//! | said by a client ahead of our replies | 64 KiB | `session::mail` | it is not read on |
+//! | replies that a client leaves | 64 KiB | `smtp::mail_session` | neither it nor its backend is read on |
+//! | rounds of a session in mode "smtp" | 32 in one poll | `session::mail` | then other sessions of the thread run |
+//! | moves of a transaction | 2, up to 60 s behind the end of its message | `smtp::exchange` | `451 4.4.2`: the client sends it again |
+//! | kept connections that say QUIT | 256 per worker, 2 s | `session::keeper` | closed without waiting |
+//! | what a backend allows per connection | remembered for 1 h | `session::keeper` | then `max_messages` is tried again |
+//! | quotas of a backend | 8 | `config` | a mistake that says so |
 //! | accepted in a row | 1 per listening socket and turn of the event loop; 16 after a turn of 2 ms or more | `net::accept` | the sessions that are served already come first; the queue is the kernel's |
 //! | tasks polled in a turn | 256 | `net::event_loop` | then the sockets are looked at |
 //! | pause after accept fails | 100 ms | `worker::accept` | counted; a warning once in about ten seconds |

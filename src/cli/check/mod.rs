@@ -9,6 +9,7 @@ use clap::Parser;
 use serde::Serialize;
 
 use super::{Exit, complain, term};
+use crate::config::model::Mode;
 use crate::config::{self, Config, ConfigErrors, Mistake};
 use crate::control::own_addresses;
 
@@ -110,10 +111,44 @@ fn summary(config: &Config) -> String {
         1 => format!("1 {word}"),
         n => format!("{n} {word}s"),
     };
+    let listeners = config.listeners.values();
+    let smtp = listeners.filter(|listener| listener.mode == Mode::Smtp);
+    let modes = match smtp.count() {
+        0 => String::new(),
+        n if n == config.listeners.len() => " in mode \"smtp\"".to_owned(),
+        n => format!(" ({n} in mode \"smtp\")"),
+    };
     format!(
-        "no mistakes: {}, {}, {}",
+        "no mistakes: {}{modes}, {}, {}",
         count(config.listeners.len(), "listener"),
         count(config.pools.len(), "pool"),
         count(backends, "backend")
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::model::Listener;
+
+    #[test]
+    fn the_summary_says_how_many_listeners_end_smtp_themselves() {
+        let mut config = Config::for_host("mx.example");
+        for (name, mode, said) in [
+            ("a", Mode::Smtp, "1 listener in mode \"smtp\","),
+            ("b", Mode::Smtp, "2 listeners in mode \"smtp\","),
+            ("c", Mode::Passthrough, "3 listeners (2 in mode \"smtp\"),"),
+        ] {
+            let mut listener = Listener::new(Vec::new(), "mx", "mx.example");
+            listener.mode = mode;
+            config.listeners.insert(name.into(), listener);
+            let summary = summary(&config);
+            assert!(summary.contains(said), "{summary}");
+        }
+        config.listeners.retain(|name, _| &**name == "c");
+        assert_eq!(
+            summary(&config),
+            "no mistakes: 1 listener, 0 pools, 0 backends"
+        );
+    }
 }
