@@ -4,17 +4,13 @@
 //! one says something else: an EHLO costs a comparison of two numbers.
 
 use std::cell::RefCell;
-use std::num::NonZeroU64;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::balance::Member;
-use crate::smtp::{Extensions, Keywords, Needed, OwnExtensions, SessionLimits};
-use crate::snapshot::{ListenerView, PoolView};
+use crate::smtp::{Extensions, Keywords, Needed};
+use crate::snapshot::{self, ListenerView, PoolView};
 use crate::types::Generation;
-
-/// The largest value of a limit (RFC 9422 §4).
-const LIMIT_MAX: u32 = 999_999;
 
 /// What this thread knows.
 #[derive(Debug, Default)]
@@ -157,16 +153,6 @@ fn read(member: &Member) -> Option<Extensions> {
 }
 
 fn announce(listener: &ListenerView, pool: &PoolView, known: &OfPool) -> Extensions {
-    let settings = &listener.settings.smtp;
-    let pinned = settings.announce;
-    let own = OwnExtensions {
-        allowed: pinned.unwrap_or(Keywords::CLEAR),
-        size_max: NonZeroU64::new(settings.max_message_size),
-        limits: SessionLimits {
-            rcpt_max: Some(settings.max_recipients.min(LIMIT_MAX)),
-            ..SessionLimits::default()
-        },
-    };
     let unknown = Extensions::default();
     let in_service = |member: &&Arc<Member>| member.settings.state.is_in_service();
     let members = pool.pool.members().iter().filter(in_service);
@@ -174,24 +160,5 @@ fn announce(listener: &ListenerView, pool: &PoolView, known: &OfPool) -> Extensi
         let of_member = known.members.get(member.index as usize);
         of_member.and_then(Option::as_ref).unwrap_or(&unknown)
     });
-    match pinned {
-        None => Extensions::announced(&own, backends),
-        Some(keywords) => {
-            // The operator's word goes for what backends have; their sizes still do.
-            let has_all = |backend: &Extensions| Extensions {
-                keywords,
-                ..backend.clone()
-            };
-            let pinned: Vec<_> = backends.map(has_all).collect();
-            let nobody = [Extensions {
-                keywords,
-                ..Extensions::default()
-            }];
-            if pinned.is_empty() {
-                Extensions::announced(&own, &nobody)
-            } else {
-                Extensions::announced(&own, &pinned)
-            }
-        }
-    }
+    snapshot::announced(&listener.settings.smtp, backends)
 }

@@ -4,10 +4,12 @@
 //! [`build()`] is pure: no file, no socket, no clock of its own. One pointer is swapped, never two:
 //! whatever must survive a swap lives in the registry and is found again by name.
 
+mod announce;
 mod build;
 mod registry;
 mod shared;
 
+pub use announce::announced;
 pub use build::{Resolved, build};
 pub use registry::{ListenerState, Registry};
 pub use shared::{RunPhase, Shared};

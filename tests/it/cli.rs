@@ -28,6 +28,11 @@ fn sink(script: Script) -> SinkHandle {
 
 /// A configuration with these lines for backends, on a port that is free.
 fn config(pool: &str, backends: &[String]) -> (tempfile::TempDir, String) {
+    config_of("", pool, backends)
+}
+
+/// The same with these lines for the listener.
+fn config_of(listener: &str, pool: &str, backends: &[String]) -> (tempfile::TempDir, String) {
     let port = TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
@@ -35,7 +40,7 @@ fn config(pool: &str, backends: &[String]) -> (tempfile::TempDir, String) {
         .port();
     let folder = tempfile::tempdir().unwrap();
     let text = format!(
-        "[listeners.mx]\nbind = [\"127.0.0.1:{port}\"]\npool = \"mx\"\n\
+        "[listeners.mx]\nbind = [\"127.0.0.1:{port}\"]\npool = \"mx\"\n{listener}\n\
          [pools.mx]\n{pool}\n[pools.mx.health]\ngreeting_timeout = \"200ms\"\n\
          [pools.mx.backends]\n{}\n",
         backends.join("\n")
@@ -380,6 +385,90 @@ fn check_live_shows_what_every_backend_says() {
     let report: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
     assert_eq!(report["backends"][0]["relay"], "refused");
     assert_eq!(report["backends"][0]["reachable"], true);
+}
+
+#[test]
+fn check_live_says_what_smtp_mode_announces_and_who_keeps_it_from_more_e3() {
+    let with = |keywords: &[&str]| {
+        let script = Script::good().capabilities(keywords.iter().copied());
+        sink(script.reply(At::Rcpt, "554 5.7.1 relay access denied"))
+    };
+    let all = with(&[
+        "PIPELINING",
+        "SIZE 5000",
+        "8BITMIME",
+        "SMTPUTF8",
+        "DSN",
+        "CHUNKING",
+    ]);
+    let old = with(&["SIZE 1000", "SMTPUTF8", "CHUNKING", "XCLIENT NAME"]);
+    let away = with(&["SIZE 5"]);
+    let backends = [
+        backend("a-all", &all),
+        backend("b-old", &old),
+        format!(
+            "c-away = {{ address = \"{}\", state = \"drain\" }}",
+            away.address()
+        ),
+    ];
+    let (_folder, path) = config_of("mode = \"smtp\"", "", &backends);
+    let output = posthouse(&["check", "-c", &path, "--live"]);
+    let text = stdout(&output);
+    assert_eq!(output.status.code(), Some(0), "{text}{}", stderr(&output));
+    let old = format!("b-old {}", old.address());
+    for line in [
+        "listener mx announces in front of pool mx: PIPELINING, SIZE 1000, CHUNKING, LIMITS RCPTMAX=1000",
+        &format!("    8BITMIME is not announced: {old} lacks it"),
+        &format!("    SMTPUTF8 is not announced: it needs 8BITMIME, which {old} lacks"),
+        &format!("    DSN is not announced: {old} lacks it"),
+        &format!("    the smallest SIZE is that of {old}: 1000; others take up to 5000"),
+    ] {
+        assert!(
+            text.lines().any(|known| known == line),
+            "{line}\nin:\n{text}"
+        );
+    }
+
+    let silent = sink(Script::silent());
+    let backends = [backend("a-all", &all), backend("b-silent", &silent)];
+    let pinned = "mode = \"smtp\"\n[listeners.mx.smtp]\nannounce = [\"SIZE\", \"DSN\", \"ENHANCEDSTATUSCODES\"]";
+    for (listener, announced, until_known) in [
+        (
+            "mode = \"smtp\"",
+            &[
+                "PIPELINING",
+                "SIZE 5000",
+                "8BITMIME",
+                "SMTPUTF8",
+                "DSN",
+                "CHUNKING",
+                "LIMITS RCPTMAX=1000",
+            ][..],
+            Some(&["PIPELINING", "SIZE 5000", "LIMITS RCPTMAX=1000"]),
+        ),
+        (pinned, &["SIZE 5000", "ENHANCEDSTATUSCODES", "DSN"], None),
+    ] {
+        let (_folder, path) = config_of(listener, "", &backends);
+        let output = posthouse(&["check", "-c", &path, "--live", "--json"]);
+        let report: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+        let offer = &report["extensions"][0];
+        assert_eq!(offer["announced"], serde_json::json!(announced));
+        assert_eq!(
+            offer["unknown"],
+            serde_json::json!([format!("b-silent {}", silent.address())])
+        );
+        let until = offer.get("until_known").cloned();
+        assert_eq!(until, until_known.map(|lines| serde_json::json!(lines)));
+        if listener == pinned {
+            let missing = &offer["missing"][0];
+            assert_eq!(missing["keyword"], "ENHANCEDSTATUSCODES");
+            assert_eq!(missing["announced"], true);
+            assert_eq!(
+                missing["lacked_by"],
+                serde_json::json!([format!("a-all {}", all.address())])
+            );
+        }
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! `posthouse check`: every mistake at once, and with `--live` what the backends say.
 
+mod extensions;
 mod live;
 mod table;
 
@@ -20,7 +21,8 @@ pub(super) struct Args {
     /// The configuration file
     #[arg(short, long, value_name = "FILE", default_value = super::CONFIG_PATH)]
     config: PathBuf,
-    /// Dial every backend too: reachable, greeting, keywords, PROXY, STARTTLS, certificate, relay
+    /// Dial every backend too: reachable, greeting, keywords, PROXY, STARTTLS, certificate, relay;
+    /// in smtp mode also what will be announced to clients, and who keeps more from being it
     #[arg(long)]
     live: bool,
     /// The foreign recipient that no backend should accept from here (asked with RCPT, then RSET)
@@ -40,13 +42,16 @@ Exit codes:
   1  mistakes; with --live also: a backend cannot take mail, or relays for anybody
   2  wrong usage, or the probes cannot be made here";
 
-/// What `--json` prints without `--live`.
+/// What `--json` prints; what backends say only with `--live`.
 #[derive(Debug, Serialize)]
 struct Report<'a> {
     ok: bool,
     mistakes: &'a [Mistake],
     #[serde(skip_serializing_if = "Option::is_none")]
     backends: Option<Vec<live::Finding>>,
+    /// Of listeners in smtp mode.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    extensions: Option<Vec<extensions::Offer>>,
 }
 
 pub(super) fn run(args: &Args) -> Exit {
@@ -55,7 +60,7 @@ pub(super) fn run(args: &Args) -> Exit {
         Ok(loaded) => loaded,
         Err(mistakes) => {
             if args.json {
-                print_json(false, &mistakes, None);
+                print_json(false, &mistakes, None, None);
             } else {
                 eprint!("{}", mistakes.render(paint.for_config()));
             }
@@ -74,7 +79,7 @@ pub(super) fn run(args: &Args) -> Exit {
     }
     if !args.live {
         if args.json {
-            print_json(true, &loaded.warnings, None);
+            print_json(true, &loaded.warnings, None, None);
         }
         return Exit::Done;
     }
@@ -86,20 +91,29 @@ pub(super) fn run(args: &Args) -> Exit {
         }
     };
     let good = findings.iter().all(live::Finding::is_good);
+    let offers = extensions::offers(&loaded.config, &findings);
     if args.json {
-        print_json(good, &loaded.warnings, Some(findings));
+        print_json(good, &loaded.warnings, Some(findings), Some(offers));
     } else {
+        let paint = term::Paint::for_stdout();
         term::say("\n");
-        term::say(&table::draw(&findings, term::Paint::for_stdout()));
+        term::say(&table::draw(&findings, paint));
+        term::say(&extensions::draw(&offers, paint));
     }
     if good { Exit::Done } else { Exit::Mistakes }
 }
 
-fn print_json(ok: bool, mistakes: &ConfigErrors, backends: Option<Vec<live::Finding>>) {
+fn print_json(
+    ok: bool,
+    mistakes: &ConfigErrors,
+    backends: Option<Vec<live::Finding>>,
+    extensions: Option<Vec<extensions::Offer>>,
+) {
     let report = Report {
         ok,
         mistakes: mistakes.mistakes(),
         backends,
+        extensions,
     };
     let text = serde_json::to_string_pretty(&report).expect("a report has only string keys");
     term::say(&(text + "\n"));
