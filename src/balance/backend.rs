@@ -208,18 +208,30 @@ impl BackendState {
         self.hot.in_flight.load(Ordering::SeqCst)
     }
 
-    /// What one attempt of a session showed. Cheap for `Greeted` on a healthy backend (no lock).
+    /// What one attempt of a session showed. Cheap for a success of a healthy backend (no lock).
     pub fn observe(&self, observation: Observation, now: Instant) -> Option<StateChange> {
-        if let Observation::Greeted { after } = observation {
-            self.stamp_greeting(after, now);
-            if self.standing.load(Ordering::Acquire) & WANTS_SUCCESSES == 0 {
-                return None;
+        let is_success = match observation {
+            Observation::Greeted { after } => {
+                if self.stamp(now) {
+                    self.learn_usual(after);
+                }
+                true
             }
+            Observation::Served => {
+                self.stamp(now);
+                true
+            }
+            Observation::Strike { .. } | Observation::RefusedClient { .. } => false,
+        };
+        if is_success && self.standing.load(Ordering::Acquire) & WANTS_SUCCESSES == 0 {
+            return None;
         }
         self.change(now, |record, rules, spare| {
             let machine = &mut record.machine;
             match observation {
-                Observation::Greeted { .. } => machine.greeted(rules, spare, now),
+                Observation::Greeted { .. } | Observation::Served => {
+                    machine.greeted(rules, spare, now)
+                }
                 Observation::Strike {
                     stage,
                     kind,
@@ -343,7 +355,8 @@ impl BackendState {
         }
     }
 
-    /// Whether any session was greeted at or after `since` (coarse: 10 ms).
+    /// Whether any session was greeted, or a transaction ended in order, at or after `since`
+    /// (coarse: 10 ms).
     pub fn greeted_since(&self, since: Instant) -> bool {
         self.last_greeted.load(Ordering::Relaxed) > self.micros(since)
     }
@@ -353,7 +366,7 @@ impl BackendState {
         lock(&self.record).machine.is_changing()
     }
 
-    /// When a clean live session was last greeted: it postpones the next probe.
+    /// When it last served a live session well: that postpones the next probe.
     pub fn last_greeted(&self) -> Option<Instant> {
         let stamp = self.last_greeted.load(Ordering::Relaxed);
         Some(self.born + Duration::from_micros(stamp.checked_sub(1)?))
@@ -397,13 +410,18 @@ impl BackendState {
         }
     }
 
-    fn stamp_greeting(&self, after: Duration, now: Instant) {
+    /// Notes a success, unless another was noted just before.
+    fn stamp(&self, now: Instant) -> bool {
         let stamp = self.micros(now) + 1;
         let last = self.last_greeted.load(Ordering::Relaxed);
-        if last != 0 && stamp < last + STAMP_STEP_MICROS {
-            return;
+        let is_due = last == 0 || stamp >= last + STAMP_STEP_MICROS;
+        if is_due {
+            self.last_greeted.store(stamp, Ordering::Relaxed);
         }
-        self.last_greeted.store(stamp, Ordering::Relaxed);
+        is_due
+    }
+
+    fn learn_usual(&self, after: Duration) {
         let after = u64::try_from(after.as_micros()).unwrap_or(u64::MAX).max(1);
         let usual = match self.usual_micros.load(Ordering::Relaxed) {
             0 => after,

@@ -127,6 +127,8 @@ pub enum Observation {
         /// From dial to the first valid line.
         after: Duration,
     },
+    /// A connection to it has carried a transaction to its end, however the message was judged.
+    Served,
     /// It failed by its own fault.
     Strike {
         /// How far the attempt had got.

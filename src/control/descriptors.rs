@@ -6,6 +6,8 @@
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::config::Config;
+use crate::config::model::{Listener, Mode};
+use crate::session::KEPT_MAX;
 
 /// Descriptors of one session: its client and its backend.
 const PER_SESSION: u64 = 2;
@@ -120,7 +122,14 @@ fn reserve(config: &Config, workers: usize, probes_max: usize) -> u64 {
     } else {
         0
     };
+    let has_mail = |listener: &Listener| listener.mode == Mode::Smtp;
+    let kept = if config.listeners.values().any(has_mail) {
+        u64::from(KEPT_MAX)
+    } else {
+        0
+    };
     RESERVE_BASE
+        + kept
         + RESERVE_PER_WORKER * workers
         + addresses * workers
         + backends.min(probes_max as u64)

@@ -64,6 +64,19 @@ pub struct SessionEntry {
     /// The backend it is at, by identity only.
     backend: usize,
     drains: bool,
+    /// It holds transactions: it can do without its backend.
+    is_mail: bool,
+    /// It is to leave its backend.
+    leaves: bool,
+}
+
+/// What a session that holds transactions is told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Orders {
+    /// End at the next boundary.
+    pub(super) drains: bool,
+    /// Leave the backend.
+    pub(super) leaves: bool,
 }
 
 /// Everything a session needs of its thread.
@@ -123,6 +136,8 @@ impl Context {
             task: None,
             backend: 0,
             drains: self.draining.get(),
+            is_mail: false,
+            leaves: false,
         })
     }
 
@@ -144,6 +159,23 @@ impl Context {
             if which(entry)
                 && let Some(task) = entry.task
             {
+                self.event_loop.abort(task);
+            }
+        }
+    }
+
+    /// Takes a backend from those that are at it: a relayed session ends, an open transaction moves
+    /// on.
+    pub fn cut_backend(&self, backend: &Arc<BackendState>) {
+        for (_, entry) in self.sessions.borrow_mut().iter_mut() {
+            if !entry.is_at(backend) {
+                continue;
+            }
+            let Some(task) = entry.task else { continue };
+            if entry.is_mail {
+                entry.leaves = true;
+                self.event_loop.wake(task);
+            } else {
                 self.event_loop.abort(task);
             }
         }
@@ -178,11 +210,22 @@ impl Context {
         self.draining.get()
     }
 
-    pub(super) fn drains(&self, key: usize) -> bool {
-        self.sessions
-            .borrow()
-            .get(key)
-            .is_some_and(|entry| entry.drains)
+    pub(super) fn note_mail(&self, key: usize) {
+        if let Some(entry) = self.sessions.borrow_mut().get_mut(key) {
+            entry.is_mail = true;
+        }
+    }
+
+    /// What a session that holds transactions is to do.
+    pub(super) fn orders(&self, key: usize) -> Orders {
+        let mut sessions = self.sessions.borrow_mut();
+        let Some(entry) = sessions.get_mut(key) else {
+            return Orders::default();
+        };
+        Orders {
+            drains: entry.drains,
+            leaves: std::mem::take(&mut entry.leaves),
+        }
     }
 
     /// Hands the log's batch over.

@@ -23,8 +23,8 @@ use crate::net::timer::{Due, Timer};
 use crate::smtp::Extensions;
 use crate::snapshot::PoolView;
 
-/// Connections of one thread that may be saying QUIT; more are closed without it.
-const PARTING_MAX: u32 = 256;
+/// Connections that all threads together keep, or end with QUIT; more are closed without a word.
+pub const KEPT_MAX: u32 = 1024;
 /// How long the reply to QUIT is awaited (rule H5).
 const PARTING_TIME: Duration = Duration::from_secs(2);
 /// How long a backend's own limit of messages is remembered.
@@ -123,11 +123,11 @@ impl Keeper {
         now: Instant,
     ) -> Option<(Slot, Kept)> {
         let mut backends = self.backends.borrow_mut();
-        for member in view.pool.members() {
-            let Some(backend) = backends.get_mut(&key(&member.settings.state)) else {
-                continue;
+        // There are at most `KEPT_MAX`.
+        for (_, backend) in backends.iter_mut() {
+            let serves = |entry: &Entry| {
+                entry.parked.member().pool == *view.pool.name() && entry.parked.may_serve(tried)
             };
-            let serves = |entry: &Entry| entry.parked.may_serve(tried);
             if !backend.entries.last().is_some_and(serves) {
                 continue;
             }
@@ -210,10 +210,16 @@ impl Keeper {
         self.idle.set(0);
     }
 
+    /// Whether one more connection may be kept or ended.
+    fn has_room(&self, cx: &Context) -> bool {
+        let workers = cx.shared.workers.len().max(1) as u32;
+        self.idle.get() + self.parting.get() < KEPT_MAX / workers
+    }
+
     /// Says QUIT and closes once that is answered: a backend that is left without a word writes a
     /// line about it. The place is held as long.
     pub(super) fn part(&self, cx: &Rc<Context>, stream: Stream, place: impl Sized + 'static) {
-        if self.parting.get() >= PARTING_MAX {
+        if !self.has_room(cx) {
             return;
         }
         self.parting.set(self.parting.get() + 1);
@@ -245,6 +251,7 @@ impl Backend {
         let is_worn = kept.messages >= messages_max || now >= kept.born + settings.max_age;
         let workers = cx.shared.workers.len().max(1) as u32;
         let is_full = self.entries.len() >= idle_max(settings, slot.member(), workers);
+        let is_full = is_full || !cx.keeper.has_room(cx);
         let is_needed = pool.pool.waiting() > 0 || !slot.member().settings.state.is_in_service();
         if is_worn || is_full || is_needed || cx.is_draining() {
             return Err(Unkept::Parts);

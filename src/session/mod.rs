@@ -17,6 +17,7 @@ mod record;
 mod relay;
 
 pub use context::{Context, LocalListener, SessionEntry};
+pub use keeper::KEPT_MAX;
 pub use record::Ticket;
 
 use std::rc::Rc;

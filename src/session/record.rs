@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::context::{Context, LocalListener, since};
+use super::context::{Context, LocalListener, Orders, since};
 use crate::balance::{ClientPermit, Member};
 use crate::config::model::{GreetingMode, ProxyIn};
 use crate::identity::ReceivedTlvs;
@@ -149,9 +149,14 @@ impl Session {
         self.cx.note_no_backend(self.key);
     }
 
-    /// Whether it is to end at the next boundary.
-    pub(super) fn drains(&self) -> bool {
-        self.cx.drains(self.key)
+    /// It holds transactions.
+    pub(super) fn is_mail(&self) {
+        self.cx.note_mail(self.key);
+    }
+
+    /// What it is told to do.
+    pub(super) fn orders(&self) -> Orders {
+        self.cx.orders(self.key)
     }
 
     fn account(&self, outcome: SessionOutcome, took: Duration) {

@@ -149,7 +149,7 @@ async fn serve(id: WorkerId, shared: Arc<Shared>, mut commands: UnboundedReceive
                 }
             }
             Command::CutListener(listener) => cx.cut(|entry| entry.listener == listener),
-            Command::CutBackend(backend) => cx.cut(|entry| entry.is_at(&backend)),
+            Command::CutBackend(backend) => cx.cut_backend(&backend),
             Command::StopAccepting => {
                 ports.borrow_mut().stop(|_| true);
                 cx.drain_all();

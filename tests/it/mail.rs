@@ -525,3 +525,42 @@ async fn a_cut_session_leaves_no_whole_message_k4() {
         .expect("it is reset");
     assert_eq!((counts.messages, counts.resets), (0, 1));
 }
+
+#[tokio::test]
+async fn a_transaction_leaves_a_backend_that_is_cut_and_goes_on_elsewhere() {
+    let removed = good("removed.test");
+    let other = good("other.test");
+    let balancer = Balancer::start(smtp(&[&removed, &other]));
+    let mut client = client(&balancer).await;
+    client.ask("MAIL FROM:<a@example.org>", "250").await;
+    client.ask("RCPT TO:<b@example.net>", "250").await;
+    assert_eq!(removed.counts().mails, 1);
+    let backends = balancer.shared.registry.backends();
+    let first = backends.iter().find(|state| &**state.name() == "b0");
+    let first = std::sync::Arc::clone(first.expect("the backend"));
+    balancer.command(move || Command::CutBackend(std::sync::Arc::clone(&first)));
+    removed
+        .wait_for(|counts| counts.open == 0)
+        .await
+        .expect("it is left");
+    client.ask("DATA", "354").await;
+    client.say(BODY).await;
+    client.ask(".", "250").await;
+    quit(client).await;
+    assert_eq!((removed.counts().messages, other.counts().messages), (0, 1));
+}
+
+#[tokio::test]
+async fn good_transactions_between_them_forgive_strikes() {
+    let backend = sink("one.test", Script::good().close_at(At::Rcpt).after_mails(3));
+    let other = good("other.test");
+    let balancer = Balancer::start(smtp(&[&backend, &other]));
+    let mut client = client(&balancer).await;
+    for _ in 0..24 {
+        client.send_message(BODY).await;
+    }
+    quit(client).await;
+    // Each connection failed its fourth transaction: six strikes, never two in a row.
+    assert_eq!(other.counts().messages, 6);
+    assert_eq!(backend.counts().messages, 18);
+}

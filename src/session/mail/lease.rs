@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use super::Mail;
-use crate::balance::{BackendState, FailureKind, NoBackend, Slot, Stage};
+use crate::balance::{BackendState, FailureKind, NoBackend, Observation, Slot, Stage};
 use crate::config::model::Sticky;
 use crate::session::attempt::{self, Attempt, Failure, Purpose};
 use crate::session::closing::Refusal;
@@ -136,6 +136,7 @@ impl Mail<'_> {
             }
             Fate::Keep => {
                 kept.messages += 1;
+                attempt::observe(self.session, &slot, Observation::Served, now);
                 self.session.cx.keeper.put(self.session, slot, kept, now);
             }
             Fate::Retire => {}

@@ -91,12 +91,14 @@ struct Mail<'a> {
     tried: Tried,
     announced: Rc<Extensions>,
     lasts: Option<Instant>,
+    drains: bool,
     end: End,
 }
 
 impl<'a> Mail<'a> {
     fn begin(session: &'a mut Session, client: &'a Stream) -> Self {
         let now = clock::now();
+        session.is_mail();
         let policy = std::sync::Arc::clone(&session.listener.mail);
         let memory = std::sync::Arc::clone(&session.cx.shared.replay_memory);
         let lasts = Some(session.accepted + LASTING);
@@ -108,6 +110,7 @@ impl<'a> Mail<'a> {
             tried: Tried::default(),
             announced: Rc::default(),
             lasts,
+            drains: false,
             end: End::NotYet,
             session,
             client,
@@ -118,8 +121,13 @@ impl<'a> Mail<'a> {
         let mut rounds = 0;
         loop {
             let now = clock::now();
-            if self.session.drains() {
+            let orders = self.session.orders();
+            if orders.drains {
+                self.drains = true;
                 self.core.drain();
+            }
+            if orders.leaves && matches!(self.line, Line::Held(_)) {
+                self.core.backend_lost(now);
             }
             if self.round(task, now) == Step::Moved {
                 rounds += 1;
@@ -336,7 +344,7 @@ impl<'a> Mail<'a> {
         let (outcome, by) = match (self.end, self.hears) {
             (End::Gone, _) => (SessionOutcome::ClientReset, EndedBy::Client),
             (_, Hears::Told) => (SessionOutcome::Completed, EndedBy::Client),
-            _ if self.session.drains() => (SessionOutcome::ShuttingDown, EndedBy::Us),
+            _ if self.drains => (SessionOutcome::ShuttingDown, EndedBy::Us),
             _ => (SessionOutcome::Completed, EndedBy::Client),
         };
         if self.end == End::NotYet {
