@@ -119,6 +119,7 @@ fn pool(balance: Balance, backends: u16, now: Instant) -> Pool {
             let address = loopback(number, 25);
             let member: Arc<str> = Arc::from(format!("b{number}"));
             MemberSettings {
+                quota: None,
                 name: Arc::clone(&member),
                 address,
                 weight: Weight::ONE,

@@ -111,7 +111,7 @@ impl PoolShared {
         }
         while let Some(index) = heap.best(&roll.members, tried) {
             let member = &roll.members[index];
-            if !member.state().reserve(member.settings.max_connections) {
+            if member.is_used_up() || !member.state().reserve(member.settings.max_connections) {
                 heap.park(index);
                 continue;
             }

@@ -23,6 +23,8 @@ pub(super) struct Roll {
     pub(super) weights: Option<Weights>,
     /// Source-hash: a table for each set of open tiers, by the number of members in it.
     tables: Vec<(usize, Maglev)>,
+    /// Members that have quotas.
+    pub(super) limited: Box<[u32]>,
     /// Where the next scan begins. Written without a locked instruction: a lost step is harmless.
     rotation: AtomicU32,
 }
@@ -62,6 +64,11 @@ impl Roll {
             serial,
             settings,
             weights: (settings.balance == Balance::RandomTwo).then(|| Weights::new(members.len())),
+            limited: members
+                .iter()
+                .filter(|member| member.settings.quota.is_some())
+                .map(|member| member.index)
+                .collect(),
             members,
             ends,
             tables: Vec::new(),

@@ -265,6 +265,9 @@ impl PoolShared {
                 heap.renew(roll, order);
             }
             for member in &roll.members {
+                if let Some(limited) = &member.settings.quota {
+                    limited.used.configure(&limited.quota, now);
+                }
                 self.install_member(roster, roll, member, now);
             }
             let upto = roster.tiers.open_upto();
@@ -338,12 +341,24 @@ impl PoolShared {
                     }
                     self.refresh(roster, &roll, member, &refreshed);
                 }
+                self.refresh_quotas(&roll, now);
                 self.settle(roster, &roll, occasion, now);
             }
             roster.events.drain(..).collect()
         };
         self.after_change();
         events
+    }
+
+    /// Members whose quotas have room again may be picked again.
+    fn refresh_quotas(&self, roll: &Roll, now: Instant) {
+        for &index in &roll.limited {
+            let member = &roll.members[index as usize];
+            let limited = member.settings.quota.as_ref();
+            if limited.is_some_and(|limited| limited.used.refresh(now)) && self.has_heap() {
+                self.rekey(member);
+            }
+        }
     }
 
     /// Makes what was published of one member count: sums, turn, heap, weights.

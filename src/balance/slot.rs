@@ -82,11 +82,11 @@ impl Parked {
         &self.place.member
     }
 
-    /// Whether the backend may serve a session that has tried `tried`, full or not: the place is
-    /// taken already.
+    /// Whether the backend may serve a session that has tried `tried`, as many connections as it may
+    /// have or not: the place is taken already.
     pub fn may_serve(&self, tried: &Tried) -> bool {
-        let state = self.place.member.state();
-        state.standing().is_usable() && !tried.has(&self.place.member)
+        let member = &self.place.member;
+        member.state().standing().is_usable() && !tried.has(member) && !member.is_used_up()
     }
 
     /// Whether the operator keeps the backend in service: what is kept for another is given up.

@@ -190,6 +190,7 @@ fn build(
         .iter()
         .zip(states)
         .map(|(spec, state)| MemberSettings {
+            quota: None,
             name: Arc::clone(state.name()),
             address: state.address(),
             weight: Weight::new(spec.weight).expect("a weight"),

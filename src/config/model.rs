@@ -12,8 +12,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use self::smtp::{ListenerSmtp, PoolSmtp, Quota, QuotaUnit, Sticky};
-pub use crate::balance::{AdminState, Balance, Eject, Failback, Hedge, WhenAllDown};
+pub use self::smtp::{ListenerSmtp, PoolSmtp, Sticky};
+pub use crate::balance::{
+    AdminState, Balance, Eject, Failback, Hedge, Quota, QuotaUnit, WhenAllDown,
+};
 use crate::types::{Networks, Percent, Rate, Tier, Weight};
 
 /// A whole configuration.

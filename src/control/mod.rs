@@ -15,6 +15,7 @@ mod handle;
 mod own;
 pub mod probe;
 mod prober;
+mod quotas;
 mod reload;
 mod restart;
 mod running;

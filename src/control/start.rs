@@ -21,11 +21,13 @@ use super::discovery::Names;
 use super::handle::{Handle, LocalTask, Request};
 use super::own;
 use super::prober::PROBES_MAX;
+use super::quotas;
 use super::reload::{self, Reloader};
 use super::restart::Waiting;
 use super::running::{Ended, Running};
 use super::supervise::{self, Parts};
 use super::ticker::Leftovers;
+use crate::balance::Epoch;
 use crate::config::Config;
 use crate::snapshot::{Registry, Shared, build};
 use crate::telemetry::Telemetry;
@@ -247,6 +249,11 @@ async fn first_shared(
     let resolved = names.resolved();
     let build = move || {
         let registry = Registry::new(workers);
+        let unix = started.1.duration_since(SystemTime::UNIX_EPOCH);
+        registry.begin(Epoch {
+            instant: started.0,
+            unix: unix.unwrap_or_default(),
+        });
         let now = Instant::now();
         let first = build(Arc::new(config), &resolved, &registry, Generation(1), now);
         let shared = Shared::new(
@@ -261,6 +268,7 @@ async fn first_shared(
         for pool in shared.current.load().pools() {
             pool.pool.install(now);
         }
+        quotas::load(&shared);
         shared
     };
     spawn_blocking(build).await.map_err(fault)

@@ -18,7 +18,7 @@ use super::handle::{Handle, LocalTask, ReloadRequest, Request};
 use super::reload::{self, Reloader};
 use super::running::Ended;
 use super::start::Signals;
-use super::{prober, service, ticker, watch};
+use super::{prober, quotas, service, ticker, watch};
 use crate::worker::{Command, Worker};
 
 /// Reloads that may wait for the one that is being done.
@@ -119,6 +119,7 @@ fn spawn_tasks(tasks: &mut JoinSet<()>, reloader: Reloader) -> mpsc::Sender<Relo
     tasks.spawn_local(prober::run(handle.clone(), retarget));
     tasks.spawn_local(Rc::clone(&reloader.names).run(sender.clone()));
     tasks.spawn_local(watch::run(handle.clone(), path, sender.clone()));
+    tasks.spawn_local(quotas::run(handle.clone()));
     tasks.spawn_local(service::watchdog(Arc::clone(handle.shared())));
     tasks.spawn_local(reloader.run(receiver));
     sender
@@ -201,9 +202,11 @@ async fn finish(handle: &Handle, workers: Rc<Vec<Worker>>) {
         worker.send(Command::Stop);
     }
     let telemetry = handle.shared().telemetry.clone();
+    let shared = Arc::clone(handle.shared());
     let workers = Rc::into_inner(workers);
     let joined = spawn_blocking(move || {
         workers.into_iter().flatten().for_each(Worker::join);
+        quotas::save(&shared);
         tracing::info!("stopped");
         telemetry.flush(FLUSH);
     });

@@ -128,6 +128,16 @@ impl Connecting {
         }
     }
 
+    /// Another search with the same aim, for what was found is not to be had.
+    pub(super) fn again(&self, now: Instant) -> Self {
+        Self {
+            total: self.total,
+            made: self.made,
+            attempts_max: self.attempts_max,
+            ..Self::new(self.aim.clone(), self.tried.clone(), now)
+        }
+    }
+
     /// Goes as far as the network lets it. While it is pending it is to be polled again at
     /// [`Connecting::deadline`].
     pub(super) fn poll(

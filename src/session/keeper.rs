@@ -250,7 +250,8 @@ impl Backend {
         let messages_max = settings.max_messages.min(learned.unwrap_or(u32::MAX));
         let is_worn = kept.messages >= messages_max || now >= kept.born + settings.max_age;
         let workers = cx.shared.workers.len().max(1) as u32;
-        let is_full = self.entries.len() >= idle_max(settings, slot.member(), workers);
+        let is_full = self.entries.len()
+            >= idle_max(settings, slot.member(), cx.worker.index() as u32, workers);
         let is_full = is_full || !cx.keeper.has_room(cx);
         let is_needed = pool.pool.waiting() > 0 || !slot.member().settings.state.is_in_service();
         if is_worn || is_full || is_needed || cx.is_draining() {
@@ -262,12 +263,17 @@ impl Backend {
 
 /// How many of a backend one thread may keep: its share of `max_idle`, and no more than a quarter of
 /// the connections the backend may have.
-fn idle_max(settings: &model::PoolSmtp, member: &Member, workers: u32) -> usize {
+fn idle_max(settings: &model::PoolSmtp, member: &Member, worker: u32, workers: u32) -> usize {
     let quarter = match member.settings.max_connections {
         0 => u32::MAX,
         max => (max / (4 * workers)).max(1),
     };
-    settings.max_idle.div_ceil(workers).min(quarter) as usize
+    share(settings.max_idle, worker, workers).min(quarter) as usize
+}
+
+/// What of `all` one of the threads may have: the shares add up to `all`.
+fn share(all: u32, worker: u32, workers: u32) -> u32 {
+    all / workers + u32::from(worker < all % workers)
 }
 
 /// The newest that is in order; those that are not are thrown away.

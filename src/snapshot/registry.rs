@@ -5,10 +5,12 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::time::{Duration, Instant};
 
-use crate::balance::{AcceptRate, AdminState, BackendState, ClientLimits, PoolShared};
+use crate::balance::{
+    AcceptRate, AdminState, BackendState, ClientLimits, Epoch, PoolShared, Quotas,
+};
 use crate::metrics::ListenerCounters;
 use crate::types::Shards;
 
@@ -45,6 +47,8 @@ struct BackendKey {
 #[derive(Debug, Default)]
 struct Entries {
     backends: BTreeMap<BackendKey, Arc<BackendState>>,
+    /// By pool and backend: a provider counts what all its addresses take.
+    quotas: BTreeMap<(Arc<str>, Arc<str>), Arc<Quotas>>,
     pools: BTreeMap<Arc<str>, PoolEntry>,
     listeners: BTreeMap<Arc<str>, Arc<ListenerState>>,
 }
@@ -53,6 +57,7 @@ struct Entries {
 #[derive(Debug)]
 pub struct Registry {
     shards: usize,
+    epoch: OnceLock<Epoch>,
     entries: Mutex<Entries>,
 }
 
@@ -61,8 +66,34 @@ impl Registry {
     pub fn new(workers: usize) -> Self {
         Self {
             shards: workers + 1,
+            epoch: OnceLock::new(),
             entries: Mutex::new(Entries::default()),
         }
+    }
+
+    /// When the process began, for quotas that outlive it. Said before the first backend.
+    pub fn begin(&self, epoch: Epoch) {
+        let _ = self.epoch.set(epoch);
+    }
+
+    /// The quotas of this backend's name: what was used stays.
+    pub fn quotas(&self, pool: &Arc<str>, name: &Arc<str>, now: Instant) -> Arc<Quotas> {
+        let epoch = self.epoch.get_or_init(|| Epoch {
+            instant: now,
+            unix: Duration::ZERO,
+        });
+        let key = (Arc::clone(pool), Arc::clone(name));
+        let mut entries = self.lock();
+        let quotas = entries.quotas.entry(key);
+        Arc::clone(quotas.or_insert_with(|| Quotas::new(*epoch)))
+    }
+
+    /// The quotas of every backend's name that is in use, by pool and backend.
+    pub fn all_quotas(&self) -> Vec<(Arc<str>, Arc<str>, Arc<Quotas>)> {
+        let entries = self.lock();
+        let all = entries.quotas.iter();
+        all.map(|((pool, name), quotas)| (Arc::clone(pool), Arc::clone(name), Arc::clone(quotas)))
+            .collect()
     }
 
     /// The state of this backend: the one there was, or a new one that starts as `admin`.
@@ -139,9 +170,14 @@ impl Registry {
 
     /// Forgets backends that nothing but the registry holds any more and whose counts are zero.
     pub fn sweep(&self) {
-        self.lock()
+        let mut entries = self.lock();
+        entries
             .backends
             .retain(|_, state| Arc::strong_count(state) > 1 || state.open() > 0);
+        // What was used counts again if the backend returns.
+        entries
+            .quotas
+            .retain(|_, quotas| Arc::strong_count(quotas) > 1 || quotas.has_counts());
     }
 
     fn lock(&self) -> MutexGuard<'_, Entries> {

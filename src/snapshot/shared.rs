@@ -1,5 +1,6 @@
 //! The one object every thread holds: the current snapshot, the registry, counters, telemetry.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::time::{Instant, SystemTime};
@@ -32,6 +33,8 @@ pub struct Shared {
     pub workers: Vec<CachePadded<WorkerCounters>>,
     /// Of the control thread.
     pub control: ControlCounters,
+    /// Where quotas are kept over restarts; a reload does not change it.
+    pub state_file: Option<PathBuf>,
     /// What replay copies of messages may take.
     pub replay_memory: Arc<ReplayMemory>,
     /// The log.
@@ -59,7 +62,9 @@ impl Shared {
         started: (Instant, SystemTime),
     ) -> Arc<Self> {
         let replay_memory = ReplayMemory::new(first.config.replay_memory);
+        let state_file = first.config.state_file.clone();
         Arc::new(Self {
+            state_file,
             replay_memory,
             current: ArcSwap::from_pointee(first),
             registry,

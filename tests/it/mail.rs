@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use posthouse::config::Config;
-use posthouse::config::model::{Mode, Sticky};
+use posthouse::config::model::{Mode, Quota, QuotaUnit, Sticky};
 use posthouse::lab::{At, Script, Sink, SinkHandle, SinkPlan, WhenFull};
 use posthouse::metrics::SessionOutcome;
 use posthouse::worker::Command;
@@ -563,4 +563,32 @@ async fn good_transactions_between_them_forgive_strikes() {
     // Each connection failed its fourth transaction: six strikes, never two in a row.
     assert_eq!(other.counts().messages, 6);
     assert_eq!(backend.counts().messages, 18);
+}
+
+/// A quota is a limit like any other: the rest goes to others, and then it waits or is put off.
+#[tokio::test]
+async fn what_a_provider_does_not_allow_goes_to_another() {
+    let one = good("one.test");
+    let two = good("two.test");
+    let mut config = smtp(&[&one, &two]);
+    let pool = pool(&mut config);
+    pool.queue_timeout = Duration::from_millis(50);
+    for (name, count) in [("b0", 2), ("b1", 3)] {
+        let backend = pool.backends.get_mut(name).expect("the backend");
+        backend.quota = vec![Quota {
+            count,
+            period: Duration::from_hours(1),
+            unit: QuotaUnit::Messages,
+        }];
+    }
+    let balancer = Balancer::start(config);
+    let mut client = client(&balancer).await;
+    client.ask("MAIL FROM:<a@example.org>", "250").await;
+    client.ask("RSET", "250").await;
+    for _ in 0..5 {
+        client.send_message(BODY).await;
+    }
+    client.ask("MAIL FROM:<a@example.org>", "451 4.3.2").await;
+    quit(client).await;
+    assert_eq!((one.counts().messages, two.counts().messages), (2, 3));
 }

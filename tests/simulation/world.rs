@@ -289,6 +289,7 @@ impl World {
                 continue;
             }
             members.push(MemberSettings {
+                quota: None,
                 name: Arc::clone(backend.state.name()),
                 address: backend.state.address(),
                 weight: Weight::new(1 + self.rng.below(4) as u16).expect("a weight"),
@@ -502,7 +503,7 @@ impl World {
         let change = ended.slot.member().settings.state.observe(seen, self.now);
         self.note(change);
         match ended.fate.seen {
-            Observation::Greeted { .. } => self.commit(id, ended),
+            Observation::Greeted { .. } | Observation::Served => self.commit(id, ended),
             Observation::RefusedClient { .. } => {
                 // Relayed: the session ends here, and so do its other dials.
                 let session = self.sessions.remove(&id).expect("it was found above");

@@ -104,23 +104,3 @@ impl Default for PoolSmtp {
         }
     }
 }
-
-/// At most so much within any span of so long: what a provider allows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Quota {
-    /// How many, 1 to 1,000,000,000.
-    pub count: u64,
-    /// Within any span of this length, 1 second to 31 days.
-    pub period: Duration,
-    /// Of what.
-    pub unit: QuotaUnit,
-}
-
-/// What a quota counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum QuotaUnit {
-    /// Messages that the backend accepted.
-    Messages,
-    /// Recipients of such messages.
-    Recipients,
-}

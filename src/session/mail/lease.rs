@@ -105,6 +105,17 @@ impl Mail<'_> {
     }
 
     fn hold(&mut self, slot: Slot, kept: Kept, is_kept: smtp::Kept, now: Instant) {
+        let Ok(spent) = slot.member().spend(now) else {
+            // Another thread was faster: this backend is full from now on.
+            let Line::Wanted(wanted) = &self.line else {
+                return;
+            };
+            let again = wanted.connecting.again(now);
+            self.session.cx.keeper.put(self.session, slot, kept, now);
+            self.line = Line::Wanted(Box::new(Wanted { connecting: again }));
+            return;
+        };
+        self.spent = spent;
         self.session.at_backend(slot.member());
         let extensions = Rc::clone(&kept.extensions);
         self.line = Line::Held(Held {

@@ -18,12 +18,12 @@ use std::time::{Duration, Instant};
 use self::lease::{Held, Line};
 use super::closing;
 use super::record::Session;
-use crate::balance::Tried;
+use crate::balance::{Spent, Tried};
 use crate::metrics::{EndedBy, SessionOutcome, SessionPhase};
 use crate::net::clock;
 use crate::net::stream::Stream;
 use crate::net::timer::{Due, Timer};
-use crate::smtp::{Effect, Extensions, MailSession};
+use crate::smtp::{Effect, Extensions, MailSession, TransactionEnd};
 
 /// What a client may say ahead of our replies (rule P3).
 const AHEAD_MAX: usize = 64 * 1024;
@@ -89,6 +89,8 @@ struct Mail<'a> {
     hears: Hears,
     /// Backends that failed the open transaction.
     tried: Tried,
+    /// What the transaction has taken of the backend's quotas.
+    spent: Option<Spent>,
     announced: Rc<Extensions>,
     lasts: Option<Instant>,
     drains: bool,
@@ -108,6 +110,7 @@ impl<'a> Mail<'a> {
             ahead: Vec::new(),
             hears: Hears::More,
             tried: Tried::default(),
+            spent: None,
             announced: Rc::default(),
             lasts,
             drains: false,
@@ -172,7 +175,12 @@ impl<'a> Mail<'a> {
                 Effect::Release(fate) => self.release(fate, now),
                 Effect::Strike(trouble) => self.strike(trouble, now),
                 Effect::NotReplayable(_loss) => {}
-                Effect::Ended(_end) => {
+                Effect::Ended(end) => {
+                    let spent = self.spent.take();
+                    let taken = matches!(end, TransactionEnd::Accepted | TransactionEnd::InDoubt);
+                    if let Some(spent) = spent.filter(|_| taken) {
+                        spent.keep(1, now);
+                    }
                     // A connection that was asked for is not needed any more.
                     if matches!(self.line, Line::Wanted(_)) {
                         self.line = Line::None;
