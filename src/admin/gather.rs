@@ -239,7 +239,7 @@ fn pool(view: &PoolView, snapshot: &Snapshot, clock: Clock) -> views::Pool {
         failback_pending: core.failback_pending,
         unresolved: view.unresolved.iter().map(ToString::to_string).collect(),
         tiers,
-        quotas: mail::quotas(view),
+        quotas: mail::quotas(view, clock.now),
     }
 }
 

@@ -2,10 +2,14 @@
 //!
 //! Nothing is said where that mode is not and never was in use.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Instant;
 
 use super::views;
-use crate::balance::{BackendState, BackendTotals, KeptClosed, MailTotals, MoveCause};
+use crate::balance::{
+    BackendState, BackendTotals, KeptClosed, MailTotals, MoveCause, QuotaUnit, QuotaUse,
+};
 use crate::config::model::Mode;
 use crate::metrics::sample::{BackendMailSample, MailSample};
 use crate::metrics::{ListenerCounters, MailCounters, TransactionOutcome};
@@ -133,6 +137,30 @@ pub(super) fn backend_view(sample: &BackendMailSample) -> views::BackendMail {
 }
 
 /// What the pool's backends have used up of their quotas.
-pub(super) fn quotas(_pool: &PoolView) -> Vec<views::Quota> {
-    Vec::new()
+pub(super) fn quotas(pool: &PoolView, now: Instant) -> Vec<views::Quota> {
+    let mut names = BTreeSet::new();
+    let members = pool.pool.members().iter();
+    let limited = members.filter_map(|member| {
+        let limited = member.settings.quota.as_ref()?;
+        // All addresses of a name share one.
+        let name = &member.settings.name;
+        names.insert(Arc::clone(name)).then_some((name, limited))
+    });
+    let view = |name: &Arc<str>, of: QuotaUse| views::Quota {
+        backend: name.to_string(),
+        unit: match of.quota.unit {
+            QuotaUnit::Messages => "messages",
+            QuotaUnit::Recipients => "recipients",
+        }
+        .to_owned(),
+        used: of.used,
+        limit: of.quota.count,
+        period_seconds: of.quota.period.as_secs(),
+    };
+    limited
+        .flat_map(|(name, limited)| {
+            let uses = limited.used.usage(now).into_iter();
+            uses.map(|of| view(name, of)).collect::<Vec<_>>()
+        })
+        .collect()
 }

@@ -89,9 +89,9 @@ impl Parked {
         member.state().standing().is_usable() && !tried.has(member) && !member.is_used_up()
     }
 
-    /// Whether the operator keeps the backend in service: what is kept for another is given up.
-    pub fn is_wanted(&self) -> bool {
-        self.place.member.state().standing().is_ready()
+    /// Whether somebody waits for a place in the pool: this one is to be given up.
+    pub fn is_needed(&self) -> bool {
+        self.place.member.shared.waiting() > 0
     }
 
     /// Uses the place again.

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use super::context::Context;
 use super::record::Session;
-use crate::balance::{BackendState, Member, Parked, Slot, Tried};
+use crate::balance::{BackendState, KeptClosed, Member, Parked, Slot, Tried};
 use crate::config::model::{self, Identity};
 use crate::net::clock;
 use crate::net::stream::Stream;
@@ -83,21 +83,44 @@ struct Entry {
     /// Our name that the backend was told.
     name: Arc<str>,
     until: Instant,
+    /// Whether it is its age that ends it then.
+    is_old: bool,
 }
 
 impl Entry {
-    fn is_usable(&self, now: Instant) -> bool {
-        now < self.until && self.kept.stream.is_quiet()
+    /// Why it is of no use any more, if it is not.
+    fn closed(&self, now: Instant) -> Option<KeptClosed> {
+        if !self.kept.stream.is_quiet() {
+            Some(KeptClosed::Backend)
+        } else if now < self.until {
+            None
+        } else if self.is_old {
+            Some(KeptClosed::Age)
+        } else {
+            Some(KeptClosed::Idle)
+        }
     }
-}
 
-/// Why a connection is not kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Unkept {
-    /// It is in order.
-    Parts,
-    /// It is of no use.
-    Closes,
+    /// Why it is ended although it is in order, if it is.
+    fn unwanted(&self) -> Option<KeptClosed> {
+        let member = self.parked.member();
+        if member.settings.state.is_in_service() {
+            self.parked.is_needed().then_some(KeptClosed::Shed)
+        } else {
+            Some(KeptClosed::Drained)
+        }
+    }
+
+    /// It leaves the keeper.
+    fn leave(&self, cx: &Context, closed: Option<KeptClosed>) {
+        cx.keeper.count(cx, -1);
+        let member = self.parked.member();
+        let mail = &member.settings.state.totals.of(cx.worker.index()).mail;
+        mail.idle.sub(1);
+        if let Some(cause) = closed {
+            mail.closed[cause.index()].inc();
+        }
+    }
 }
 
 impl Keeper {
@@ -105,7 +128,7 @@ impl Keeper {
     pub(super) fn take(&self, session: &Session, member: &Member, now: Instant) -> Option<Kept> {
         let mut backends = self.backends.borrow_mut();
         let backend = backends.get_mut(&key(&member.settings.state))?;
-        let entry = pop(backend, session, now, &self.idle)?;
+        let entry = pop(backend, session, now)?;
         // The place in hand serves as well; this one's is given back.
         drop(backends);
         let Entry { kept, parked, .. } = entry;
@@ -131,7 +154,7 @@ impl Keeper {
             if !backend.entries.last().is_some_and(serves) {
                 continue;
             }
-            if let Some(entry) = pop(backend, session, now, &self.idle) {
+            if let Some(entry) = pop(backend, session, now) {
                 drop(backends);
                 let Entry { kept, parked, .. } = entry;
                 return Some((parked.resume(), kept));
@@ -153,7 +176,11 @@ impl Keeper {
         let backend = backends.entry(key(state)).or_default();
         match backend.keeps(&kept, pool, &slot, cx, now) {
             Ok(until) => {
+                let mail = &state.totals.of(cx.worker.index()).mail;
+                mail.idle.inc();
+                self.count(cx, 1);
                 let entry = Entry {
+                    is_old: until == kept.born + pool.settings.smtp.max_age,
                     kept,
                     parked: slot.park(),
                     origin: origin(session),
@@ -161,13 +188,15 @@ impl Keeper {
                     until,
                 };
                 backend.entries.push(entry);
-                self.idle.set(self.idle.get() + 1);
             }
-            Err(Unkept::Parts) => {
+            Err(cause) => {
                 drop(backends);
-                self.part(cx, kept.stream, slot);
+                let mail = &state.totals.of(cx.worker.index()).mail;
+                mail.closed[cause.index()].inc();
+                if cause != KeptClosed::Backend {
+                    self.part(cx, kept.stream, slot);
+                }
             }
-            Err(Unkept::Closes) => {}
         }
     }
 
@@ -187,14 +216,20 @@ impl Keeper {
     pub(super) fn sweep(&self, cx: &Rc<Context>, now: Instant) {
         let mut gone = Vec::new();
         self.backends.borrow_mut().retain(|_, backend| {
-            let unwanted = |entry: &mut Entry| !entry.is_usable(now) || !entry.parked.is_wanted();
-            gone.extend(backend.entries.extract_if(.., unwanted));
+            let mut causes = Vec::new();
+            let unwanted = |entry: &mut Entry| {
+                let closed = entry.closed(now).or_else(|| entry.unwanted());
+                causes.extend(closed);
+                closed.is_some()
+            };
+            let entries: Vec<_> = backend.entries.extract_if(.., unwanted).collect();
+            gone.extend(entries.into_iter().zip(causes));
             backend.learned = backend.learned.filter(|learned| now < learned.until);
             !backend.entries.is_empty() || backend.learned.is_some()
         });
-        for entry in gone {
-            self.idle.set(self.idle.get() - 1);
-            if entry.kept.stream.is_quiet() {
+        for (entry, cause) in gone {
+            entry.leave(cx, Some(cause));
+            if cause != KeptClosed::Backend {
                 self.part(cx, entry.kept.stream, entry.parked);
             }
         }
@@ -204,10 +239,16 @@ impl Keeper {
     pub(super) fn clear(&self, cx: &Rc<Context>) {
         for backend in std::mem::take(&mut *self.backends.borrow_mut()).into_values() {
             for entry in backend.entries {
+                entry.leave(cx, Some(KeptClosed::Drained));
                 self.part(cx, entry.kept.stream, entry.parked);
             }
         }
-        self.idle.set(0);
+    }
+
+    /// So many more are idle, or fewer.
+    fn count(&self, cx: &Context, change: i32) {
+        self.idle.set(self.idle.get().saturating_add_signed(change));
+        cx.counters().kept_idle.set(u64::from(self.idle.get()));
     }
 
     /// Whether one more connection may be kept or ended.
@@ -241,21 +282,28 @@ impl Backend {
         slot: &Slot,
         cx: &Context,
         now: Instant,
-    ) -> Result<Instant, Unkept> {
+    ) -> Result<Instant, KeptClosed> {
         let settings = &pool.settings.smtp;
         if !kept.stream.is_quiet() {
-            return Err(Unkept::Closes);
+            return Err(KeptClosed::Backend);
         }
         let learned = self.learned.map(|learned| learned.messages);
         let messages_max = settings.max_messages.min(learned.unwrap_or(u32::MAX));
-        let is_worn = kept.messages >= messages_max || now >= kept.born + settings.max_age;
         let workers = cx.shared.workers.len().max(1) as u32;
         let is_full = self.entries.len()
             >= idle_max(settings, slot.member(), cx.worker.index() as u32, workers);
         let is_full = is_full || !cx.keeper.has_room(cx);
-        let is_needed = pool.pool.waiting() > 0 || !slot.member().settings.state.is_in_service();
-        if is_worn || is_full || is_needed || cx.is_draining() {
-            return Err(Unkept::Parts);
+        if now >= kept.born + settings.max_age {
+            return Err(KeptClosed::Age);
+        }
+        if kept.messages >= messages_max {
+            return Err(KeptClosed::Messages);
+        }
+        if !slot.member().settings.state.is_in_service() || cx.is_draining() {
+            return Err(KeptClosed::Drained);
+        }
+        if is_full || pool.pool.waiting() > 0 {
+            return Err(KeptClosed::Shed);
         }
         Ok((now + settings.idle_timeout).min(kept.born + settings.max_age))
     }
@@ -277,15 +325,16 @@ fn share(all: u32, worker: u32, workers: u32) -> u32 {
 }
 
 /// The newest that is in order; those that are not are thrown away.
-fn pop(backend: &mut Backend, session: &Session, now: Instant, idle: &Cell<u32>) -> Option<Entry> {
+fn pop(backend: &mut Backend, session: &Session, now: Instant) -> Option<Entry> {
     let origin = origin(session);
     let name = &session.cx.shared.current.load().config.hostname;
     loop {
         let fits = |entry: &Entry| entry.origin == origin && entry.name == *name;
         let index = backend.entries.iter().rposition(fits)?;
         let entry = backend.entries.remove(index);
-        idle.set(idle.get() - 1);
-        if entry.is_usable(now) {
+        let closed = entry.closed(now);
+        entry.leave(&session.cx, closed);
+        if closed.is_none() {
             return Some(entry);
         }
     }

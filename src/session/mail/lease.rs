@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use super::Mail;
+use super::account::Account;
 use crate::balance::{BackendState, FailureKind, NoBackend, Observation, Slot, Stage};
 use crate::config::model::Sticky;
 use crate::session::attempt::{self, Attempt, Failure, Purpose};
@@ -40,6 +41,14 @@ pub(super) struct Held {
 impl Mail<'_> {
     /// Begins to look for a connection.
     pub(super) fn lease(&mut self, want: Want, needed: Needed, now: Instant) {
+        match &mut self.account {
+            Some(account) if want == Want::Other => account.moves(self.session),
+            Some(_) => {}
+            none => {
+                self.transactions += 1;
+                *none = Some(Account::begin(self.transactions, now));
+            }
+        }
         let (prefer, from) = match want {
             Want::Any => (self.stays_at(), From::Anywhere),
             Want::New => (self.last_backend(), From::Dial),
@@ -117,6 +126,10 @@ impl Mail<'_> {
         };
         self.spent = spent;
         self.session.at_backend(slot.member());
+        self.session.cx.counters().leased.inc();
+        if let Some(account) = &mut self.account {
+            account.at(self.session, slot.member(), is_kept == smtp::Kept::Yes);
+        }
         let extensions = Rc::clone(&kept.extensions);
         self.line = Line::Held(Held {
             kept,
@@ -137,6 +150,7 @@ impl Mail<'_> {
             return;
         };
         self.session.leaves_backend();
+        self.session.cx.counters().leased.sub(1);
         let Held { mut kept, slot, .. } = held;
         match fate {
             // A kept connection that is refused before it has carried anything more has had its
@@ -165,6 +179,9 @@ impl Mail<'_> {
             Trouble::Desync => FailureKind::Garbage,
         };
         self.tried.add(held.slot.member());
+        if let Some(account) = &mut self.account {
+            account.failed(held.slot.member(), trouble);
+        }
         let failure = Failure::new(Stage::Mail, kind);
         let after = since(now, held.since);
         attempt::note_failure(self.session, &held.slot, failure, after, now);

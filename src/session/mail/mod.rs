@@ -8,6 +8,7 @@
 //! Dropped while it runs (a cut, a panic) it resets the connection to the backend, so that an
 //! unfinished message is never taken for a whole one (rule K4).
 
+mod account;
 mod lease;
 
 use std::future::poll_fn;
@@ -15,6 +16,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use self::account::Account;
 use self::lease::{Held, Line};
 use super::closing;
 use super::record::Session;
@@ -89,6 +91,8 @@ struct Mail<'a> {
     hears: Hears,
     /// Backends that failed the open transaction.
     tried: Tried,
+    account: Option<Account>,
+    transactions: u64,
     /// What the transaction has taken of the backend's quotas.
     spent: Option<Spent>,
     announced: Rc<Extensions>,
@@ -110,6 +114,8 @@ impl<'a> Mail<'a> {
             ahead: Vec::new(),
             hears: Hears::More,
             tried: Tried::default(),
+            account: None,
+            transactions: 0,
             spent: None,
             announced: Rc::default(),
             lasts,
@@ -174,7 +180,7 @@ impl<'a> Mail<'a> {
                 Effect::Lease { want, needed } => self.lease(want, needed, now),
                 Effect::Release(fate) => self.release(fate, now),
                 Effect::Strike(trouble) => self.strike(trouble, now),
-                Effect::NotReplayable(_loss) => {}
+                Effect::NotReplayable(loss) => self.session.cx.counters().not_replayable(loss),
                 Effect::Ended(end) => {
                     let spent = self.spent.take();
                     let taken = matches!(end, TransactionEnd::Accepted | TransactionEnd::InDoubt);
@@ -186,6 +192,9 @@ impl<'a> Mail<'a> {
                         self.line = Line::None;
                     }
                     self.tried = Tried::default();
+                    if let Some(account) = self.account.take() {
+                        account.end(self.session, Some(end), now);
+                    }
                 }
             }
         }
@@ -366,6 +375,10 @@ impl Drop for Mail<'_> {
     fn drop(&mut self) {
         if let Line::Held(Held { kept, .. }) = &self.line {
             kept.stream.reset_on_close();
+            self.session.cx.counters().leased.sub(1);
+        }
+        if let Some(account) = self.account.take() {
+            account.end(self.session, None, clock::now());
         }
     }
 }
