@@ -50,14 +50,16 @@ pub(super) struct Args {
 
 const AFTER_HELP: &str = "\
 Exit codes:
-  0  ended by Ctrl-C, SIGTERM, --seconds or --messages
+  0  ended by Ctrl-C, SIGTERM, --seconds, --messages or a fault (WHERE=die)
   2  wrong usage, or an address cannot be bound";
 
 const AFTER_LONG_HELP: &str = "\
 Faults (WHERE=WHAT):
-  WHERE is connect, greeting, ehlo, mail, rcpt, data, mid-data, dot, rset or quit
-  WHAT  is close, reset, silent, delay:TIME, or a reply: 421, \"550 5.1.1 no such user\",
-        \"220-two\\n220 lines\"
+  WHERE is connect, greeting, ehlo, mail, rcpt, data, mid-data (the content has begun), dot
+        (the message is whole), taken (it is counted, the reply is due), rset or quit
+  WHAT  is close, reset, die (the whole sink ends), silent, delay:TIME, torn:OCTETS (of a reply),
+        or a reply: 421, \"550 5.1.1 no such user\", \"220-two\\n220 lines\"
+  after=3                nothing of it in the first 3 transactions of a connection
   greeting=teaser:6s     220- at once and the last line later, like postscreen
   all=delay:50ms         wait before every reply
   proxy=required         a PROXY v1 or v2 header must come first
@@ -69,9 +71,10 @@ Examples:
   posthouse sink --listen 2526
   posthouse sink --listen 2526 --fault greeting=silent
   posthouse sink --listen 2526 --fault rcpt=delay:2s --fault dot=451 --json
+  posthouse sink --listen 2526 --fault taken=die    dies with a message that nobody hears of
 
 Exit codes:
-  0  ended by Ctrl-C, SIGTERM, --seconds or --messages
+  0  ended by Ctrl-C, SIGTERM, --seconds, --messages or a fault (WHERE=die)
   2  wrong usage, or an address cannot be bound";
 
 /// What `--json` prints.
@@ -145,7 +148,8 @@ async fn watch(args: &Args, sink: &SinkHandle, live: &mut Live) -> anyhow::Resul
         let enough = args
             .messages
             .is_some_and(|messages| sink.counts().messages >= messages);
-        if enough || end.is_some_and(|end| Instant::now() >= end) {
+        let died = sink.counts().deaths > 0;
+        if enough || died || end.is_some_and(|end| Instant::now() >= end) {
             return Ok(());
         }
     }
@@ -280,6 +284,7 @@ fn text_report(counts: &SinkCounts) -> String {
         ("talked too early", counts.early_talkers),
         ("pipelining refused", counts.pipelining_refused),
         ("faults played", counts.faults),
+        ("deaths", counts.deaths),
     ];
     rows.iter().fold(String::new(), |mut text, (word, count)| {
         let _ = writeln!(text, "{word:<22}{count:>12}");

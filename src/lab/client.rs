@@ -1,4 +1,4 @@
-//! A small client: one message, lock-step, every wait bounded.
+//! A small client: one message, or one after another in a session; lock-step, every wait bounded.
 //!
 //! It says exactly how far it got, because the difference between "never greeted" and "cut in the
 //! middle" is the whole point of a balancer in front.
@@ -103,7 +103,7 @@ impl Letter {
     pub fn numbered(number: u64) -> Self {
         let content = format!(
             "From: <sender@client.test>\r\nTo: <reader@example.test>\r\n\
-             Subject: letter {number}\r\n\r\nThis is letter {number}.\r\n.It has a dot.\r\n"
+             Message-ID: <{number}@client.test>\r\nSubject: letter {number}\r\n\r\nThis is letter {number}.\r\n.It has a dot.\r\n"
         );
         Self {
             helo: "client.test".into(),
@@ -123,23 +123,99 @@ impl Letter {
     pub async fn send(&self, to: SocketAddr) -> Result<Sent, SendError> {
         let began = Instant::now();
         let deadline = tokio::time::Instant::from_std(began + self.limit);
-        let mut stage = SendStage::Connect;
-        match timeout_at(deadline, self.session(to, began, &mut stage)).await {
-            Ok(Ok(sent)) => Ok(sent),
-            Ok(Err(fault)) => Err(SendError { stage, fault }),
-            Err(_) => Err(SendError {
-                stage,
-                fault: SendFault::TimedOut,
-            }),
+        within(deadline, async |stage| {
+            let mut session = ClientSession::begin(self, to, began, stage).await?;
+            let reply = session.transaction(self, stage).await?;
+            let taken_after = began.elapsed();
+            // The message is taken: how the goodbye goes changes nothing.
+            let _ = session.goodbye().await;
+            Ok(Sent {
+                greeted_after: session.greeted_after,
+                taken_after,
+                greeted_by: session.greeted_by,
+                reply,
+            })
+        })
+        .await
+    }
+
+    async fn pause(&self) {
+        if !self.think.is_zero() {
+            tokio::time::sleep(self.think).await;
         }
     }
 
-    async fn session(
-        &self,
+    async fn say(&self, peer: &mut Peer, line: &str) -> Result<(), SendFault> {
+        self.pause().await;
+        peer.write(format!("{line}\r\n").as_bytes()).await
+    }
+}
+
+/// A session that sends one letter after another.
+#[derive(Debug)]
+pub struct ClientSession {
+    peer: Peer,
+    greeted_after: Duration,
+    greeted_by: String,
+}
+
+impl ClientSession {
+    /// Connects, waits for the greeting and says EHLO, as the writer of `letter`.
+    ///
+    /// # Errors
+    /// It was not greeted, or EHLO was refused.
+    pub async fn open(letter: &Letter, to: SocketAddr) -> Result<Self, SendError> {
+        let began = Instant::now();
+        let deadline = tokio::time::Instant::from_std(began + letter.limit);
+        within(deadline, async |stage| {
+            Self::begin(letter, to, began, stage).await
+        })
+        .await
+    }
+
+    /// Sends one message; the first line of the reply to its end. A wait of the letter's `think`
+    /// comes in the middle of the content too.
+    ///
+    /// # Errors
+    /// It was not taken. After [`SendFault::Reply`] with another code than 421 the session goes on,
+    /// with RSET; after anything else it is over.
+    pub async fn deliver(&mut self, letter: &Letter) -> Result<String, SendError> {
+        let deadline = tokio::time::Instant::now() + letter.limit;
+        within(deadline, async |stage| {
+            let sent = self.transaction(letter, stage).await;
+            let refused = match &sent {
+                Err(SendFault::Reply(reply)) => !reply.starts_with("421"),
+                _ => false,
+            };
+            if refused && *stage < SendStage::Dot {
+                self.peer.write(b"RSET\r\n").await?;
+                self.peer.expect(250).await?;
+            }
+            sent
+        })
+        .await
+    }
+
+    /// Says QUIT and waits for the answer.
+    ///
+    /// # Errors
+    /// There was none within `limit`.
+    pub async fn quit(mut self, limit: Duration) -> Result<(), SendFault> {
+        let said = tokio::time::timeout(limit, self.goodbye()).await;
+        said.unwrap_or(Err(SendFault::TimedOut))
+    }
+
+    /// From the begin of the connect to the first octet of the greeting.
+    pub fn greeted_after(&self) -> Duration {
+        self.greeted_after
+    }
+
+    async fn begin(
+        letter: &Letter,
         to: SocketAddr,
         began: Instant,
         stage: &mut SendStage,
-    ) -> Result<Sent, SendFault> {
+    ) -> Result<Self, SendFault> {
         let stream = TcpStream::connect(to).await.map_err(io_fault)?;
         // A lock-step client sends whole commands.
         let _ = stream.set_nodelay(true);
@@ -153,43 +229,64 @@ impl Letter {
         let greeting = peer.expect(220).await?;
         let greeted_by = greeting.split([' ', '-']).nth(1).unwrap_or("").to_owned();
         *stage = SendStage::Ehlo;
-        self.say(&mut peer, &format!("EHLO {}", self.helo)).await?;
-        peer.expect(250).await?;
-        *stage = SendStage::Mail;
-        self.say(&mut peer, &format!("MAIL FROM:<{}>", self.from))
+        letter
+            .say(&mut peer, &format!("EHLO {}", letter.helo))
             .await?;
         peer.expect(250).await?;
-        *stage = SendStage::Rcpt;
-        for to in &self.to {
-            self.say(&mut peer, &format!("RCPT TO:<{to}>")).await?;
-            peer.expect(250).await?;
-        }
-        *stage = SendStage::Data;
-        self.say(&mut peer, "DATA").await?;
-        peer.expect(354).await?;
-        *stage = SendStage::Dot;
-        tokio::time::sleep(self.think).await;
-        peer.write(&stuffed(&self.content)).await?;
-        let reply = peer.expect(250).await?;
-        let taken_after = began.elapsed();
-        // The message is taken: how the goodbye goes changes nothing.
-        if peer.write(b"QUIT\r\n").await.is_ok() {
-            let _ = peer.expect(221).await;
-        }
-        Ok(Sent {
+        Ok(Self {
+            peer,
             greeted_after,
-            taken_after,
             greeted_by,
-            reply,
         })
     }
 
-    async fn say(&self, peer: &mut Peer, line: &str) -> Result<(), SendFault> {
-        tokio::time::sleep(self.think).await;
-        peer.write(format!("{line}\r\n").as_bytes()).await
+    async fn transaction(
+        &mut self,
+        letter: &Letter,
+        stage: &mut SendStage,
+    ) -> Result<String, SendFault> {
+        let peer = &mut self.peer;
+        *stage = SendStage::Mail;
+        letter
+            .say(peer, &format!("MAIL FROM:<{}>", letter.from))
+            .await?;
+        peer.expect(250).await?;
+        *stage = SendStage::Rcpt;
+        for to in &letter.to {
+            letter.say(peer, &format!("RCPT TO:<{to}>")).await?;
+            peer.expect(250).await?;
+        }
+        *stage = SendStage::Data;
+        letter.say(peer, "DATA").await?;
+        peer.expect(354).await?;
+        *stage = SendStage::Dot;
+        let content = stuffed(&letter.content);
+        let (one_half, other_half) = content.split_at(content.len() / 2);
+        for half in [one_half, other_half] {
+            letter.pause().await;
+            peer.write(half).await?;
+        }
+        peer.expect(250).await
+    }
+
+    async fn goodbye(&mut self) -> Result<(), SendFault> {
+        self.peer.write(b"QUIT\r\n").await?;
+        self.peer.expect(221).await.map(|_| ())
     }
 }
 
+/// Does it until `deadline`, and says at which stage it failed.
+async fn within<T>(
+    deadline: tokio::time::Instant,
+    what: impl AsyncFnOnce(&mut SendStage) -> Result<T, SendFault>,
+) -> Result<T, SendError> {
+    let mut stage = SendStage::Connect;
+    let done = timeout_at(deadline, what(&mut stage)).await;
+    done.unwrap_or(Err(SendFault::TimedOut))
+        .map_err(|fault| SendError { stage, fault })
+}
+
+#[derive(Debug)]
 struct Peer {
     stream: TcpStream,
     input: Vec<u8>,

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -53,6 +54,8 @@ pub struct SinkCounts {
     pub pipelining_refused: u64,
     /// Steps at which the script differed from a good MTA.
     pub faults: u64,
+    /// Times that the script let the whole sink die.
+    pub deaths: u64,
 }
 
 /// One accepted message.
@@ -73,6 +76,10 @@ pub struct MessageRecord {
     /// [`body_hash`] of the content; 16 hexadecimal digits in JSON.
     #[serde(serialize_with = "as_hex")]
     pub hash: u64,
+    /// What the reply to the final dot called it.
+    pub queue_id: String,
+    /// The first Message-ID field with its angle brackets, if within the first 8 KiB.
+    pub message_id: Option<String>,
     /// The first Subject field, if within the first 8 KiB.
     pub subject: Option<String>,
     /// The first Received field, if within the first 8 KiB.
@@ -141,6 +148,7 @@ pub(super) struct Tally {
     seen: Mutex<Seen>,
     changed: Notify,
     keep_records: usize,
+    queue_ids: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -157,7 +165,14 @@ impl Tally {
             seen: Mutex::default(),
             changed: Notify::new(),
             keep_records,
+            queue_ids: AtomicU64::new(0),
         }
+    }
+
+    /// A name for the next message, as an MTA has for a file of its queue.
+    pub(super) fn queue_id(&self) -> String {
+        let number = self.queue_ids.fetch_add(1, Ordering::Relaxed) + 1;
+        format!("{number:08X}")
     }
 
     pub(super) fn count(&self, change: impl FnOnce(&mut SinkCounts)) {

@@ -22,6 +22,7 @@ enum Kind {
     NoPipelining,
     Capabilities(Vec<String>),
     Max(u32, WhenFull),
+    After(u32),
 }
 
 /// Why a fault cannot be read.
@@ -33,13 +34,13 @@ pub enum FaultError {
     /// The word before `=` is not known.
     #[error(
         "{0:?} is not a place for a fault: take connect, greeting, ehlo, mail, rcpt, data, \
-         mid-data, dot, rset, quit, all, proxy, pipelining, capabilities or max"
+         mid-data, dot, taken, rset, quit, all, after, proxy, pipelining, capabilities or max"
     )]
     Place(String),
     /// The word behind `=` is not known there.
     #[error(
-        "{what:?} cannot happen at {place}: take close, reset, silent, delay:TIME{teaser} or a \
-         reply such as 421 or \"550 5.1.1 no such user\""
+        "{what:?} cannot happen at {place}: take close, reset, die, silent, torn:OCTETS, \
+         delay:TIME{teaser} or a reply such as 421 or \"550 5.1.1 no such user\""
     )]
     Act {
         /// What was typed.
@@ -88,6 +89,7 @@ impl Fault {
                 script
             }
             Kind::Max(limit, when_full) => script.max_connections(limit, when_full),
+            Kind::After(mails) => script.after_mails(mails),
         }
     }
 }
@@ -120,6 +122,12 @@ impl FromStr for Fault {
                     "write max=2 (one more waits) or max=2:421 (it is refused)",
                 )
             })?,
+            ("after", count) => Kind::After(count.parse().map_err(|_| {
+                setting(
+                    "after",
+                    "write after=3: three transactions of each connection pass first",
+                )
+            })?),
             ("all", rule) => match rule.strip_prefix("delay:") {
                 Some(time) => Kind::DelayAll(read_time(time)?),
                 None => return Err(setting("all", "write all=delay:50ms")),
@@ -135,14 +143,18 @@ fn read_act(place: &str, what: &str) -> Result<Kind, FaultError> {
         .into_iter()
         .find(|at| at.name() == place)
         .ok_or_else(|| FaultError::Place(place.to_owned()))?;
-    let can_reply = !matches!(at, At::Connect | At::MidData);
+    let can_reply = !matches!(at, At::Connect | At::MidData | At::Taken);
     match what {
         "close" => Ok(Kind::Act(at, Act::Close)),
         "reset" => Ok(Kind::Act(at, Act::Reset)),
         "silent" => Ok(Kind::Act(at, Act::Silent)),
+        "die" => Ok(Kind::Act(at, Act::Die)),
         _ => {
             if let Some(time) = what.strip_prefix("delay:") {
                 return Ok(Kind::Delay(at, read_time(time)?));
+            }
+            if let Some(octets) = what.strip_prefix("torn:") {
+                return Ok(Kind::Act(at, Act::Torn(octets.into())));
             }
             if let (Some(time), At::Greeting) = (what.strip_prefix("teaser:"), at) {
                 return Ok(Kind::Teaser(read_time(time)?));
@@ -244,6 +256,10 @@ mod tests {
             ("greeting=teaser:6s", Script::teaser(seconds(6))),
             ("connect=reset", good().reset_at(At::Connect)),
             ("mid-data=close", good().close_at(At::MidData)),
+            ("mid-data=die", good().die_at(At::MidData)),
+            ("taken=reset", good().reset_at(At::Taken)),
+            ("dot=torn:25", good().torn_at(At::Dot, "25")),
+            ("after=3", good().after_mails(3)),
             ("rcpt=delay:2s", good().delay(At::Rcpt, seconds(2))),
             ("mail=499", good().reply(At::Mail, "499 4.0.0 scripted")),
             ("all=delay:1m", good().reply_delay(seconds(60))),
@@ -272,6 +288,8 @@ mod tests {
             ("greeting=soon", "teaser:TIME"),
             ("rcpt=teaser:2s", "delay:TIME or"),
             ("connect=421", "cannot happen at connect"),
+            ("taken=451", "cannot happen at taken"),
+            ("after=many", "after=3"),
             ("rcpt=delay:2", "300ms"),
             ("rcpt=190", "a reply such as"),
             ("max=many", "max=2:421"),

@@ -1,7 +1,8 @@
 //! What a sink does at each point of a conversation.
 //!
 //! A script is data: a step for each point where it differs from a good MTA. It is taken by a
-//! connection when it is accepted, so a live change reaches new connections only.
+//! connection when it is accepted; a live change reaches new connections, and those that are open
+//! only if it is meant for all.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -23,8 +24,11 @@ pub enum At {
     Data,
     /// After the first octets of a message have come.
     MidData,
-    /// The reply to the final dot, or to `BDAT … LAST`.
+    /// The reply to the final dot, or to `BDAT … LAST`: the message is whole and not taken yet.
     Dot,
+    /// The message is taken, and counted; the reply that says so is due. What ends the connection
+    /// here leaves the sender in doubt about a message that arrived (rule F3).
+    Taken,
     /// The reply to RSET.
     Rset,
     /// The reply to QUIT.
@@ -33,7 +37,7 @@ pub enum At {
 
 impl At {
     /// Every point, in order.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Connect,
         Self::Greeting,
         Self::Ehlo,
@@ -42,6 +46,7 @@ impl At {
         Self::Data,
         Self::MidData,
         Self::Dot,
+        Self::Taken,
         Self::Rset,
         Self::Quit,
     ];
@@ -57,6 +62,7 @@ impl At {
             Self::Data => "data",
             Self::MidData => "mid-data",
             Self::Dot => "dot",
+            Self::Taken => "taken",
             Self::Rset => "rset",
             Self::Quit => "quit",
         }
@@ -85,6 +91,8 @@ pub enum Act {
     /// Raw octets in pieces: teasers, dribbles, garbage. The first three octets of the last piece
     /// decide what follows, as in [`Act::Reply`].
     Pieces(Vec<Piece>),
+    /// These octets, and nothing more: a reply that breaks off (rows 6 and 7 of rule F1).
+    Torn(Vec<u8>),
     /// Close in order (FIN) without a word.
     Close,
     /// Reset (RST).
@@ -93,6 +101,9 @@ pub enum Act {
     Silent,
     /// Nothing until [`super::SinkHandle::release`]; then the usual.
     Hold,
+    /// The whole sink dies, as by `kill -9`: every connection is reset, the port is closed. It can
+    /// be started again.
+    Die,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -242,6 +253,18 @@ impl Script {
     #[must_use]
     pub fn hold_at(self, at: At) -> Self {
         self.act(at, Act::Hold)
+    }
+
+    /// The whole sink dies when a connection comes to that point.
+    #[must_use]
+    pub fn die_at(self, at: At) -> Self {
+        self.act(at, Act::Die)
+    }
+
+    /// Gives only these octets of a reply at that point, then closes.
+    #[must_use]
+    pub fn torn_at(self, at: At, octets: &str) -> Self {
+        self.act(at, Act::Torn(octets.into()))
     }
 
     /// Requires a PROXY header of either version.

@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use bytes::Buf;
 use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::command::{Command, read_command};
-use super::counts::{MessageRecord, ProxyRecord, Tally};
+use super::counts::{MessageRecord, ProxyRecord, SinkCounts, Tally};
 use super::data::{DataReader, Progress};
 use super::envelope::{Envelope, field};
 use super::reply::{last_code, write_lines};
@@ -25,6 +25,10 @@ use crate::identity::{HeaderRead, read_header};
 pub(super) struct Common {
     pub(super) name: Arc<str>,
     pub(super) script: Arc<Script>,
+    /// A script for everybody, when a new one is sent.
+    pub(super) news: watch::Receiver<Arc<Script>>,
+    /// Told when the whole sink is to die.
+    pub(super) doom: Arc<Notify>,
     pub(super) tally: Arc<Tally>,
     pub(super) gate: watch::Receiver<Gate>,
     pub(super) keep_octets: usize,
@@ -298,6 +302,9 @@ impl Session {
                 .min(usize::try_from(left).unwrap_or(usize::MAX));
             let part = self.wire.input.split_to(take);
             left -= take as u64;
+            if wanted && self.envelope.content.size == 0 {
+                self.play(At::MidData).await?;
+            }
             if wanted {
                 self.envelope.content.add(&part, self.common.keep_octets);
             }
@@ -318,33 +325,53 @@ impl Session {
         let envelope = std::mem::take(&mut self.envelope);
         let limit = self.common.script.size_limit().unwrap_or(u64::MAX);
         let size = envelope.content.size;
-        let code = if size > limit {
+        if size > limit {
             self.wire.say("552 5.3.4 message size exceeds the limit");
-            552
-        } else {
-            let reply = format!("250 2.0.0 Ok: {size} octets taken");
-            self.answer(At::Dot, &reply).await?
-        };
-        if !is_good(code) {
-            self.common
-                .tally
-                .count(|counts| counts.messages_refused += 1);
+            self.count_refused();
             return Ok(());
         }
+        let played = self.play(At::Dot).await?;
+        if let Played::Replied(code) = played
+            && !is_good(code)
+        {
+            self.count_refused();
+            return if code == 421 {
+                self.wire.end().await
+            } else {
+                Ok(())
+            };
+        }
         // Counted before the reply leaves: who has read the reply finds the message counted.
+        let queue_id = self.common.tally.queue_id();
+        let reply = format!("250 2.0.0 Ok: queued as {queue_id}, {size} octets taken");
+        self.count_message(envelope, queue_id);
+        if self.play(At::Taken).await? == Played::Usual && played == Played::Usual {
+            self.wire.say(&reply);
+        }
+        Ok(())
+    }
+
+    fn count_refused(&self) {
+        let refused = |counts: &mut SinkCounts| counts.messages_refused += 1;
+        self.common.tally.count(refused);
+    }
+
+    fn count_message(&self, envelope: Envelope, queue_id: String) {
+        let content = envelope.content;
         self.common.tally.message(MessageRecord {
             peer: self.peer,
             client: self.client,
             helo: self.helo.clone().unwrap_or_default(),
             from: envelope.from.unwrap_or_default(),
             to: envelope.to,
-            size,
-            hash: envelope.content.hash.0,
-            subject: field(&envelope.content.head, "subject"),
-            received: field(&envelope.content.head, "received"),
-            content: envelope.content.kept,
+            size: content.size,
+            hash: content.hash.0,
+            queue_id,
+            message_id: field(&content.head, "message-id"),
+            subject: field(&content.head, "subject"),
+            received: field(&content.head, "received"),
+            content: content.kept,
         });
-        Ok(())
     }
 
     /// The usual reply at a point, or what the script says instead; gives the code.
@@ -366,8 +393,12 @@ impl Session {
 
     /// Does what the script says at this point.
     async fn play(&mut self, at: At) -> Result<Played, Over> {
+        if self.common.news.has_changed().unwrap_or(false) {
+            self.common.script = Arc::clone(&self.common.news.borrow_and_update());
+        }
         let script = Arc::clone(&self.common.script);
-        if at != At::Connect && at != At::MidData && !script.reply_delay.is_zero() {
+        let replies = !matches!(at, At::Connect | At::MidData | At::Taken);
+        if replies && !script.reply_delay.is_zero() {
             self.wire.pause(script.reply_delay).await?;
         }
         // The transaction that is open counts as well.
@@ -395,6 +426,14 @@ impl Session {
                 }
                 let last = pieces.last().map_or(0, |piece| last_code(&piece.octets));
                 Ok(Played::Replied(last))
+            }
+            Act::Torn(octets) => {
+                self.wire.output.extend_from_slice(octets);
+                self.wire.end().await
+            }
+            Act::Die => {
+                self.common.doom.notify_one();
+                Err(Over::Reset)
             }
             Act::Close => {
                 self.wire.flush().await?;

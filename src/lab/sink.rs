@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -131,6 +131,7 @@ pub struct SinkHandle {
     addresses: Arc<[SocketAddr]>,
     tally: Arc<Tally>,
     script: Arc<Mutex<Arc<Script>>>,
+    news: Arc<watch::Sender<Arc<Script>>>,
     gate: Arc<watch::Sender<Gate>>,
     orders: mpsc::Sender<Order>,
 }
@@ -183,6 +184,12 @@ impl SinkHandle {
             .script
             .lock()
             .expect("no code panics while it holds the script") = Arc::new(script);
+    }
+
+    /// All connections follow this script from now on, those that are open from their next step.
+    pub fn script_for_all(&self, script: Script) {
+        self.script(script.clone());
+        self.news.send_replace(Arc::new(script));
     }
 
     /// Opens the gate at which [`super::Act::Hold`] waits, until [`SinkHandle::hold`].
@@ -255,12 +262,14 @@ fn prepare(plan: SinkPlan) -> io::Result<Prepared> {
     }
     let tally = Arc::new(Tally::new(plan.keep_records));
     let script = Arc::new(Mutex::new(Arc::new(plan.script)));
+    let news = Arc::new(watch::Sender::new(Arc::default()));
     let (gate, gate_seen) = watch::channel(Gate::Shut);
     let (orders, orders_taken) = mpsc::channel(ORDERS_MAX);
     let handle = SinkHandle {
         addresses: Arc::clone(&addresses),
         tally: Arc::clone(&tally),
         script: Arc::clone(&script),
+        news: Arc::clone(&news),
         gate: Arc::new(gate),
         orders,
     };
@@ -268,6 +277,8 @@ fn prepare(plan: SinkPlan) -> io::Result<Prepared> {
         addresses,
         tally,
         script,
+        news,
+        doom: Arc::default(),
         gate: gate_seen,
         orders: orders_taken,
         name: plan.name,
@@ -312,6 +323,8 @@ struct SinkTask {
     addresses: Arc<[SocketAddr]>,
     tally: Arc<Tally>,
     script: Arc<Mutex<Arc<Script>>>,
+    news: Arc<watch::Sender<Arc<Script>>>,
+    doom: Arc<Notify>,
     gate: watch::Receiver<Gate>,
     orders: mpsc::Receiver<Order>,
     name: Arc<str>,
@@ -323,7 +336,7 @@ impl SinkTask {
     async fn run(mut self, mut listeners: Vec<TcpListener>) {
         let mut sessions = JoinSet::new();
         loop {
-            // Every branch is cancel-safe: a channel, a poll of accept, a set of tasks.
+            // Every branch is cancel-safe: a channel, a permit, a poll of accept, a set of tasks.
             tokio::select! {
                 biased;
                 order = self.orders.recv() => match order {
@@ -341,6 +354,11 @@ impl SinkTask {
                         let _ = done.send(self.listen_again(&mut listeners));
                     }
                 },
+                () = self.doom.notified() => {
+                    listeners.clear();
+                    sessions.shutdown().await;
+                    self.tally.count(|counts| counts.deaths += 1);
+                }
                 accepted = accept_any(&listeners) => match accepted {
                     Ok((stream, peer)) => self.admit(stream, peer, &mut sessions),
                     Err(_) => sleep(ACCEPT_BACKOFF).await,
@@ -387,6 +405,8 @@ impl SinkTask {
         let common = Common {
             name: Arc::clone(&self.name),
             script,
+            news: self.news.subscribe(),
+            doom: Arc::clone(&self.doom),
             tally: Arc::clone(&self.tally),
             gate: self.gate.clone(),
             keep_octets: self.keep_octets,

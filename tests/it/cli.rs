@@ -488,12 +488,12 @@ fn check_live_tells_who_understands_the_proxy_header() {
     assert_eq!(report["backends"][1]["reachable"], false);
 }
 
-#[test]
-fn a_sink_ends_by_itself_and_reports_what_it_took_in_json() {
+/// A sink as a program, until it ends: what became of the letters, its exit code, its report.
+fn run_sink(args: &[&str], letters: u64) -> (Vec<bool>, Option<i32>, serde_json::Value) {
     use std::io::{BufRead, BufReader};
     let mut child = Command::new(env!("CARGO_BIN_EXE_posthouse"))
-        .args(["sink", "--listen", "0", "--json", "--messages", "2"])
-        .args(["--fault", "mail=delay:1ms"])
+        .args(["sink", "--listen", "0", "--json"])
+        .args(args)
         .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::piped())
         .spawn()
@@ -506,23 +506,41 @@ fn a_sink_ends_by_itself_and_reports_what_it_took_in_json() {
         .enable_all()
         .build()
         .unwrap();
-    runtime.block_on(async {
-        for number in [1, 2] {
+    let taken = runtime.block_on(async {
+        let mut taken = Vec::new();
+        for number in 1..=letters {
             let letter = posthouse::lab::Letter::numbered(number);
-            letter.send(address.parse().unwrap()).await.unwrap();
+            taken.push(letter.send(address.parse().unwrap()).await.is_ok());
         }
+        taken
     });
     let output = child.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(0));
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["listen"][0], address);
+    (taken, output.status.code(), report)
+}
+
+#[test]
+fn a_sink_ends_by_itself_and_reports_what_it_took_in_json() {
+    let args = ["--messages", "2", "--fault", "mail=delay:1ms"];
+    let (taken, code, report) = run_sink(&args, 2);
+    assert_eq!((taken, code), (vec![true, true], Some(0)));
     assert_eq!(report["counts"]["messages"], 2);
     assert_eq!(report["counts"]["recipients"], 2);
     assert_eq!(report["counts"]["faults"], 2);
     assert_eq!(report["messages"][1]["subject"], "letter 2");
+    assert_eq!(report["messages"][1]["message_id"], "<2@client.test>");
     assert_eq!(report["messages"][0]["from"], "sender@client.test");
     let hash = body_hash(&posthouse::lab::Letter::numbered(1).content);
     assert_eq!(report["messages"][0]["hash"], format!("{hash:016x}"));
-    assert_eq!(report["listen"][0], address);
+}
+
+#[test]
+fn a_sink_that_dies_as_it_was_told_reports_what_it_had_taken() {
+    let (taken, code, report) = run_sink(&["--fault", "taken=die"], 1);
+    assert_eq!((taken, code), (vec![false], Some(0)));
+    assert_eq!(report["counts"]["deaths"], 1);
+    assert_eq!(report["messages"][0]["message_id"], "<1@client.test>");
 }
 
 #[test]

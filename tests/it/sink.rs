@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use posthouse::lab::{
-    Act, At, Letter, Piece, Script, SendFault, SendStage, Sink, SinkHandle, SinkPlan, WhenFull,
-    body_hash,
+    Act, At, ClientSession, Letter, Piece, Script, SendFault, SendStage, Sink, SinkHandle,
+    SinkPlan, WhenFull, body_hash,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -81,6 +81,8 @@ async fn a_good_sink_takes_a_message_and_records_it() {
     let [message] = &sink.messages()[..] else {
         panic!("one message")
     };
+    assert!(sent.reply.contains(&message.queue_id), "{sent:?}");
+    assert_eq!(message.message_id.as_deref(), Some("<7@client.test>"));
     assert_eq!(message.content, letter.content);
     assert_eq!(message.hash, body_hash(&letter.content));
     assert_eq!(message.from, "sender@client.test");
@@ -147,7 +149,7 @@ async fn chunks_make_a_message_and_refused_chunks_stay_in_sync() {
     peer.reads("503 5.5.1 need RCPT before BDAT\r\n").await;
     peer.write("MAIL FROM:<a@x>\r\nRCPT TO:<b@y>\r\nBDAT 4\r\n.\r\nxBDAT 3 LAST\r\n\r\n.")
         .await;
-    peer.reads("250 2.0.0 chunk taken\r\n250 2.0.0 Ok: 7 octets taken\r\n")
+    peer.reads("250 2.0.0 chunk taken\r\n250 2.0.0 Ok: queued as 00000001, 7 octets taken\r\n")
         .await;
     assert_eq!(sink.messages()[0].content, b".\r\nx\r\n.");
     peer.write("BDAT soon\r\n").await;
@@ -310,6 +312,72 @@ async fn a_sink_on_its_own_thread_serves_every_address() {
         Letter::numbered(1).send(*address).await.unwrap();
     }
     assert_eq!(sink.counts().messages, 2);
+}
+
+/// A sender cannot tell these from each other: the message is here, or it is not (rule F3).
+#[tokio::test]
+async fn a_message_is_counted_if_it_was_taken_before_the_connection_broke_f1() {
+    let table = [
+        (Script::good().close_at(At::Dot), "", 0),
+        (Script::good().torn_at(At::Dot, "25"), "25", 0),
+        (Script::good().close_at(At::Taken), "", 1),
+        (Script::good().reset_at(At::Taken), "", 1),
+        (Script::good().torn_at(At::Taken, "250 2."), "250 2.", 1),
+        (Script::good().die_at(At::Taken), "", 1),
+    ];
+    for (script, heard, taken) in table {
+        let sink = sink(script.clone());
+        let mut peer = Peer::to(sink.address()).await;
+        peer.write(&format!("{TO_DATA}whole\r\n.\r\n")).await;
+        peer.reads("354 go ahead\r\n").await;
+        let mut got = Vec::new();
+        // A reset may take the last words with it; an end does not.
+        let _ = timeout(LIMIT, peer.0.read_to_end(&mut got)).await.unwrap();
+        assert_eq!(String::from_utf8_lossy(&got), heard, "{script:?}");
+        assert_eq!(sink.counts().messages, taken, "{script:?}");
+        assert_eq!(sink.messages().len() as u64, taken, "{script:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_sink_that_dies_takes_every_connection_with_it_and_can_be_started_again() {
+    let script = Script::good().die_at(At::MidData);
+    for content in ["DATA\r\nhalf", "BDAT 9\r\nhalf"] {
+        let sink = sink(script.clone());
+        let mut bystander = Peer::to(sink.address()).await;
+        bystander.reads("\r\n").await;
+        let mut peer = Peer::to(sink.address()).await;
+        let envelope = "EHLO me\r\nMAIL FROM:<a@x>\r\nRCPT TO:<b@y>\r\n";
+        peer.write(&format!("{envelope}{content}")).await;
+        sink.wait_for(|counts| counts.deaths == 1).await.unwrap();
+        assert_eq!(bystander.end().await, End::Reset);
+        TcpStream::connect(sink.address()).await.unwrap_err();
+        assert_eq!((sink.counts().messages, sink.counts().open), (0, 0));
+        sink.script(Script::good());
+        sink.restart().await.unwrap();
+        Letter::numbered(1).send(sink.address()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_script_for_all_reaches_connections_that_are_open() {
+    let sink = sink(Script::good());
+    let letter = Letter::numbered(1);
+    let mut session = ClientSession::open(&letter, sink.address()).await.unwrap();
+    session.deliver(&letter).await.unwrap();
+    sink.script(Script::good().reply(At::Mail, "450 4.3.0 only new ones"));
+    session.deliver(&letter).await.unwrap();
+    sink.script_for_all(Script::good().reply(At::Rcpt, "450 4.3.0 all of you"));
+    let error = session.deliver(&letter).await.unwrap_err();
+    assert_eq!(error.stage, SendStage::Rcpt);
+    assert_eq!(error.fault, SendFault::Reply("450 4.3.0 all of you".into()));
+    let error = letter.send(sink.address()).await.unwrap_err();
+    assert_eq!(error.stage, SendStage::Rcpt, "new ones as well");
+    sink.script_for_all(Script::good());
+    session.deliver(&letter).await.unwrap();
+    session.quit(LIMIT).await.unwrap();
+    let counts = sink.counts();
+    assert_eq!((counts.messages, counts.rsets), (3, 1));
 }
 
 #[tokio::test]
