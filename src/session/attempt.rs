@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use super::context;
 use super::record::Session;
 use crate::balance::{FailureKind, Observation, PickMode, Slot, Stage};
 use crate::config::model::{self, GreetingMode, Identity};
@@ -126,7 +127,7 @@ impl Failure {
         }
     }
 
-    fn of_opening(stage: Stage, failure: OpeningFailure) -> Self {
+    pub(super) fn of_opening(stage: Stage, failure: OpeningFailure) -> Self {
         let (code, text) = match failure {
             OpeningFailure::Greeting { code, text } | OpeningFailure::Ehlo { code, text } => {
                 (Some(code), text)
@@ -571,8 +572,41 @@ pub(super) fn note_failure(
 
 /// Tells the balancer, and the log if that changed a state.
 pub(super) fn observe(session: &Session, slot: &Slot, observation: Observation, now: Instant) {
+    note(&session.cx, slot, observation, now);
+}
+
+/// The same without a session.
+pub(super) fn note(cx: &context::Context, slot: &Slot, observation: Observation, now: Instant) {
     if let Some(change) = slot.member().settings.state.observe(observation, now) {
-        session.cx.shared.telemetry.state_change(&change);
+        cx.shared.telemetry.state_change(&change);
+    }
+}
+
+/// A strike that no session met.
+pub(super) fn note_strike(
+    cx: &context::Context,
+    slot: &Slot,
+    failure: Failure,
+    after: Duration,
+    now: Instant,
+) {
+    let Failure {
+        stage,
+        kind,
+        code,
+        text,
+    } = failure;
+    let state = &slot.member().settings.state;
+    state.totals.of(cx.worker.index()).strikes[stage.index()][kind.index()].inc();
+    if kind != FailureKind::Local {
+        let strike = Observation::Strike {
+            stage,
+            kind,
+            code,
+            text,
+            after,
+        };
+        note(cx, slot, strike, now);
     }
 }
 

@@ -9,6 +9,7 @@ use slab::Slab;
 
 use super::capabilities::Capabilities;
 use super::keeper::Keeper;
+use super::warm::{self, Warming};
 use crate::balance::BackendState;
 use crate::metrics::WorkerCounters;
 use crate::net::clock;
@@ -96,6 +97,7 @@ pub struct Context {
     pub(super) lingering: Cell<u32>,
     pub(super) source_turn: Cell<usize>,
     pub(super) keeper: Keeper,
+    pub(super) warming: Warming,
     pub(super) capabilities: Capabilities,
     draining: Cell<bool>,
     sessions: RefCell<Slab<SessionEntry>>,
@@ -117,6 +119,7 @@ impl Context {
             lingering: Cell::new(0),
             source_turn: Cell::new(0),
             keeper: Keeper::default(),
+            warming: Warming::default(),
             capabilities: Capabilities::default(),
             draining: Cell::new(false),
             sessions: RefCell::default(),
@@ -201,9 +204,10 @@ impl Context {
         self.keeper.clear(self);
     }
 
-    /// Ends kept connections that have had their time.
+    /// Ends kept connections that have had their time, and makes those that are missing.
     pub fn sweep(self: &Rc<Self>) {
         self.keeper.sweep(self, clock::now());
+        warm::look(self);
     }
 
     pub(super) fn is_draining(&self) -> bool {

@@ -165,7 +165,10 @@ impl Keeper {
 
     /// Keeps a connection for the next transaction, or ends it.
     pub(super) fn put(&self, session: &Session, slot: Slot, kept: Kept, now: Instant) {
-        let cx = &session.cx;
+        self.keep(&session.cx, origin(session), slot, kept, now);
+    }
+
+    fn keep(&self, cx: &Rc<Context>, origin: Option<usize>, slot: Slot, kept: Kept, now: Instant) {
         let snapshot = cx.shared.current.load();
         let pool = snapshot.pool_named(&slot.member().pool);
         let Some(pool) = pool.filter(|pool| pool.settings.identity == Identity::None) else {
@@ -183,7 +186,7 @@ impl Keeper {
                     is_old: until == kept.born + pool.settings.smtp.max_age,
                     kept,
                     parked: slot.park(),
-                    origin: origin(session),
+                    origin,
                     name: Arc::clone(&snapshot.config.hostname),
                     until,
                 };
@@ -198,6 +201,18 @@ impl Keeper {
                 }
             }
         }
+    }
+
+    /// Keeps a connection that nobody has used yet.
+    pub(super) fn put_new(&self, cx: &Rc<Context>, slot: Slot, kept: Kept, now: Instant) {
+        self.keep(cx, None, slot, kept, now);
+    }
+
+    /// How many are kept of this backend.
+    pub(super) fn idle_of(&self, member: &Member) -> usize {
+        let backends = self.backends.borrow();
+        let backend = backends.get(&key(&member.settings.state));
+        backend.map_or(0, |backend| backend.entries.len())
     }
 
     /// A kept connection was refused when it had carried so many messages (rule N4).
@@ -305,7 +320,13 @@ impl Backend {
         if is_full || pool.pool.waiting() > 0 {
             return Err(KeptClosed::Shed);
         }
-        Ok((now + settings.idle_timeout).min(kept.born + settings.max_age))
+        let old = kept.born + settings.max_age;
+        let floor = share(settings.min_idle, cx.worker.index() as u32, workers) as usize;
+        // The first few are kept whether they are used or not.
+        if self.entries.len() < floor {
+            return Ok(old);
+        }
+        Ok(old.min(now + settings.idle_timeout))
     }
 }
 
@@ -320,7 +341,7 @@ fn idle_max(settings: &model::PoolSmtp, member: &Member, worker: u32, workers: u
 }
 
 /// What of `all` one of the threads may have: the shares add up to `all`.
-fn share(all: u32, worker: u32, workers: u32) -> u32 {
+pub(super) fn share(all: u32, worker: u32, workers: u32) -> u32 {
     all / workers + u32::from(worker < all % workers)
 }
 
@@ -340,7 +361,7 @@ fn pop(backend: &mut Backend, session: &Session, now: Instant) -> Option<Entry> 
     }
 }
 
-fn key(state: &Arc<BackendState>) -> usize {
+pub(super) fn key(state: &Arc<BackendState>) -> usize {
     Arc::as_ptr(state).addr()
 }
 

@@ -15,6 +15,7 @@ mod keeper;
 mod mail;
 mod record;
 mod relay;
+mod warm;
 
 pub use context::{Context, LocalListener, SessionEntry};
 pub use keeper::KEPT_MAX;

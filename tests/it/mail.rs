@@ -592,3 +592,20 @@ async fn what_a_provider_does_not_allow_goes_to_another() {
     quit(client).await;
     assert_eq!((one.counts().messages, two.counts().messages), (2, 3));
 }
+
+#[tokio::test]
+async fn connections_are_ready_before_anybody_asks() {
+    let backend = good("one.test");
+    let mut config = smtp(&[&backend]);
+    pool(&mut config).smtp.min_idle = 2;
+    let balancer = Balancer::start(config);
+    backend
+        .wait_for(|counts| counts.ehlos == 2)
+        .await
+        .expect("two are made");
+    balancer.wait_until_idle(2).await;
+    let mut client = client(&balancer).await;
+    client.send_message(BODY).await;
+    quit(client).await;
+    assert_eq!(backend.counts().connections, 2, "it used one of them");
+}

@@ -192,6 +192,24 @@ impl Balancer {
         }
     }
 
+    /// Waits until so many connections are kept and idle.
+    pub(crate) async fn wait_until_idle(&self, count: u64) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let idle: u64 = self
+                .shared
+                .workers
+                .iter()
+                .map(|w| w.kept_idle.value())
+                .sum();
+            if idle == count {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{idle} connections are idle");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
     /// Attempts at the backend of this name so far.
     pub(crate) fn attempts(&self, backend: &str) -> u64 {
         let snapshot = self.shared.current.load();

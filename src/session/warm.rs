@@ -1,0 +1,181 @@
+//! Keeping connections ready before anybody asks for them (`min_idle`).
+//!
+//! Looked at with every heartbeat: a backend that has fewer idle connections of this thread than its
+//! share is dialled, one connection at a time, so that a backend that comes back is not stormed. A
+//! dial that fails is a strike as any other; the next is made with the next look.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context as Task, Poll};
+use std::time::Instant;
+
+use super::attempt::{self, Failure};
+use super::context::{Context, since};
+use super::keeper::{Kept, key, share};
+use crate::balance::{FailureKind, Observation, Slot, Stage, Tried};
+use crate::config::model::{self, Identity};
+use crate::net::clock;
+use crate::net::dial::{Origin, dial};
+use crate::net::stream::Stream;
+use crate::net::timer::{Due, Timer};
+use crate::smtp::{Extensions, Opening, OpeningStep};
+use crate::snapshot::PoolView;
+
+/// Backends of one thread that are dialled at once.
+const WARMING_MAX: usize = 4;
+
+/// Backends that are being dialled.
+#[derive(Debug, Default)]
+pub(super) struct Warming(RefCell<BTreeSet<usize>>);
+
+/// Dials what is missing.
+pub(super) fn look(cx: &Rc<Context>) {
+    if cx.is_draining() {
+        return;
+    }
+    let snapshot = cx.shared.current.load();
+    let wants = |pool: &&Arc<PoolView>| {
+        pool.settings.smtp.min_idle > 0 && pool.settings.identity == Identity::None
+    };
+    let hostname = Arc::clone(&snapshot.config.hostname);
+    for pool in snapshot.pools().filter(wants) {
+        let workers = cx.shared.workers.len().max(1) as u32;
+        let wanted = share(
+            pool.settings.smtp.min_idle,
+            cx.worker.index() as u32,
+            workers,
+        );
+        for member in pool.pool.members() {
+            let state = &member.settings.state;
+            let warming = &cx.warming.0;
+            if warming.borrow().len() >= WARMING_MAX {
+                return;
+            }
+            let missing = cx.keeper.idle_of(member) < wanted as usize;
+            if !missing || warming.borrow().contains(&key(state)) {
+                continue;
+            }
+            let Some(slot) = pool.pool.pick_at(state, &Tried::default()) else {
+                continue;
+            };
+            warming.borrow_mut().insert(key(state));
+            let one = One {
+                cx: Rc::clone(cx),
+                slot: Some(slot),
+                hostname: Arc::clone(&hostname),
+                began: clock::now(),
+            };
+            let settings = pool.settings.clone();
+            cx.event_loop.spawn(one.run(settings));
+        }
+    }
+}
+
+/// One connection that is being made ready.
+#[derive(Debug)]
+struct One {
+    cx: Rc<Context>,
+    slot: Option<Slot>,
+    hostname: Arc<str>,
+    began: Instant,
+}
+
+impl One {
+    async fn run(mut self, settings: model::Pool) {
+        let Some(slot) = self.slot.take() else { return };
+        let opened = self.open(&settings, &slot).await;
+        // The look may come again.
+        self.cx
+            .warming
+            .0
+            .borrow_mut()
+            .remove(&key(&slot.member().settings.state));
+        let now = clock::now();
+        match opened {
+            Ok((stream, extensions)) => {
+                let kept = Kept::new(stream, extensions, now);
+                self.cx.keeper.put_new(&self.cx, slot, kept, now);
+            }
+            Err(failure) => {
+                let after = since(now, self.began);
+                attempt::note_strike(&self.cx, &slot, failure, after, now);
+            }
+        }
+    }
+
+    async fn open(
+        &self,
+        settings: &model::Pool,
+        slot: &Slot,
+    ) -> Result<(Stream, Extensions), Failure> {
+        let address = slot.member().settings.address;
+        let of_family = |source: &&std::net::IpAddr| source.is_ipv4() == address.is_ipv4();
+        let origin = Origin {
+            source: settings.source.iter().find(of_family).copied(),
+            interface: settings.interface.as_deref(),
+            freebind: settings.freebind,
+        };
+        let stream = dial(address, origin).map_err(|error| Failure::of(Stage::Connect, &error))?;
+        let mut opening = Opening::new(&self.hostname);
+        let mut timer = Timer::new();
+        let connect_by = self.began + settings.connect_timeout;
+        within(&mut timer, connect_by, Stage::Connect, |task| {
+            let connected = stream.poll_connected(task);
+            connected.map_err(|error| Failure::of(Stage::Connect, &error))
+        })
+        .await?;
+        let greet_by = clock::now() + settings.greeting_timeout;
+        let mut heard = [0; 4096];
+        loop {
+            let stage = if opening.is_greeted() {
+                Stage::Ehlo
+            } else {
+                Stage::Greeting
+            };
+            let n = within(&mut timer, greet_by, stage, |task| {
+                let heard = stream.poll_recv(task, &mut heard);
+                heard.map_err(|error| Failure::of(stage, &error))
+            })
+            .await?;
+            if n == 0 {
+                return Err(Failure::new(stage, FailureKind::Closed));
+            }
+            match opening.handle(&heard[..n]) {
+                OpeningStep::Wait => {}
+                OpeningStep::Say(octets) => {
+                    let said = poll_fn(|task| Poll::Ready(stream.poll_send(task, &octets))).await;
+                    if !matches!(said, Poll::Ready(Ok(sent)) if sent == octets.len()) {
+                        return Err(Failure::new(Stage::Ehlo, FailureKind::Closed));
+                    }
+                }
+                OpeningStep::Ready(extensions) => {
+                    let after = since(clock::now(), self.began);
+                    let observed = Observation::Greeted { after };
+                    attempt::note(&self.cx, slot, observed, clock::now());
+                    return Ok((stream, extensions));
+                }
+                OpeningStep::Failed(failure) => return Err(Failure::of_opening(stage, failure)),
+            }
+        }
+    }
+}
+
+/// Does it by `deadline`.
+async fn within<T>(
+    timer: &mut Timer,
+    deadline: Instant,
+    stage: Stage,
+    mut poll: impl FnMut(&mut Task<'_>) -> Poll<Result<T, Failure>>,
+) -> Result<T, Failure> {
+    poll_fn(|task| match poll(task) {
+        Poll::Ready(done) => Poll::Ready(done),
+        Poll::Pending if timer.arm(deadline, clock::now(), task) == Due::Now => {
+            Poll::Ready(Err(Failure::new(stage, FailureKind::Timeout)))
+        }
+        Poll::Pending => Poll::Pending,
+    })
+    .await
+}
