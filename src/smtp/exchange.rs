@@ -11,6 +11,8 @@
 //! client has been told is never taken back: on the next backend it must come true again, or the
 //! transaction fails with 451.
 
+mod hearing;
+mod moving;
 mod terms;
 
 use std::collections::VecDeque;
@@ -19,7 +21,6 @@ use std::time::{Duration, Instant};
 pub use terms::{Answer, Fate, Leased, Output, TransactionEnd, Trouble, Verb, Want};
 
 use super::replies::OwnReply;
-use super::reply::{Reply, ReplyCode};
 
 /// How often a transaction may move to another backend (rule F10).
 pub const MOVES_MAX: u8 = 2;
@@ -354,51 +355,6 @@ impl Exchange {
         self.check();
     }
 
-    /// The backend has said a whole reply.
-    pub fn reply(&mut self, reply: &Reply<'_>, now: Instant) {
-        let Line::Held(held) = &mut self.line else {
-            return;
-        };
-        held.since = now;
-        let unheard = std::mem::replace(&mut held.unheard, false);
-        // Rule N4: a kept connection that has had its share is recycled, and nobody sees it.
-        let worn = unheard && held.reused && matches!(reply.code.value(), 421 | 452);
-        let answers = held.outstanding.pop_front();
-        match (held.sending, answers) {
-            (Sending::Commands, Some(_)) if worn => self.renew(Fate::Worn),
-            (Sending::Commands, Some(index)) if reply.code != ReplyCode::CLOSING => {
-                self.answered(index, reply, now);
-            }
-            (Sending::Committed, None) => self.finished(reply, now),
-            (Sending::Content, None) if reply.code != ReplyCode::CLOSING => self.early(reply),
-            (Sending::LoneDot | Sending::Reset, None) if reply.code != ReplyCode::CLOSING => {
-                let end = if held.sending == Sending::Reset {
-                    TransactionEnd::Abandoned
-                } else {
-                    TransactionEnd::Refused
-                };
-                self.end(Some(Fate::Keep), end);
-            }
-            _ if reply.code == ReplyCode::CLOSING => self.trouble(Trouble::Closing, now),
-            _ => self.trouble(Trouble::Desync, now),
-        }
-        self.check();
-    }
-
-    /// The connection has ended or failed; `partial` is what was read of a reply that did not end.
-    pub fn lost(&mut self, trouble: Trouble, partial: &[u8], now: Instant) {
-        let Line::Held(held) = &self.line else { return };
-        if held.sending == Sending::Committed && is_acceptance(partial) {
-            // Row 6: a server says 2yz only after it has taken the message.
-            self.outputs.push_back(Output::Answer(OwnReply::OK.into()));
-            self.content = Content::No;
-            self.end(Some(Fate::Retire), TransactionEnd::Accepted);
-        } else {
-            self.trouble(trouble, now);
-        }
-        self.check();
-    }
-
     /// When the backend's silence is too long.
     pub fn deadline(&self) -> Option<Instant> {
         let Line::Held(held) = &self.line else {
@@ -474,220 +430,9 @@ impl Exchange {
         }
     }
 
-    fn answer(&mut self, index: usize, told: Told, answer: impl Into<Answer>) {
-        debug_assert!(self.said[index].told.is_none(), "one reply per command");
-        debug_assert!(
-            self.said[..index].iter().all(|said| said.told.is_some()),
-            "replies in the order of the commands"
-        );
-        self.said[index].told = Some(told);
-        self.outputs.push_back(Output::Answer(answer.into()));
-    }
-
-    /// A command's reply, in step.
-    fn answered(&mut self, index: usize, reply: &Reply<'_>, now: Instant) {
-        let accepts = match self.said[index].verb {
-            Verb::Mail | Verb::Rcpt => reply.code.class() == 2,
-            Verb::Data => reply.code.value() == 354,
-        };
-        match (self.said[index].told, accepts) {
-            (None, false) if reply.code.class() < 4 => self.trouble(Trouble::Desync, now),
-            (None, false) => {
-                self.answer(index, Told::Refused, Answer::of(reply));
-                self.settle(now);
-            }
-            (None, true) if self.said[index].verb == Verb::Data && !self.has_recipient() => {
-                self.answer(index, Told::Refused, OwnReply::NO_RECIPIENTS);
-                self.flight.extend_from_slice(b".\r\n");
-                self.send(Sending::LoneDot);
-            }
-            (None, true) => {
-                self.answer(index, Told::Accepted, Answer::of(reply));
-                self.accepted(index, now);
-            }
-            (Some(Told::Accepted), true) => self.accepted(index, now),
-            // What the client was told does not come true here (F8): nothing can be taken back.
-            (Some(_), _) => self.give_up(Fate::Abort, OwnReply::BACKEND_LOST),
-        }
-    }
-
-    fn accepted(&mut self, index: usize, now: Instant) {
-        if self.said[index].verb == Verb::Data {
-            if self.content == Content::No {
-                self.content = Content::Open;
-            }
-            self.send(Sending::Content);
-        } else {
-            self.advance(now);
-        }
-    }
-
     fn send(&mut self, sending: Sending) {
         if let Line::Held(held) = &mut self.line {
             held.sending = sending;
-        }
-    }
-
-    /// After a refusal: goes on, or ends when MAIL was refused and nobody waits.
-    fn settle(&mut self, now: Instant) {
-        self.advance(now);
-        let Line::Held(held) = &self.line else { return };
-        let mail_refused = self.said[0].told == Some(Told::Refused);
-        if mail_refused && held.outstanding.is_empty() && held.sending == Sending::Commands {
-            self.end(Some(Fate::Keep), TransactionEnd::Refused);
-        }
-    }
-
-    /// The reply to the message (rows 6 to 10).
-    fn finished(&mut self, reply: &Reply<'_>, now: Instant) {
-        let fate = if reply.code == ReplyCode::CLOSING {
-            Fate::Retire
-        } else {
-            Fate::Keep
-        };
-        match reply.code.class() {
-            2 => {
-                self.tell(Answer::of(reply));
-                self.end(Some(fate), TransactionEnd::Accepted);
-            }
-            4 if is_unwell(reply) && self.may_move(now) => {
-                self.unwell = (reply.code != ReplyCode::CLOSING).then(|| Answer::of(reply));
-                self.outputs.push_back(Output::Strike(Trouble::Unwell));
-                self.outputs.push_back(Output::Release(fate));
-                self.move_on(Want::Other);
-            }
-            4 if reply.code == ReplyCode::CLOSING => {
-                // A 421 would tell the client that its connection closes (S13).
-                self.tell(OwnReply::NO_BACKEND);
-                self.end(Some(fate), TransactionEnd::Refused);
-            }
-            4 | 5 => {
-                self.tell(Answer::of(reply));
-                self.end(Some(fate), TransactionEnd::Refused);
-            }
-            // 3yz to an end: it has not understood what we said. Whether it has the message?
-            _ => self.trouble(Trouble::Desync, now),
-        }
-    }
-
-    /// Answers the end of the message.
-    fn tell(&mut self, answer: impl Into<Answer>) {
-        if self.content == Content::Complete {
-            self.content = Content::No;
-            self.outputs.push_back(Output::Answer(answer.into()));
-        } else {
-            self.verdict = Some(answer.into());
-        }
-    }
-
-    /// A reply before the end of the message was sent (D7).
-    fn early(&mut self, reply: &Reply<'_>) {
-        match reply.code.class() {
-            4 | 5 => {
-                self.tell(Answer::of(reply));
-                self.end(Some(Fate::Abort), TransactionEnd::Refused);
-            }
-            // It saw an end that we did not send: no replay, or there might be two copies.
-            _ => {
-                self.tell(OwnReply::BACKEND_PROTOCOL);
-                self.outputs.push_back(Output::Strike(Trouble::Desync));
-                self.end(Some(Fate::Abort), TransactionEnd::Failed);
-            }
-        }
-    }
-
-    /// The connection is of no more use.
-    fn trouble(&mut self, trouble: Trouble, now: Instant) {
-        let Line::Held(held) = &self.line else { return };
-        let sending = held.sending;
-        let was_dead = held.unheard && held.reused && trouble == Trouble::Lost;
-        match sending {
-            Sending::Committed => {
-                self.outputs.push_back(Output::Strike(trouble));
-                self.tell(OwnReply::IN_DOUBT);
-                self.end(Some(Fate::Retire), TransactionEnd::InDoubt);
-            }
-            // Nobody waits for these.
-            Sending::Reset => self.end(Some(Fate::Retire), TransactionEnd::Abandoned),
-            Sending::LoneDot => self.end(Some(Fate::Retire), TransactionEnd::Refused),
-            Sending::Commands if was_dead => self.renew(Fate::Retire),
-            // There is no transaction to go on with.
-            Sending::Commands if self.said[0].told == Some(Told::Refused) => {
-                self.outputs.push_back(Output::Strike(trouble));
-                self.give_up(Fate::Abort, OwnReply::BAD_SEQUENCE);
-            }
-            Sending::Commands | Sending::Content if self.may_move(now) => {
-                self.outputs.push_back(Output::Strike(trouble));
-                self.outputs.push_back(Output::Release(Fate::Abort));
-                self.move_on(Want::Other);
-            }
-            Sending::Commands | Sending::Content => {
-                self.outputs.push_back(Output::Strike(trouble));
-                let reply = match trouble {
-                    Trouble::Silent => OwnReply::BACKEND_TIMEOUT,
-                    Trouble::Desync => OwnReply::BACKEND_PROTOCOL,
-                    Trouble::Lost | Trouble::Closing | Trouble::Unwell => OwnReply::BACKEND_LOST,
-                };
-                self.give_up(Fate::Abort, reply);
-            }
-        }
-    }
-
-    /// The kept connection was dead before we spoke: the same on a new one, at nobody's cost (N3).
-    fn renew(&mut self, fate: Fate) {
-        self.outputs.push_back(Output::Release(fate));
-        self.line = Line::Wanted;
-        self.flight.clear();
-        self.outputs.push_back(Output::Lease(Want::New));
-    }
-
-    fn may_move(&self, now: Instant) -> bool {
-        let in_time = self
-            .completed
-            .is_none_or(|completed| now.saturating_duration_since(completed) < REPLAY_TIME);
-        let whole = self.content == Content::No || self.has_copy;
-        self.moves < MOVES_MAX && whole && in_time
-    }
-
-    fn move_on(&mut self, want: Want) {
-        self.moves += 1;
-        self.line = Line::Wanted;
-        self.flight.clear();
-        self.outputs.push_back(Output::Lease(want));
-    }
-
-    fn give_up(&mut self, fate: Fate, reply: OwnReply) {
-        self.outputs.push_back(Output::Release(fate));
-        self.fail(reply);
-    }
-
-    /// Answers whatever the client waits for, once each, and ends.
-    fn fail(&mut self, reply: impl Into<Answer>) {
-        let mut reply = Some(reply.into());
-        for index in 0..self.said.len() {
-            if self.said[index].told.is_none() {
-                let text = reply.take().unwrap_or(OwnReply::BAD_SEQUENCE.into());
-                self.answer(index, Told::Refused, text);
-            }
-        }
-        if let Some(reply) = reply
-            && self.content != Content::No
-        {
-            self.tell(reply);
-        }
-        self.end(None, TransactionEnd::Failed);
-    }
-
-    fn end(&mut self, fate: Option<Fate>, end: TransactionEnd) {
-        if let Some(fate) = fate {
-            self.outputs.push_back(Output::Release(fate));
-        }
-        self.line = Line::Gone;
-        self.flight.clear();
-        if self.content == Content::Open && self.verdict.is_some() {
-            self.ending = Some(end);
-        } else {
-            self.outputs.push_back(Output::End(end));
         }
     }
 
@@ -711,19 +456,6 @@ impl Exchange {
             }
         }
     }
-}
-
-/// Row 8: the backend is unwell, not the message: 421, x.3.x, a bare 452.
-fn is_unwell(reply: &Reply<'_>) -> bool {
-    match reply.enhanced {
-        Some(enhanced) => enhanced.subject == 3 || reply.code == ReplyCode::CLOSING,
-        None => matches!(reply.code.value(), 421 | 452),
-    }
-}
-
-/// `2dd` and SP or `-`: a server says so only when it has the message.
-fn is_acceptance(partial: &[u8]) -> bool {
-    matches!(partial, [b'2', b'0'..=b'9', b'0'..=b'9', b' ' | b'-', ..])
 }
 
 #[cfg(test)]

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::super::data::LineEndings;
-use super::super::exchange::{TransactionEnd, Want};
-use super::super::extensions::{Keywords, OwnExtensions, SessionLimits};
+use super::super::exchange::{Fate, TransactionEnd, Trouble, Want};
+use super::super::extensions::{Keyword, Keywords, OwnExtensions, SessionLimits};
 use super::*;
 
 /// A session, its clock, and a backend that is played by hand.

@@ -1,0 +1,166 @@
+//! What a backend's reply, or the end of its connection, means for a transaction (rows of rule F1).
+
+use std::time::Instant;
+
+use super::super::replies::OwnReply;
+use super::super::reply::{Reply, ReplyCode};
+use super::{
+    Answer, Content, Exchange, Fate, Line, Output, Sending, Told, TransactionEnd, Trouble, Verb,
+    Want,
+};
+
+impl Exchange {
+    /// The backend has said a whole reply.
+    pub fn reply(&mut self, reply: &Reply<'_>, now: Instant) {
+        let Line::Held(held) = &mut self.line else {
+            return;
+        };
+        held.since = now;
+        let unheard = std::mem::replace(&mut held.unheard, false);
+        // Rule N4: a kept connection that has had its share is recycled, and nobody sees it.
+        let worn = unheard && held.reused && matches!(reply.code.value(), 421 | 452);
+        let answers = held.outstanding.pop_front();
+        match (held.sending, answers) {
+            (Sending::Commands, Some(_)) if worn => self.renew(Fate::Worn),
+            (Sending::Commands, Some(index)) if reply.code != ReplyCode::CLOSING => {
+                self.answered(index, reply, now);
+            }
+            (Sending::Committed, None) => self.finished(reply, now),
+            (Sending::Content, None) if reply.code != ReplyCode::CLOSING => self.early(reply),
+            (Sending::LoneDot | Sending::Reset, None) if reply.code != ReplyCode::CLOSING => {
+                let end = if held.sending == Sending::Reset {
+                    TransactionEnd::Abandoned
+                } else {
+                    TransactionEnd::Refused
+                };
+                self.end(Some(Fate::Keep), end);
+            }
+            _ if reply.code == ReplyCode::CLOSING => self.trouble(Trouble::Closing, now),
+            _ => self.trouble(Trouble::Desync, now),
+        }
+        self.check();
+    }
+
+    /// The connection has ended or failed; `partial` is what was read of a reply that did not end.
+    pub fn lost(&mut self, trouble: Trouble, partial: &[u8], now: Instant) {
+        let Line::Held(held) = &self.line else { return };
+        if held.sending == Sending::Committed && is_acceptance(partial) {
+            // Row 6: a server says 2yz only after it has taken the message.
+            self.outputs.push_back(Output::Answer(OwnReply::OK.into()));
+            self.content = Content::No;
+            self.end(Some(Fate::Retire), TransactionEnd::Accepted);
+        } else {
+            self.trouble(trouble, now);
+        }
+        self.check();
+    }
+
+    /// A command's reply, in step.
+    fn answered(&mut self, index: usize, reply: &Reply<'_>, now: Instant) {
+        let accepts = match self.said[index].verb {
+            Verb::Mail | Verb::Rcpt => reply.code.class() == 2,
+            Verb::Data => reply.code.value() == 354,
+        };
+        match (self.said[index].told, accepts) {
+            (None, false) if reply.code.class() < 4 => self.trouble(Trouble::Desync, now),
+            (None, false) => {
+                self.answer(index, Told::Refused, Answer::of(reply));
+                self.settle(now);
+            }
+            (None, true) if self.said[index].verb == Verb::Data && !self.has_recipient() => {
+                self.answer(index, Told::Refused, OwnReply::NO_RECIPIENTS);
+                self.flight.extend_from_slice(b".\r\n");
+                self.send(Sending::LoneDot);
+            }
+            (None, true) => {
+                self.answer(index, Told::Accepted, Answer::of(reply));
+                self.accepted(index, now);
+            }
+            (Some(Told::Accepted), true) => self.accepted(index, now),
+            // What the client was told does not come true here (F8): nothing can be taken back.
+            (Some(_), _) => self.give_up(Fate::Abort, OwnReply::BACKEND_LOST),
+        }
+    }
+
+    fn accepted(&mut self, index: usize, now: Instant) {
+        if self.said[index].verb == Verb::Data {
+            if self.content == Content::No {
+                self.content = Content::Open;
+            }
+            self.send(Sending::Content);
+        } else {
+            self.advance(now);
+        }
+    }
+
+    /// After a refusal: goes on, or ends when MAIL was refused and nobody waits.
+    fn settle(&mut self, now: Instant) {
+        self.advance(now);
+        let Line::Held(held) = &self.line else { return };
+        let mail_refused = self.said[0].told == Some(Told::Refused);
+        if mail_refused && held.outstanding.is_empty() && held.sending == Sending::Commands {
+            self.end(Some(Fate::Keep), TransactionEnd::Refused);
+        }
+    }
+
+    /// The reply to the message (rows 6 to 10).
+    fn finished(&mut self, reply: &Reply<'_>, now: Instant) {
+        let fate = if reply.code == ReplyCode::CLOSING {
+            Fate::Retire
+        } else {
+            Fate::Keep
+        };
+        match reply.code.class() {
+            2 => {
+                self.tell(Answer::of(reply));
+                self.end(Some(fate), TransactionEnd::Accepted);
+            }
+            4 if is_unwell(reply) && self.may_move(now) => {
+                self.unwell = (reply.code != ReplyCode::CLOSING).then(|| Answer::of(reply));
+                self.outputs.push_back(Output::Strike(Trouble::Unwell));
+                self.outputs.push_back(Output::Release(fate));
+                self.move_on(Want::Other);
+            }
+            4 if reply.code == ReplyCode::CLOSING => {
+                // A 421 would tell the client that its connection closes (S13).
+                self.tell(OwnReply::NO_BACKEND);
+                self.end(Some(fate), TransactionEnd::Refused);
+            }
+            4 | 5 => {
+                self.tell(Answer::of(reply));
+                self.end(Some(fate), TransactionEnd::Refused);
+            }
+            // 3yz to an end: it has not understood what we said. Whether it has the message?
+            _ => self.trouble(Trouble::Desync, now),
+        }
+    }
+
+    /// A reply before the end of the message was sent (D7).
+    fn early(&mut self, reply: &Reply<'_>) {
+        match reply.code.class() {
+            4 | 5 => {
+                self.tell(Answer::of(reply));
+                self.end(Some(Fate::Abort), TransactionEnd::Refused);
+            }
+            // It saw an end that we did not send: no replay, or there might be two copies.
+            _ => {
+                self.tell(OwnReply::BACKEND_PROTOCOL);
+                self.outputs.push_back(Output::Strike(Trouble::Desync));
+                self.end(Some(Fate::Abort), TransactionEnd::Failed);
+            }
+        }
+    }
+}
+
+/// Row 8: the backend is unwell, not the message: 421, x.3.x, a bare 452.
+fn is_unwell(reply: &Reply<'_>) -> bool {
+    match reply.enhanced {
+        Some(enhanced) => enhanced.subject == 3 || reply.code == ReplyCode::CLOSING,
+        None => matches!(reply.code.value(), 421 | 452),
+    }
+}
+
+/// `2dd` and SP or `-`: a server says so only when it has the message.
+fn is_acceptance(partial: &[u8]) -> bool {
+    matches!(partial, [b'2', b'0'..=b'9', b'0'..=b'9', b' ' | b'-', ..])
+}

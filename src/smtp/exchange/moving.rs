@@ -1,0 +1,126 @@
+//! What becomes of a transaction whose connection is of no more use: the next backend, or the end.
+
+use std::time::Instant;
+
+use super::super::replies::OwnReply;
+use super::{
+    Answer, Content, Exchange, Fate, Line, MOVES_MAX, Output, REPLAY_TIME, Sending, Told,
+    TransactionEnd, Trouble, Want,
+};
+
+impl Exchange {
+    pub(super) fn answer(&mut self, index: usize, told: Told, answer: impl Into<Answer>) {
+        debug_assert!(self.said[index].told.is_none(), "one reply per command");
+        debug_assert!(
+            self.said[..index].iter().all(|said| said.told.is_some()),
+            "replies in the order of the commands"
+        );
+        self.said[index].told = Some(told);
+        self.outputs.push_back(Output::Answer(answer.into()));
+    }
+
+    /// Answers the end of the message.
+    pub(super) fn tell(&mut self, answer: impl Into<Answer>) {
+        if self.content == Content::Complete {
+            self.content = Content::No;
+            self.outputs.push_back(Output::Answer(answer.into()));
+        } else {
+            self.verdict = Some(answer.into());
+        }
+    }
+
+    /// The connection is of no more use.
+    pub(super) fn trouble(&mut self, trouble: Trouble, now: Instant) {
+        let Line::Held(held) = &self.line else { return };
+        let sending = held.sending;
+        let was_dead = held.unheard && held.reused && trouble == Trouble::Lost;
+        match sending {
+            Sending::Committed => {
+                self.outputs.push_back(Output::Strike(trouble));
+                self.tell(OwnReply::IN_DOUBT);
+                self.end(Some(Fate::Retire), TransactionEnd::InDoubt);
+            }
+            // Nobody waits for these.
+            Sending::Reset => self.end(Some(Fate::Retire), TransactionEnd::Abandoned),
+            Sending::LoneDot => self.end(Some(Fate::Retire), TransactionEnd::Refused),
+            Sending::Commands if was_dead => self.renew(Fate::Retire),
+            // There is no transaction to go on with.
+            Sending::Commands if self.said[0].told == Some(Told::Refused) => {
+                self.outputs.push_back(Output::Strike(trouble));
+                self.give_up(Fate::Abort, OwnReply::BAD_SEQUENCE);
+            }
+            Sending::Commands | Sending::Content if self.may_move(now) => {
+                self.outputs.push_back(Output::Strike(trouble));
+                self.outputs.push_back(Output::Release(Fate::Abort));
+                self.move_on(Want::Other);
+            }
+            Sending::Commands | Sending::Content => {
+                self.outputs.push_back(Output::Strike(trouble));
+                let reply = match trouble {
+                    Trouble::Silent => OwnReply::BACKEND_TIMEOUT,
+                    Trouble::Desync => OwnReply::BACKEND_PROTOCOL,
+                    Trouble::Lost | Trouble::Closing | Trouble::Unwell => OwnReply::BACKEND_LOST,
+                };
+                self.give_up(Fate::Abort, reply);
+            }
+        }
+    }
+
+    /// The kept connection was dead before we spoke: the same on a new one, at nobody's cost (N3).
+    pub(super) fn renew(&mut self, fate: Fate) {
+        self.outputs.push_back(Output::Release(fate));
+        self.line = Line::Wanted;
+        self.flight.clear();
+        self.outputs.push_back(Output::Lease(Want::New));
+    }
+
+    pub(super) fn may_move(&self, now: Instant) -> bool {
+        let in_time = self
+            .completed
+            .is_none_or(|completed| now.saturating_duration_since(completed) < REPLAY_TIME);
+        let whole = self.content == Content::No || self.has_copy;
+        self.moves < MOVES_MAX && whole && in_time
+    }
+
+    pub(super) fn move_on(&mut self, want: Want) {
+        self.moves += 1;
+        self.line = Line::Wanted;
+        self.flight.clear();
+        self.outputs.push_back(Output::Lease(want));
+    }
+
+    pub(super) fn give_up(&mut self, fate: Fate, reply: OwnReply) {
+        self.outputs.push_back(Output::Release(fate));
+        self.fail(reply);
+    }
+
+    /// Answers whatever the client waits for, once each, and ends.
+    pub(super) fn fail(&mut self, reply: impl Into<Answer>) {
+        let mut reply = Some(reply.into());
+        for index in 0..self.said.len() {
+            if self.said[index].told.is_none() {
+                let text = reply.take().unwrap_or(OwnReply::BAD_SEQUENCE.into());
+                self.answer(index, Told::Refused, text);
+            }
+        }
+        if let Some(reply) = reply
+            && self.content != Content::No
+        {
+            self.tell(reply);
+        }
+        self.end(None, TransactionEnd::Failed);
+    }
+
+    pub(super) fn end(&mut self, fate: Option<Fate>, end: TransactionEnd) {
+        if let Some(fate) = fate {
+            self.outputs.push_back(Output::Release(fate));
+        }
+        self.line = Line::Gone;
+        self.flight.clear();
+        if self.content == Content::Open && self.verdict.is_some() {
+            self.ending = Some(end);
+        } else {
+            self.outputs.push_back(Output::End(end));
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! What a client's command does: answered here, or passed on to the open transaction (rules S, E, P).
+//!
+//! Commands of one group go on together; a reply of ours waits until all before it is answered.
+
+use std::time::Instant;
+
+use super::super::body::MessageBody;
+use super::super::budget::Cost;
+use super::super::command::{Command, Mail, Rcpt, parse_command};
+use super::super::exchange::{Exchange, Verb};
+use super::super::extensions::{Extensions, Keyword, write_helo};
+use super::super::parameters::{MailTerms, Smtputf8, judge_mail, judge_rcpt};
+use super::super::replies::OwnReply;
+use super::{Hello, MailSession, Next, Taken};
+
+impl MailSession {
+    /// Follows one command line.
+    pub(super) fn command(&mut self, line: &[u8], announced: &Extensions, now: Instant) -> Taken {
+        let command = parse_command(line, self.smtputf8);
+        match command {
+            Ok(Command::Rcpt(rcpt)) if self.takes_commands() => return self.rcpt(&rcpt, now),
+            Ok(Command::Data) if self.takes_commands() => return self.data(now),
+            _ if self.is_awaited() => return Taken::Later,
+            Ok(command) => self.in_step(command, announced, now),
+            Err(error) => self.say(error.reply(), error.cost()),
+        }
+        Taken::Yes
+    }
+
+    /// Commands that wait for all that came before them.
+    fn in_step(&mut self, command: Command<'_>, announced: &Extensions, now: Instant) {
+        let cost = command.cost();
+        match command {
+            Command::Ehlo(_) | Command::Helo(_) => self.hello(&command, announced, now),
+            Command::Mail(mail) => self.mail(&mail, now),
+            Command::Rcpt(_) | Command::Data => self.say(OwnReply::BAD_SEQUENCE, Cost::Error),
+            Command::Rset => {
+                let cost = if self.exchange.is_some() {
+                    Cost::Nothing
+                } else {
+                    Cost::Junk
+                };
+                self.abandon(now);
+                self.say(OwnReply::OK, cost);
+            }
+            Command::Noop => self.say(OwnReply::OK, cost),
+            Command::Help => self.say(OwnReply::HELP, cost),
+            Command::Vrfy(_) => self.say(OwnReply::CANNOT_VERIFY, cost),
+            Command::Quit => {
+                self.abandon(now);
+                self.say(OwnReply::GOODBYE, cost);
+            }
+            // Not announced; the octets of its chunk would be read as commands.
+            Command::Bdat { .. } => {
+                self.say(OwnReply::NOT_OFFERED, Cost::Error);
+                self.next = Next::Close;
+            }
+            Command::Starttls | Command::Auth { .. } => {
+                self.say(OwnReply::NOT_OFFERED, Cost::Error);
+            }
+        }
+    }
+
+    /// EHLO and HELO, which take an open transaction back (rule S2).
+    fn hello(&mut self, command: &Command<'_>, announced: &Extensions, now: Instant) {
+        let cost = match self.hello {
+            Hello::None => Cost::Nothing,
+            Hello::Helo | Hello::Ehlo(_) => Cost::Junk,
+        };
+        self.abandon(now);
+        if !self.pays(cost) {
+            return;
+        }
+        if matches!(command, Command::Ehlo(_)) {
+            announced.write_ehlo(&self.policy.host, &mut self.replies);
+            self.hello = Hello::Ehlo(Box::new(announced.clone()));
+        } else {
+            write_helo(&self.policy.host, &mut self.replies);
+            self.hello = Hello::Helo;
+        }
+    }
+
+    fn mail(&mut self, mail: &Mail<'_>, now: Instant) {
+        let announced = match &self.hello {
+            Hello::None => return self.say(OwnReply::BAD_SEQUENCE, Cost::Error),
+            Hello::Helo => None,
+            Hello::Ehlo(extensions) => Some(&**extensions),
+        };
+        if self.takes_commands() {
+            return self.say(OwnReply::BAD_SEQUENCE, Cost::Error);
+        }
+        let terms = match judge_mail(mail.parameters, announced) {
+            Ok(terms) => terms,
+            Err(error) => return self.say(error.reply(), error.cost()),
+        };
+        let MailTerms {
+            smtputf8, needed, ..
+        } = terms;
+        // One that is only being put away is not waited for.
+        if let Some(exchange) = &mut self.exchange {
+            exchange.client_lost();
+            self.collect();
+        }
+        self.smtputf8 = smtputf8;
+        self.needed = needed;
+        self.body = MessageBody::new(&self.memory, self.policy.replay_max);
+        self.end_sent = 0;
+        let (mut line, mut plain) = (Vec::new(), Vec::new());
+        let mut sized = Extensions::default();
+        mail.write(&sized, &mut plain);
+        sized.keywords.insert(Keyword::Size);
+        mail.write(&sized, &mut line);
+        let mut exchange = Exchange::default();
+        exchange.begin(&line, (plain != line).then_some(&plain), now);
+        self.exchange = Some(exchange);
+        self.collect();
+    }
+
+    fn rcpt(&mut self, rcpt: &Rcpt<'_>, now: Instant) -> Taken {
+        let announced = match &self.hello {
+            Hello::Ehlo(extensions) => Some(&**extensions),
+            Hello::None | Hello::Helo => None,
+        };
+        let judged = judge_rcpt(rcpt.parameters, announced);
+        let Some(exchange) = &mut self.exchange else {
+            return Taken::Later;
+        };
+        let full = exchange.recipients() >= self.policy.recipients_max;
+        match judged {
+            Ok(needed) if !full => {
+                self.needed.keywords = self.needed.keywords.union(needed);
+                let mut line = Vec::new();
+                rcpt.write(&mut line);
+                exchange.say(Verb::Rcpt, &line, now);
+            }
+            _ if exchange.is_awaited() => return Taken::Later,
+            Ok(_) => self.say(OwnReply::TOO_MANY_RECIPIENTS, Cost::Nothing),
+            Err(error) => self.say(error.reply(), error.cost()),
+        }
+        Taken::Yes
+    }
+
+    fn data(&mut self, now: Instant) -> Taken {
+        let Some(exchange) = &mut self.exchange else {
+            return Taken::Later;
+        };
+        if exchange.recipients() > 0 {
+            exchange.say(Verb::Data, b"DATA\r\n", now);
+        } else if exchange.is_awaited() {
+            return Taken::Later;
+        } else {
+            self.say(OwnReply::BAD_SEQUENCE, Cost::Error);
+        }
+        Taken::Yes
+    }
+
+    /// Takes the open transaction back.
+    pub(super) fn abandon(&mut self, now: Instant) {
+        if let Some(exchange) = &mut self.exchange {
+            exchange.abandon(now);
+        }
+        self.smtputf8 = Smtputf8::Unused;
+        self.collect();
+    }
+}
