@@ -16,6 +16,7 @@ mod commands;
 mod content;
 mod terms;
 mod times;
+mod transaction;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -23,21 +24,17 @@ use std::time::Instant;
 
 pub use terms::{Effect, Kept, MailPolicy, Outgoing};
 
-use super::body::MessageBody;
 use super::budget::{Budget, Cost};
 use super::closing::Next;
-use super::data::DataScanner;
 use super::exchange::Exchange;
 use super::extensions::Extensions;
 use super::line::{BareLf, CommandLine, LineKind, LineReader};
-use super::parameters::{Needed, Smtputf8};
 use super::replay_memory::ReplayMemory;
 use super::replies::OwnReply;
+use transaction::Transaction;
 
 /// Octets for the client beyond which nothing of its input is looked at (rule P3).
 const BACKLOG_MAX: usize = 65_536;
-/// The end of a message.
-const END_OF_DATA: &[u8] = b".\r\n";
 
 #[derive(Debug)]
 enum Hello {
@@ -60,13 +57,7 @@ pub struct MailSession {
     memory: Arc<ReplayMemory>,
     lines: LineReader,
     hello: Hello,
-    exchange: Option<Exchange>,
-    smtputf8: Smtputf8,
-    needed: Needed,
-    scanner: Option<DataScanner>,
-    body: MessageBody,
-    /// Octets of the end of the message that have been written.
-    end_sent: usize,
+    open: Option<Box<Transaction>>,
     replies: Vec<u8>,
     /// The beginning of a backend's reply.
     heard: Vec<u8>,
@@ -89,18 +80,12 @@ enum Stage {
 impl MailSession {
     /// A session that has just been accepted; the greeting is to be written.
     pub fn new(policy: Arc<MailPolicy>, memory: Arc<ReplayMemory>, now: Instant) -> Self {
-        let body = MessageBody::new(&memory, 0);
         let mut session = Self {
             policy,
             memory,
             lines: LineReader::new(BareLf::Refuse),
             hello: Hello::None,
-            exchange: None,
-            smtputf8: Smtputf8::Unused,
-            needed: Needed::default(),
-            scanner: None,
-            body,
-            end_sent: 0,
+            open: None,
             replies: Vec::new(),
             heard: Vec::new(),
             effects: VecDeque::new(),
@@ -135,7 +120,7 @@ impl MailSession {
 
     /// Whether a transaction is open: a drain waits for its end (rule K7).
     pub fn is_in_transaction(&self) -> bool {
-        self.exchange.is_some()
+        self.open.is_some()
     }
 
     /// Whether more of the client's octets may be read now (rule P3).
@@ -152,8 +137,7 @@ impl MailSession {
 
     /// Whether the client's message must wait for the backend to take some of it.
     fn is_full(&self) -> bool {
-        let coming = |exchange: &Exchange| exchange.is_content() && !exchange.is_over();
-        self.exchange.as_ref().is_some_and(coming) && self.body.room() == 0
+        self.open.as_deref().is_some_and(Transaction::is_full)
     }
 
     /// Takes what the client has said, as far as it can be answered or passed on now; how many
@@ -162,7 +146,7 @@ impl MailSession {
         let mut used = 0;
         while used < octets.len() && self.reads_client() {
             let rest = &octets[used..];
-            let exchange = self.exchange.as_ref();
+            let exchange = self.exchange();
             if exchange.is_some_and(Exchange::is_content) {
                 let taken = self.content(rest, now);
                 used += taken;
@@ -209,8 +193,8 @@ impl MailSession {
 
     /// The client is gone.
     pub fn client_lost(&mut self) {
-        if let Some(exchange) = &mut self.exchange {
-            exchange.client_lost();
+        if let Some(open) = &mut self.open {
+            open.exchange.client_lost();
         }
         self.next = Next::Close;
         self.collect();
@@ -225,13 +209,17 @@ impl MailSession {
         self.collect();
     }
 
+    fn exchange(&self) -> Option<&Exchange> {
+        self.open.as_deref().map(|open| &open.exchange)
+    }
+
     /// Whether the client waits for an answer.
     pub fn is_awaited(&self) -> bool {
-        self.exchange.as_ref().is_some_and(Exchange::is_awaited)
+        self.exchange().is_some_and(Exchange::is_awaited)
     }
 
     fn takes_commands(&self) -> bool {
-        self.exchange.as_ref().is_some_and(Exchange::takes_commands)
+        self.exchange().is_some_and(Exchange::takes_commands)
     }
 
     /// A reply of ours to a command that costs so much.

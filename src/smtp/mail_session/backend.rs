@@ -3,14 +3,14 @@
 
 use std::time::Instant;
 
-use super::super::body::MessageBody;
 use super::super::budget::Cost;
 use super::super::exchange::{Answer, Exchange, Fate, Leased, Output, Trouble};
 use super::super::extensions::{Extensions, Keyword};
 use super::super::parameters::Smtputf8;
 use super::super::replies::{OwnReply, ReplyText, write_reply};
 use super::super::reply::{ReplyRead, read_reply};
-use super::{END_OF_DATA, Effect, Kept, MailSession, Outgoing, Stage};
+use super::transaction::Transaction;
+use super::{Effect, Kept, MailSession, Outgoing, Stage};
 
 impl MailSession {
     /// What is to be written to the backend.
@@ -19,50 +19,19 @@ impl MailSession {
             octets: &[],
             end: &[],
         };
-        let Some(exchange) = &self.exchange else {
-            return nothing;
-        };
-        if !exchange.flight().is_empty() {
-            let octets = exchange.flight();
-            return Outgoing { octets, end: &[] };
-        }
-        if !exchange.wants_content() {
-            return nothing;
-        }
-        let octets = self.body.unsent();
-        let is_last =
-            self.body.is_complete() && self.body.sent() + octets.len() as u64 == self.body.length();
-        let end = if is_last {
-            &END_OF_DATA[self.end_sent..]
-        } else {
-            &[]
-        };
-        Outgoing { octets, end }
+        self.open
+            .as_deref()
+            .map_or(nothing, Transaction::to_backend)
     }
 
     /// So many octets of that have been handed to the kernel.
     pub fn sent_to_backend(&mut self, octets: usize, now: Instant) {
-        let Some(exchange) = &mut self.exchange else {
-            return;
-        };
-        let flight = exchange.flight().len();
-        if flight > 0 {
-            exchange.flown(octets);
-            return;
-        }
-        let content = octets.min(self.body.unsent().len());
-        if self.body.room() == 0 {
+        let Some(open) = &mut self.open else { return };
+        if open.is_full() {
             // The client could not go on: its time begins anew.
             self.active = now;
         }
-        self.body.advance(content);
-        self.end_sent += octets - content;
-        debug_assert!(self.end_sent <= END_OF_DATA.len());
-        exchange.moved(now);
-        if self.end_sent == END_OF_DATA.len() {
-            self.end_sent = 0;
-            exchange.committed(now);
-        }
+        open.sent(octets, now);
     }
 
     /// A connection has been found. Its backend said `extensions` to EHLO.
@@ -72,16 +41,16 @@ impl MailSession {
             size: extensions.keywords.has(Keyword::Size),
             reused: kept == Kept::Yes,
         };
-        if let Some(exchange) = &mut self.exchange {
-            exchange.leased(leased, now);
+        if let Some(open) = &mut self.open {
+            open.exchange.leased(leased, now);
         }
         self.collect();
     }
 
     /// None could be found.
     pub fn not_leased(&mut self, reply: OwnReply) {
-        if let Some(exchange) = &mut self.exchange {
-            exchange.not_leased(reply);
+        if let Some(open) = &mut self.open {
+            open.exchange.not_leased(reply);
         }
         self.collect();
     }
@@ -92,9 +61,10 @@ impl MailSession {
         let heard = std::mem::take(&mut self.heard);
         let mut rest = &heard[..];
         // What follows a connection's last reply is not the next one's.
-        while let Some(exchange) = &mut self.exchange
-            && exchange.has_connection()
+        while let Some(open) = &mut self.open
+            && open.exchange.has_connection()
         {
+            let exchange = &mut open.exchange;
             match read_reply(rest) {
                 ReplyRead::Incomplete => {
                     self.heard = rest.to_vec();
@@ -117,8 +87,8 @@ impl MailSession {
     /// The backend's connection has ended or failed.
     pub fn backend_lost(&mut self, now: Instant) {
         let partial = std::mem::take(&mut self.heard);
-        if let Some(exchange) = &mut self.exchange {
-            exchange.lost(Trouble::Lost, &partial, now);
+        if let Some(open) = &mut self.open {
+            open.exchange.lost(Trouble::Lost, &partial, now);
         }
         self.collect();
     }
@@ -129,16 +99,14 @@ impl MailSession {
 
     /// Does what the exchange asks for. `unread`: the backend has said more than it was asked.
     fn collect_after(&mut self, unread: bool) {
-        while let Some(exchange) = &mut self.exchange
-            && let Some(output) = exchange.output()
+        while let Some(open) = &mut self.open
+            && let Some(output) = open.exchange.output()
         {
             match output {
                 Output::Lease(want) => {
                     self.heard.clear();
-                    self.end_sent = 0;
-                    // One that has no copy does not move.
-                    let _ = self.body.rewind();
-                    let needed = self.needed;
+                    open.rewind();
+                    let needed = open.needed;
                     self.effects.push_back(Effect::Lease { want, needed });
                 }
                 Output::Answer(answer) => self.answer(answer),
@@ -155,22 +123,20 @@ impl MailSession {
         let closing = self.is_closing();
         let is_done =
             |exchange: &Exchange| exchange.is_over() && (closing || !exchange.is_content());
-        if self.exchange.as_ref().is_some_and(is_done) {
-            self.exchange = None;
-            self.body = MessageBody::new(&self.memory, 0);
-            self.smtputf8 = Smtputf8::Unused;
+        if self.exchange().is_some_and(is_done) {
+            self.open = None;
         }
         // A session that ends takes its transaction with it, once nobody waits for an answer.
         if closing
-            && let Some(exchange) = &mut self.exchange
-            && !exchange.is_awaited()
-            && !exchange.is_put_away()
+            && let Some(open) = &mut self.open
+            && !open.exchange.is_awaited()
+            && !open.exchange.is_put_away()
         {
-            exchange.client_lost();
+            open.exchange.client_lost();
             return self.collect();
         }
         match self.stage {
-            Stage::Draining if self.exchange.is_none() => self.own(OwnReply::SHUTTING_DOWN),
+            Stage::Draining if self.open.is_none() => self.own(OwnReply::SHUTTING_DOWN),
             Stage::Ended if !self.is_awaited() && !closing => self.client_lost(),
             Stage::Open | Stage::Draining | Stage::Ended => {}
         }
@@ -185,9 +151,9 @@ impl MailSession {
             Answer::Own(reply) => reply.write(&self.policy.host, &mut octets),
             Answer::Backend(reply) => octets = reply,
         }
-        let allowed = match self.smtputf8 {
-            Smtputf8::Used => ReplyText::Utf8,
-            Smtputf8::Unused => ReplyText::Ascii,
+        let allowed = match self.open.as_deref().map(|open| open.smtputf8) {
+            Some(Smtputf8::Used) => ReplyText::Utf8,
+            Some(Smtputf8::Unused) | None => ReplyText::Ascii,
         };
         if let ReplyRead::Complete(reply) = read_reply(&octets) {
             let cost = if reply.code.class() == 5 {

@@ -4,19 +4,21 @@
 
 use std::time::Instant;
 
-use super::super::body::MessageBody;
 use super::super::budget::Cost;
 use super::super::command::{Command, Mail, Rcpt, parse_command};
-use super::super::exchange::{Exchange, Verb};
+use super::super::exchange::Verb;
 use super::super::extensions::{Extensions, Keyword, write_helo};
-use super::super::parameters::{MailTerms, Smtputf8, judge_mail, judge_rcpt};
+use super::super::parameters::{Smtputf8, judge_mail, judge_rcpt};
 use super::super::replies::OwnReply;
+use super::transaction::Transaction;
 use super::{Hello, MailSession, Next, Taken};
 
 impl MailSession {
     /// Follows one command line.
     pub(super) fn command(&mut self, line: &[u8], announced: &Extensions, now: Instant) -> Taken {
-        let command = parse_command(line, self.smtputf8);
+        let open = self.open.as_deref();
+        let smtputf8 = open.map_or(Smtputf8::Unused, |open| open.smtputf8);
+        let command = parse_command(line, smtputf8);
         match command {
             Ok(Command::Rcpt(rcpt)) if self.takes_commands() => return self.rcpt(&rcpt, now),
             Ok(Command::Data) if self.takes_commands() => return self.data(now),
@@ -35,7 +37,7 @@ impl MailSession {
             Command::Mail(mail) => self.mail(&mail, now),
             Command::Rcpt(_) | Command::Data => self.say(OwnReply::BAD_SEQUENCE, Cost::Error),
             Command::Rset => {
-                let cost = if self.exchange.is_some() {
+                let cost = if self.open.is_some() {
                     Cost::Nothing
                 } else {
                     Cost::Junk
@@ -93,26 +95,20 @@ impl MailSession {
             Ok(terms) => terms,
             Err(error) => return self.say(error.reply(), error.cost()),
         };
-        let MailTerms {
-            smtputf8, needed, ..
-        } = terms;
         // One that is only being put away is not waited for.
-        if let Some(exchange) = &mut self.exchange {
-            exchange.client_lost();
+        if let Some(open) = &mut self.open {
+            open.exchange.client_lost();
             self.collect();
         }
-        self.smtputf8 = smtputf8;
-        self.needed = needed;
-        self.body = MessageBody::new(&self.memory, self.policy.replay_max);
-        self.end_sent = 0;
+        let mut open = Transaction::new(&terms, &self.memory, self.policy.replay_max);
         let (mut line, mut plain) = (Vec::new(), Vec::new());
         let mut sized = Extensions::default();
         mail.write(&sized, &mut plain);
         sized.keywords.insert(Keyword::Size);
         mail.write(&sized, &mut line);
-        let mut exchange = Exchange::default();
-        exchange.begin(&line, (plain != line).then_some(&plain), now);
-        self.exchange = Some(exchange);
+        let plain = (plain != line).then_some(&plain[..]);
+        open.exchange.begin(&line, plain, now);
+        self.open = Some(Box::new(open));
         self.collect();
     }
 
@@ -122,13 +118,14 @@ impl MailSession {
             Hello::None | Hello::Helo => None,
         };
         let judged = judge_rcpt(rcpt.parameters, announced);
-        let Some(exchange) = &mut self.exchange else {
+        let Some(open) = &mut self.open else {
             return Taken::Later;
         };
+        let exchange = &mut open.exchange;
         let full = exchange.recipients() >= self.policy.recipients_max;
         match judged {
             Ok(needed) if !full => {
-                self.needed.keywords = self.needed.keywords.union(needed);
+                open.needed.keywords = open.needed.keywords.union(needed);
                 let mut line = Vec::new();
                 rcpt.write(&mut line);
                 exchange.say(Verb::Rcpt, &line, now);
@@ -141,9 +138,10 @@ impl MailSession {
     }
 
     fn data(&mut self, now: Instant) -> Taken {
-        let Some(exchange) = &mut self.exchange else {
+        let Some(open) = &mut self.open else {
             return Taken::Later;
         };
+        let exchange = &mut open.exchange;
         if exchange.recipients() > 0 {
             exchange.say(Verb::Data, b"DATA\r\n", now);
         } else if exchange.is_awaited() {
@@ -156,10 +154,9 @@ impl MailSession {
 
     /// Takes the open transaction back.
     pub(super) fn abandon(&mut self, now: Instant) {
-        if let Some(exchange) = &mut self.exchange {
-            exchange.abandon(now);
+        if let Some(open) = &mut self.open {
+            open.exchange.abandon(now);
         }
-        self.smtputf8 = Smtputf8::Unused;
         self.collect();
     }
 }
