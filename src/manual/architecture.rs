@@ -41,9 +41,10 @@
 //! command in pieces, backends that die, fall silent, say 421, refuse early or cut their reply at
 //! each instant of rule F1, clients that leave, drains. A model counts every message: never a 250
 //! without exactly one copy, never a copy that was refused, one reply per command, nothing held at
-//! the end. Five mistakes are planted there and must each be found: two replies swapped, a
+//! the end. Six mistakes are planted there and must each be found: two replies swapped, a
 //! connection put back while its transaction runs, a message in doubt said again, the reply to a
-//! refused recipient dropped, octets of the message forgotten.
+//! refused recipient dropped, octets of the message forgotten, a chunk of BDAT answered and
+//! forgotten.
 //!
 //! # Threads
 //!

@@ -1,5 +1,5 @@
 //! One mail transaction, from MAIL to the final reply, over one backend connection after another
-//! (rules F1–F10, S13, N2–N4, P5–P9).
+//! (rules F1–F10, S13, N2–N4, P5–P9, C1, C4).
 //!
 //! Contract: the owner says what happened (`say`, `leased`, `reply`, `lost`, …) and does what the
 //! outputs ask for, in order. Commands for the backend are in [`Exchange::flight`]; the message
@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 pub use terms::{Answer, Fate, Leased, Output, TransactionEnd, Trouble, Verb, Want};
 
+use super::chunking::{Chunk, ChunkPlace};
 use super::replies::OwnReply;
 
 /// How often a transaction may move to another backend (rule F10).
@@ -58,27 +59,39 @@ enum Content {
     No,
     /// It is coming.
     Open,
-    /// The client has ended it and waits for the final reply.
+    /// The client has ended it, or a chunk of it, and waits for the reply.
     Complete,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sending {
     Commands,
-    /// 354 has come.
+    /// 354 has come, or BDAT was said.
     Content,
+    /// All of a chunk that is not the last has left.
+    Chunk,
     /// The commit octet has left (rule F5).
     Committed,
     /// A lone dot has: nobody was accepted, yet the backend said 354 (rule P9).
     LoneDot,
-    /// RSET has.
-    Reset,
+    /// RSET has; so the transaction will have ended.
+    Reset(TransactionEnd),
+}
+
+/// A message that comes by BDAT.
+#[derive(Clone, Copy, Debug)]
+struct Chunks {
+    /// Octets announced so far.
+    end: u64,
+    /// Whether the last of them end the message.
+    place: ChunkPlace,
 }
 
 #[derive(Debug)]
 struct Held {
     pipelining: bool,
     size: bool,
+    chunking: bool,
     reused: bool,
     /// Some of it was answered to the client before: every answer must come true again.
     replay: bool,
@@ -89,6 +102,8 @@ struct Held {
     /// Said and unanswered.
     outstanding: VecDeque<usize>,
     sending: Sending,
+    /// Octets of the message in chunks that it has accepted.
+    taken: u64,
     since: Instant,
 }
 
@@ -109,6 +124,8 @@ pub struct Exchange {
     line: Line,
     moves: u8,
     content: Content,
+    /// Set by the first BDAT.
+    chunks: Option<Chunks>,
     /// The owner holds every octet of the message so far.
     has_copy: bool,
     completed: Option<Instant>,
@@ -120,6 +137,8 @@ pub struct Exchange {
     ending: Option<TransactionEnd>,
     /// What the last backend said that was unwell: the client's answer if there is no other.
     unwell: Option<Answer>,
+    /// Why no backend stayed, for what the client says next.
+    failure: Option<OwnReply>,
     flight: Vec<u8>,
     outputs: VecDeque<Output>,
 }
@@ -131,12 +150,14 @@ impl Default for Exchange {
             line: Line::Idle,
             moves: 0,
             content: Content::No,
+            chunks: None,
             has_copy: true,
             completed: None,
             is_deserted: false,
             verdict: None,
             ending: None,
             unwell: None,
+            failure: None,
             flight: Vec::new(),
             outputs: VecDeque::new(),
         }
@@ -157,6 +178,12 @@ impl Exchange {
     /// So many octets of them have left.
     pub fn flown(&mut self, octets: usize) {
         self.flight.drain(..octets);
+    }
+
+    /// Why it has failed while the client had more to say: what is answered to that. 503 would make a
+    /// client give up recipients for good.
+    pub fn failure(&self) -> Option<OwnReply> {
+        self.failure
     }
 
     /// Whether the client waits for an answer.
@@ -188,7 +215,7 @@ impl Exchange {
 
     /// Whether the client has done with it, and only its connection is not free yet.
     pub fn is_put_away(&self) -> bool {
-        let waits = |held: &Held| matches!(held.sending, Sending::Reset | Sending::LoneDot);
+        let waits = |held: &Held| matches!(held.sending, Sending::Reset(_) | Sending::LoneDot);
         self.is_deserted || matches!(&self.line, Line::Held(held) if waits(held))
     }
 
@@ -199,7 +226,27 @@ impl Exchange {
             Line::Held(held) => held.sending == Sending::Commands,
             Line::Idle | Line::Gone => false,
         };
-        open && self.content == Content::No
+        open && self.content == Content::No && self.chunks.is_none()
+    }
+
+    /// Whether the client may say BDAT: a recipient was accepted, and all that was said before is
+    /// answered.
+    pub fn takes_chunks(&self) -> bool {
+        let open = match &self.line {
+            Line::Wanted => true,
+            Line::Held(held) => held.sending == Sending::Commands,
+            Line::Idle | Line::Gone => false,
+        };
+        open && !self.is_awaited() && self.content == Content::No && self.has_recipient()
+    }
+
+    /// The octets of the message that have been announced by BDAT, and whether they are all.
+    pub fn chunks(&self) -> Option<Chunk> {
+        let chunks = self.chunks?;
+        Some(Chunk {
+            octets: chunks.end,
+            place: chunks.place,
+        })
     }
 
     /// Whether a recipient has been accepted or may still be.
@@ -237,11 +284,26 @@ impl Exchange {
         self.check();
     }
 
-    /// The client has ended its message.
+    /// The client says BDAT, while the exchange [takes chunks](Self::takes_chunks).
+    pub fn chunk(&mut self, chunk: Chunk, now: Instant) {
+        debug_assert!(self.takes_chunks());
+        let before = self.chunks.map_or(0, |chunks| chunks.end);
+        self.chunks = Some(Chunks {
+            end: before.saturating_add(chunk.octets),
+            place: chunk.place,
+        });
+        self.content = Content::Open;
+        self.advance(now);
+        self.check();
+    }
+
+    /// The client has ended its message, or a chunk of it.
     pub fn complete(&mut self, now: Instant) {
         debug_assert_eq!(self.content, Content::Open);
         self.content = Content::Complete;
-        self.completed = Some(now);
+        if !self.more_follows() {
+            self.completed = Some(now);
+        }
         if let Some(verdict) = self.verdict.take() {
             self.tell(verdict);
         }
@@ -258,6 +320,12 @@ impl Exchange {
             self.end(held.then_some(Fate::Abort), TransactionEnd::Refused);
         }
         self.check();
+    }
+
+    /// Whether the client will say more of its message.
+    fn more_follows(&self) -> bool {
+        let more = |chunks: &Chunks| chunks.place == ChunkPlace::More;
+        self.chunks.as_ref().is_some_and(more)
     }
 
     /// Whether DATA was said and is not answered: what follows is the message or a command, and
@@ -285,12 +353,17 @@ impl Exchange {
         }
     }
 
-    /// The last octet of the message and its end have been handed to the kernel.
+    /// The last octet of the message and its end, or of a chunk, have been handed to the kernel.
     pub fn committed(&mut self, now: Instant) {
         debug_assert_eq!(self.content, Content::Complete);
+        let sending = if self.more_follows() {
+            Sending::Chunk
+        } else {
+            Sending::Committed
+        };
         if let Line::Held(held) = &mut self.line {
             debug_assert_eq!(held.sending, Sending::Content);
-            held.sending = Sending::Committed;
+            held.sending = sending;
             held.since = now;
         }
         self.check();
@@ -302,12 +375,14 @@ impl Exchange {
         self.line = Line::Held(Held {
             pipelining: leased.pipelining,
             size: leased.size,
+            chunking: leased.chunking,
             reused: leased.reused,
             replay: self.said.iter().any(|said| said.told.is_some()),
             unheard: true,
             next: 0,
             outstanding: VecDeque::new(),
             sending: Sending::Commands,
+            taken: 0,
             since: now,
         });
         self.flight.clear();
@@ -325,21 +400,37 @@ impl Exchange {
 
     /// The client takes the transaction back. Only when nothing is awaited.
     pub fn abandon(&mut self, now: Instant) {
+        self.take_back(TransactionEnd::Abandoned, now);
+    }
+
+    /// The owner refuses the message between two chunks, and says so itself.
+    pub fn refuse_chunk(&mut self, now: Instant) {
+        self.take_back(TransactionEnd::Refused, now);
+    }
+
+    fn take_back(&mut self, end: TransactionEnd, now: Instant) {
         debug_assert!(!self.is_awaited());
-        match &mut self.line {
+        match &self.line {
             Line::Held(held)
                 if held.sending == Sending::Commands && held.outstanding.is_empty() =>
             {
-                // RSET needs a connection that is in step; it is kept when that is answered.
-                held.sending = Sending::Reset;
-                held.since = now;
-                self.flight.extend_from_slice(b"RSET\r\n");
+                self.reset(end, now);
             }
-            Line::Held(_) => self.end(Some(Fate::Abort), TransactionEnd::Abandoned),
-            Line::Idle | Line::Wanted => self.end(None, TransactionEnd::Abandoned),
+            Line::Held(held) if matches!(held.sending, Sending::Reset(_) | Sending::LoneDot) => {}
+            Line::Held(_) => self.end(Some(Fate::Abort), end),
+            Line::Idle | Line::Wanted => self.end(None, end),
             Line::Gone => {}
         }
         self.check();
+    }
+
+    /// Says RSET, which needs a connection that is in step; it is kept when that is answered.
+    fn reset(&mut self, end: TransactionEnd, now: Instant) {
+        if let Line::Held(held) = &mut self.line {
+            held.sending = Sending::Reset(end);
+            held.since = now;
+            self.flight.extend_from_slice(b"RSET\r\n");
+        }
     }
 
     /// The client has left. A message that was committed waits for its reply, for the log (F11).
@@ -369,8 +460,8 @@ impl Exchange {
                 }
             }
             Sending::Content => BLOCK_TIME,
-            Sending::Committed | Sending::LoneDot => FINAL_TIME,
-            Sending::Reset => REPLY_TIME,
+            Sending::Chunk | Sending::Committed | Sending::LoneDot => FINAL_TIME,
+            Sending::Reset(_) => REPLY_TIME,
         };
         Some(held.since + limit)
     }
@@ -383,7 +474,7 @@ impl Exchange {
             }
             let next = held.next;
             let Some(said) = self.said.get(next) else {
-                return;
+                return self.say_chunk(now);
             };
             let (verb, told) = (said.verb, said.told);
             let in_step = held.outstanding.is_empty();
@@ -422,6 +513,29 @@ impl Exchange {
                 return;
             }
         }
+    }
+
+    /// Says BDAT for the open chunk and for those before it that this backend has not had: a replay
+    /// needs one. Not before all else is answered: a commit behind an open question would leave in
+    /// doubt what can still be moved.
+    fn say_chunk(&mut self, now: Instant) {
+        let (Line::Held(held), Some(chunks)) = (&mut self.line, self.chunks) else {
+            return;
+        };
+        if self.content == Content::No || !held.outstanding.is_empty() {
+            return;
+        }
+        if !held.chunking {
+            return self.unfit(now);
+        }
+        let last = match chunks.place {
+            ChunkPlace::More => "",
+            ChunkPlace::Last => " LAST",
+        };
+        let line = format!("BDAT {}{last}\r\n", chunks.end - held.taken);
+        self.flight.extend_from_slice(line.as_bytes());
+        held.sending = Sending::Content;
+        held.since = now;
     }
 
     fn pass(&mut self, index: usize) {

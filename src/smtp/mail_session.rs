@@ -12,6 +12,7 @@
 //! there is no queue of replies, and replies of two transactions cannot cross.
 
 mod backend;
+mod chunks;
 mod commands;
 mod content;
 mod terms;
@@ -31,6 +32,7 @@ use super::extensions::Extensions;
 use super::line::{BareLf, CommandLine, LineKind, LineReader};
 use super::replay_memory::ReplayMemory;
 use super::replies::OwnReply;
+use chunks::Chunks;
 use transaction::Transaction;
 
 /// Octets for the client beyond which nothing of its input is looked at (rule P3).
@@ -58,6 +60,10 @@ pub struct MailSession {
     lines: LineReader,
     hello: Hello,
     open: Option<Box<Transaction>>,
+    /// A message that comes by BDAT, until its last chunk or RSET; or one chunk of none.
+    chunks: Option<Box<Chunks>>,
+    /// What the rest of a transaction is answered that lost its backends.
+    failure: Option<OwnReply>,
     replies: Vec<u8>,
     /// The beginning of a backend's reply.
     heard: Vec<u8>,
@@ -86,6 +92,8 @@ impl MailSession {
             lines: LineReader::new(BareLf::Refuse),
             hello: Hello::None,
             open: None,
+            chunks: None,
+            failure: None,
             replies: Vec::new(),
             heard: Vec::new(),
             effects: VecDeque::new(),
@@ -147,8 +155,13 @@ impl MailSession {
         while used < octets.len() && self.reads_client() {
             let rest = &octets[used..];
             let exchange = self.exchange();
-            if exchange.is_some_and(Exchange::is_content) {
-                let taken = self.content(rest, now);
+            let is_chunk = self.is_in_chunk();
+            if is_chunk || exchange.is_some_and(Exchange::is_content) {
+                let taken = if is_chunk {
+                    self.chunk(rest, now)
+                } else {
+                    self.content(rest, now)
+                };
                 used += taken;
                 if taken == 0 {
                     break;
@@ -216,6 +229,16 @@ impl MailSession {
     /// Whether the client waits for an answer.
     pub fn is_awaited(&self) -> bool {
         self.exchange().is_some_and(Exchange::is_awaited)
+    }
+
+    /// Whether the client's next octets are a chunk's.
+    fn is_in_chunk(&self) -> bool {
+        self.chunks.as_deref().is_some_and(Chunks::is_open)
+    }
+
+    /// Whether the client's next octets are a message's, or would be.
+    fn is_in_content(&self) -> bool {
+        self.is_in_chunk() || self.exchange().is_some_and(Exchange::is_content)
     }
 
     fn takes_commands(&self) -> bool {

@@ -100,6 +100,7 @@ fn each_planted_mistake_is_found() {
         mail::Bug::ReplayInDoubt,
         mail::Bug::DropRefusal,
         mail::Bug::ForgetContent,
+        mail::Bug::ForgetChunk,
     ] {
         let quiet = std::panic::take_hook();
         std::panic::set_hook(Box::new(|_| {}));

@@ -26,16 +26,11 @@ impl Exchange {
                 self.answered(index, reply, now);
             }
             (Sending::Committed, None) => self.finished(reply, now),
-            (Sending::Content, None) if reply.code != ReplyCode::CLOSING => self.early(reply),
-            (Sending::LoneDot | Sending::Reset, None) if reply.code != ReplyCode::CLOSING => {
-                let end = if held.sending == Sending::Reset {
-                    TransactionEnd::Abandoned
-                } else {
-                    TransactionEnd::Refused
-                };
-                self.end(Some(Fate::Keep), end);
-            }
             _ if reply.code == ReplyCode::CLOSING => self.trouble(Trouble::Closing, now),
+            (Sending::Content, None) => self.early(reply),
+            (Sending::Chunk, None) => self.chunk_answered(reply, now),
+            (Sending::LoneDot, None) => self.end(Some(Fate::Keep), TransactionEnd::Refused),
+            (Sending::Reset(end), None) => self.end(Some(Fate::Keep), end),
             _ => self.trouble(Trouble::Desync, now),
         }
         self.check();
@@ -105,7 +100,9 @@ impl Exchange {
 
     /// The reply to the message (rows 6 to 10).
     fn finished(&mut self, reply: &Reply<'_>, now: Instant) {
-        let fate = if reply.code == ReplyCode::CLOSING {
+        // Behind a refused chunk only RSET is sure to bring a connection back into step.
+        let is_chunk = self.chunks.is_some() && reply.code.class() != 2;
+        let fate = if reply.code == ReplyCode::CLOSING || is_chunk {
             Fate::Retire
         } else {
             Fate::Keep
@@ -126,11 +123,40 @@ impl Exchange {
                 self.tell(OwnReply::NO_BACKEND);
                 self.end(Some(fate), TransactionEnd::Refused);
             }
+            4 | 5 if is_chunk => {
+                self.tell(Answer::of(reply));
+                self.reset(TransactionEnd::Refused, now);
+            }
             4 | 5 => {
                 self.tell(Answer::of(reply));
                 self.end(Some(fate), TransactionEnd::Refused);
             }
             // 3yz to an end: it has not understood what we said. Whether it has the message?
+            _ => self.trouble(Trouble::Desync, now),
+        }
+    }
+
+    /// The reply to a chunk that is not the last.
+    fn chunk_answered(&mut self, reply: &Reply<'_>, now: Instant) {
+        match reply.code.class() {
+            2 => {
+                let end = self.chunks.map_or(0, |chunks| chunks.end);
+                if let Line::Held(held) = &mut self.line {
+                    held.taken = end;
+                    held.sending = Sending::Commands;
+                }
+                self.tell(Answer::of(reply));
+            }
+            4 if is_unwell(reply) && self.may_move(now) => {
+                self.unwell = Some(Answer::of(reply));
+                self.outputs.push_back(Output::Strike(Trouble::Unwell));
+                self.outputs.push_back(Output::Release(Fate::Abort));
+                self.move_on(Want::Other);
+            }
+            4 | 5 => {
+                self.tell(Answer::of(reply));
+                self.reset(TransactionEnd::Refused, now);
+            }
             _ => self.trouble(Trouble::Desync, now),
         }
     }

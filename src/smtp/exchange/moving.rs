@@ -41,7 +41,7 @@ impl Exchange {
                 self.end(Some(Fate::Retire), TransactionEnd::InDoubt);
             }
             // Nobody waits for these.
-            Sending::Reset => self.end(Some(Fate::Retire), TransactionEnd::Abandoned),
+            Sending::Reset(end) => self.end(Some(Fate::Retire), end),
             Sending::LoneDot => self.end(Some(Fate::Retire), TransactionEnd::Refused),
             Sending::Commands if was_dead => self.renew(Fate::Retire),
             // There is no transaction to go on with.
@@ -49,12 +49,12 @@ impl Exchange {
                 self.outputs.push_back(Output::Strike(trouble));
                 self.give_up(Fate::Abort, OwnReply::BAD_SEQUENCE);
             }
-            Sending::Commands | Sending::Content if self.may_move(now) => {
+            Sending::Commands | Sending::Content | Sending::Chunk if self.may_move(now) => {
                 self.outputs.push_back(Output::Strike(trouble));
                 self.outputs.push_back(Output::Release(Fate::Abort));
                 self.move_on(Want::Other);
             }
-            Sending::Commands | Sending::Content => {
+            Sending::Commands | Sending::Content | Sending::Chunk => {
                 self.outputs.push_back(Output::Strike(trouble));
                 let reply = match trouble {
                     Trouble::Silent => OwnReply::BACKEND_TIMEOUT,
@@ -74,11 +74,22 @@ impl Exchange {
         self.outputs.push_back(Output::Lease(Want::New));
     }
 
+    /// The backend cannot do what the client asks for, which is no fault of its own.
+    pub(super) fn unfit(&mut self, now: Instant) {
+        if self.may_move(now) {
+            self.outputs.push_back(Output::Release(Fate::Abort));
+            self.move_on(Want::Other);
+        } else {
+            self.give_up(Fate::Abort, OwnReply::PARAMETER_NOT_NOW);
+        }
+    }
+
     pub(super) fn may_move(&self, now: Instant) -> bool {
         let in_time = self
             .completed
             .is_none_or(|completed| now.saturating_duration_since(completed) < REPLAY_TIME);
-        let whole = self.content == Content::No || self.has_copy;
+        let nothing = self.content == Content::No && self.chunks.is_none();
+        let whole = nothing || self.has_copy;
         self.moves < MOVES_MAX && whole && in_time
     }
 
@@ -94,12 +105,26 @@ impl Exchange {
         self.fail(reply);
     }
 
-    /// Answers whatever the client waits for, once each, and ends.
+    /// Answers whatever the client waits for, once each, and ends. Behind an accepted MAIL nobody
+    /// is told 503: a recipient that is told 5yz bounces.
     pub(super) fn fail(&mut self, reply: impl Into<Answer>) {
-        let mut reply = Some(reply.into());
+        let reply = reply.into();
+        let is_begun = self.said[0].told == Some(Told::Accepted);
+        if is_begun && (self.content == Content::No || self.more_follows()) {
+            self.failure = Some(match &reply {
+                Answer::Own(reply) => *reply,
+                Answer::Backend(_) => OwnReply::NO_BACKEND,
+            });
+        }
+        let later = if is_begun {
+            reply.clone()
+        } else {
+            OwnReply::BAD_SEQUENCE.into()
+        };
+        let mut reply = Some(reply);
         for index in 0..self.said.len() {
             if self.said[index].told.is_none() {
-                let text = reply.take().unwrap_or(OwnReply::BAD_SEQUENCE.into());
+                let text = reply.take().unwrap_or_else(|| later.clone());
                 self.answer(index, Told::Refused, text);
             }
         }

@@ -19,6 +19,8 @@ pub struct Leased {
     pub pipelining: bool,
     /// It announced SIZE.
     pub size: bool,
+    /// It announced CHUNKING.
+    pub chunking: bool,
     /// It has carried transactions before: if it fails at once, it was dead already.
     pub reused: bool,
 }

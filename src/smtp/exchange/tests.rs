@@ -17,16 +17,19 @@ struct Lab {
 const FRESH: Leased = Leased {
     pipelining: true,
     size: true,
+    chunking: true,
     reused: false,
 };
 const KEPT: Leased = Leased {
     pipelining: true,
     size: true,
+    chunking: true,
     reused: true,
 };
 const SERIAL: Leased = Leased {
     pipelining: false,
     size: true,
+    chunking: false,
     reused: false,
 };
 
@@ -543,4 +546,230 @@ fn size_is_not_said_to_a_backend_that_does_not_know_it() {
         ..FRESH
     });
     assert_eq!(lab.said(), "MAIL FROM:<a@x>|");
+}
+
+impl Lab {
+    /// BDAT of so many octets, complete at once.
+    fn chunk(&mut self, octets: u64, place: ChunkPlace) {
+        self.exchange.chunk(Chunk { octets, place }, self.now);
+        self.exchange.complete(self.now);
+        self.collect();
+    }
+
+    /// All of the chunk has left.
+    fn chunk_left(&mut self) {
+        assert!(self.exchange.wants_content());
+        self.exchange.committed(self.now);
+        self.collect();
+    }
+
+    /// With one recipient that was accepted.
+    fn up_to_chunks(leased: Leased) -> Self {
+        let mut lab = Self::new();
+        for line in ["MAIL FROM:<a@x>", "RCPT TO:<b@y>"] {
+            lab.say(line);
+        }
+        assert!(
+            !lab.exchange.takes_chunks(),
+            "BDAT waits for the recipients"
+        );
+        lab.lease(leased);
+        lab.hear("250 2.1.0 ok");
+        lab.hear("250 2.1.5 ok");
+        assert!(lab.exchange.takes_chunks());
+        lab.told();
+        lab.said();
+        lab.asked();
+        lab
+    }
+
+    /// Another backend takes MAIL and RCPT.
+    fn replay_recipients(&mut self) {
+        self.lease(FRESH);
+        assert_eq!(self.said(), "MAIL FROM:<a@x>|RCPT TO:<b@y>|");
+        self.hear("250 2.1.0 other");
+        assert_eq!(self.said(), "", "nothing is sent before the last recipient");
+        self.hear("250 2.1.5 other");
+        assert!(self.told().is_empty());
+    }
+}
+
+#[test]
+fn rule_c1_chunks_are_said_one_by_one_and_answered_one_by_one() {
+    let mut lab = Lab::up_to_chunks(FRESH);
+    lab.chunk(10, ChunkPlace::More);
+    assert_eq!(lab.said(), "BDAT 10|");
+    lab.chunk_left();
+    assert!(lab.exchange.is_awaited() && !lab.exchange.takes_chunks());
+    lab.hear("250 2.0.0 10 octets");
+    assert_eq!(lab.told(), ["250 2.0.0 10 octets"]);
+    assert!(!lab.exchange.takes_commands(), "rule C4");
+    lab.chunk(5, ChunkPlace::Last);
+    assert_eq!(lab.said(), "BDAT 5 LAST|");
+    lab.chunk_left();
+    lab.hear("250 2.0.0 queued");
+    assert_eq!(lab.told(), ["250 2.0.0 queued"]);
+    assert_eq!(lab.asked(), ends(Fate::Keep, TransactionEnd::Accepted));
+}
+
+#[test]
+fn rule_f5_the_last_octet_of_the_last_chunk_is_the_commit() {
+    let mut lab = Lab::up_to_chunks(FRESH);
+    lab.chunk(10, ChunkPlace::More);
+    lab.chunk_left();
+    lab.said();
+    lab.lose("");
+    assert_eq!(lab.asked(), moves(Trouble::Lost), "no LAST, no message");
+    lab.replay_recipients();
+    assert_eq!(lab.said(), "BDAT 10|");
+    lab.chunk_left();
+    lab.hear("250 ok");
+    lab.chunk(0, ChunkPlace::Last);
+    assert_eq!(lab.said(), "BDAT 0 LAST|");
+    lab.chunk_left();
+    lab.told();
+    lab.asked();
+    lab.lose("25");
+    assert!(lab.told()[0].starts_with("451 4.4.2 "));
+    assert_eq!(
+        lab.asked()[1..],
+        ends(Fate::Retire, TransactionEnd::InDoubt)
+    );
+}
+
+#[test]
+fn rule_f8_a_replay_says_the_chunks_before_with_the_open_one_and_tells_nobody_twice() {
+    let mut lab = Lab::up_to_chunks(FRESH);
+    for octets in [10, 20] {
+        lab.chunk(octets, ChunkPlace::More);
+        lab.chunk_left();
+        lab.hear("250 ok");
+    }
+    assert_eq!(lab.told(), ["250 ok", "250 ok"]);
+    lab.asked();
+    lab.said();
+    lab.lose("");
+    assert_eq!(lab.asked(), moves(Trouble::Lost));
+    // Between two chunks: the new backend hears of the message when there is more of it.
+    lab.replay_recipients();
+    assert_eq!(lab.said(), "");
+    lab.chunk(7, ChunkPlace::Last);
+    assert_eq!(lab.said(), "BDAT 37 LAST|");
+    lab.chunk_left();
+    lab.hear("250 2.0.0 queued");
+    assert_eq!(lab.told(), ["250 2.0.0 queued"]);
+}
+
+#[test]
+fn rule_f1_row_4_chunks_without_a_copy_do_not_move() {
+    let mut lab = Lab::up_to_chunks(FRESH);
+    lab.chunk(10, ChunkPlace::More);
+    lab.chunk_left();
+    lab.hear("250 ok");
+    lab.told();
+    lab.asked();
+    lab.exchange.copy_lost();
+    lab.lose("");
+    assert!(lab.told().is_empty(), "nobody waits");
+    assert_eq!(lab.exchange.failure(), Some(OwnReply::BACKEND_LOST));
+    assert_eq!(
+        lab.asked().last(),
+        Some(&Output::End(TransactionEnd::Failed))
+    );
+}
+
+#[test]
+fn rule_c4_a_refused_chunk_ends_the_transaction_and_rset_keeps_its_connection() {
+    for place in [ChunkPlace::More, ChunkPlace::Last] {
+        let mut lab = Lab::up_to_chunks(FRESH);
+        lab.chunk(10, place);
+        lab.chunk_left();
+        lab.said();
+        lab.hear("552 5.3.4 too big");
+        assert_eq!(lab.told(), ["552 5.3.4 too big"]);
+        assert_eq!(lab.said(), "RSET|");
+        assert!(!lab.exchange.takes_chunks() && lab.exchange.is_put_away());
+        lab.hear("250 2.0.0 ok");
+        assert_eq!(lab.asked(), ends(Fate::Keep, TransactionEnd::Refused));
+    }
+}
+
+#[test]
+fn rule_f1_row_8_a_chunk_refused_by_an_unwell_backend_moves() {
+    for place in [ChunkPlace::More, ChunkPlace::Last] {
+        let mut lab = Lab::up_to_chunks(FRESH);
+        lab.chunk(10, place);
+        lab.chunk_left();
+        lab.said();
+        lab.hear("452 4.3.1 disk full");
+        assert!(lab.told().is_empty());
+        assert_eq!(lab.asked().last(), Some(&Output::Lease(Want::Other)));
+        lab.replay_recipients();
+        assert!(lab.said().starts_with("BDAT 10"));
+    }
+}
+
+#[test]
+fn rule_s13_a_421_to_a_chunk_is_never_relayed() {
+    let mut lab = Lab::up_to_chunks(FRESH);
+    lab.chunk(10, ChunkPlace::More);
+    lab.chunk_left();
+    lab.hear("421 4.3.2 going down");
+    assert!(lab.told().is_empty());
+    assert_eq!(lab.asked(), moves(Trouble::Closing));
+}
+
+#[test]
+fn rule_d7_a_reply_before_the_end_of_a_chunk_is_early() {
+    let mut lab = Lab::up_to_chunks(FRESH);
+    let chunk = Chunk {
+        octets: 10,
+        place: ChunkPlace::More,
+    };
+    lab.exchange.chunk(chunk, lab.now);
+    lab.collect();
+    lab.hear("552 5.3.4 too big");
+    assert_eq!(lab.asked(), [Output::Release(Fate::Abort)]);
+    assert!(
+        lab.told().is_empty() && lab.exchange.is_content(),
+        "rule C2"
+    );
+    lab.exchange.complete(lab.now);
+    lab.collect();
+    assert_eq!(lab.told(), ["552 5.3.4 too big"]);
+    assert_eq!(lab.asked(), [Output::End(TransactionEnd::Refused)]);
+}
+
+#[test]
+fn rule_e3_a_backend_that_lost_chunking_is_left_without_a_strike() {
+    let mut lab = Lab::up_to_chunks(SERIAL);
+    lab.chunk(10, ChunkPlace::Last);
+    let asked = [Output::Release(Fate::Abort), Output::Lease(Want::Other)];
+    assert_eq!(lab.asked(), asked);
+    lab.replay_recipients();
+    assert_eq!(lab.said(), "BDAT 10 LAST|");
+}
+
+#[test]
+fn rule_s13_behind_a_loss_each_recipient_is_told_451_and_none_503() {
+    let mut lab = Lab::new();
+    lab.say("MAIL FROM:<a@x>");
+    lab.lease(FRESH);
+    lab.hear("250 ok");
+    for line in ["RCPT TO:<b@y>", "RCPT TO:<c@y>", "DATA"] {
+        lab.say(line);
+    }
+    for _ in 0..MOVES_MAX {
+        lab.lose("");
+        lab.lease(FRESH);
+    }
+    lab.told();
+    lab.lose("");
+    let told = lab.told();
+    assert_eq!(told.len(), 3);
+    assert!(
+        told.iter().all(|told| told.starts_with("451 4.4.2 ")),
+        "{told:?}"
+    );
+    assert_eq!(lab.exchange.failure(), Some(OwnReply::BACKEND_LOST));
 }

@@ -39,6 +39,7 @@ impl MailSession {
         let leased = Leased {
             pipelining: extensions.keywords.has(Keyword::Pipelining),
             size: extensions.keywords.has(Keyword::Size),
+            chunking: extensions.keywords.has(Keyword::Chunking),
             reused: kept == Kept::Yes,
         };
         if let Some(open) = &mut self.open {
@@ -105,8 +106,7 @@ impl MailSession {
             match output {
                 Output::Lease(want) => {
                     self.heard.clear();
-                    open.rewind();
-                    let needed = open.needed;
+                    let needed = open.rewind();
                     self.effects.push_back(Effect::Lease { want, needed });
                 }
                 Output::Answer(answer) => self.answer(answer),
@@ -124,6 +124,7 @@ impl MailSession {
         let is_done =
             |exchange: &Exchange| exchange.is_over() && (closing || !exchange.is_content());
         if self.exchange().is_some_and(is_done) {
+            self.failure = self.exchange().and_then(Exchange::failure);
             self.open = None;
         }
         // A session that ends takes its transaction with it, once nobody waits for an answer.
@@ -136,7 +137,9 @@ impl MailSession {
             return self.collect();
         }
         match self.stage {
-            Stage::Draining if self.open.is_none() => self.own(OwnReply::SHUTTING_DOWN),
+            Stage::Draining if self.open.is_none() && !self.is_in_chunk() => {
+                self.own(OwnReply::SHUTTING_DOWN);
+            }
             Stage::Ended if !self.is_awaited() && !closing => self.client_lost(),
             Stage::Open | Stage::Draining | Stage::Ended => {}
         }

@@ -5,13 +5,14 @@
 use std::time::Instant;
 
 use super::super::budget::Cost;
+use super::super::chunking::{Chunk, ChunkPlace};
 use super::super::command::{Command, Mail, Rcpt, parse_command};
 use super::super::exchange::Verb;
 use super::super::extensions::{Extensions, Keyword, write_helo};
 use super::super::parameters::{Smtputf8, judge_mail, judge_rcpt};
 use super::super::replies::OwnReply;
 use super::transaction::Transaction;
-use super::{Hello, MailSession, Next, Taken};
+use super::{Hello, MailSession, Taken};
 
 impl MailSession {
     /// Follows one command line.
@@ -35,9 +36,10 @@ impl MailSession {
         match command {
             Command::Ehlo(_) | Command::Helo(_) => self.hello(&command, announced, now),
             Command::Mail(mail) => self.mail(&mail, now),
-            Command::Rcpt(_) | Command::Data => self.say(OwnReply::BAD_SEQUENCE, Cost::Error),
+            Command::Rcpt(_) | Command::Data => self.out_of_order(),
             Command::Rset => {
-                let cost = if self.open.is_some() {
+                let is_open = self.open.is_some() || self.chunks.is_some();
+                let cost = if is_open || self.failure.is_some() {
                     Cost::Nothing
                 } else {
                     Cost::Junk
@@ -52,10 +54,13 @@ impl MailSession {
                 self.abandon(now);
                 self.say(OwnReply::GOODBYE, cost);
             }
-            // Not announced; the octets of its chunk would be read as commands.
-            Command::Bdat { .. } => {
-                self.say(OwnReply::NOT_OFFERED, Cost::Error);
-                self.next = Next::Close;
+            Command::Bdat { octets, last } => {
+                let place = if last {
+                    ChunkPlace::Last
+                } else {
+                    ChunkPlace::More
+                };
+                self.bdat(Chunk { octets, place }, now);
             }
             Command::Starttls | Command::Auth { .. } => {
                 self.say(OwnReply::NOT_OFFERED, Cost::Error);
@@ -88,7 +93,7 @@ impl MailSession {
             Hello::Helo => None,
             Hello::Ehlo(extensions) => Some(&**extensions),
         };
-        if self.takes_commands() {
+        if self.takes_commands() || self.chunks.is_some() {
             return self.say(OwnReply::BAD_SEQUENCE, Cost::Error);
         }
         let terms = match judge_mail(mail.parameters, announced) {
@@ -100,6 +105,7 @@ impl MailSession {
             open.exchange.client_lost();
             self.collect();
         }
+        self.failure = None;
         let mut open = Transaction::new(&terms, &self.memory, self.policy.replay_max);
         let (mut line, mut plain) = (Vec::new(), Vec::new());
         let mut sized = Extensions::default();
@@ -152,11 +158,22 @@ impl MailSession {
         Taken::Yes
     }
 
+    /// RCPT or DATA that belongs to no transaction (rule S1), or to one that has failed: then it
+    /// is told why, for 5yz to RCPT would make a client bounce.
+    fn out_of_order(&mut self) {
+        match self.failure {
+            Some(failure) => self.say(failure, Cost::Junk),
+            None => self.say(OwnReply::BAD_SEQUENCE, Cost::Error),
+        }
+    }
+
     /// Takes the open transaction back.
     pub(super) fn abandon(&mut self, now: Instant) {
         if let Some(open) = &mut self.open {
             open.exchange.abandon(now);
         }
+        self.chunks = None;
+        self.failure = None;
         self.collect();
     }
 }

@@ -17,6 +17,7 @@ impl MailSession {
             exchange,
             scanner,
             body,
+            size,
             ..
         } = &mut **open;
         let line_endings = self.policy.line_endings;
@@ -35,12 +36,10 @@ impl MailSession {
         let progress = scanning.scan(input, |piece| {
             loss = loss.or(body.push(piece.octets(input)));
         });
+        *size = scanning.counts().message();
         let refusal = match scanning.offence() {
-            Some(Offence::BareCr | Offence::BareLf) => Some(OwnReply::BARE_IN_MESSAGE),
-            Some(Offence::Nul) => Some(OwnReply::NUL_IN_MESSAGE),
-            None if self.policy.size_max > 0
-                && scanning.counts().message() > self.policy.size_max =>
-            {
+            Some(offence) => Some(refusal_of(offence)),
+            None if self.policy.size_max > 0 && *size > self.policy.size_max => {
                 Some(OwnReply::TOO_BIG)
             }
             None => None,
@@ -63,5 +62,13 @@ impl MailSession {
         };
         self.collect();
         used
+    }
+}
+
+/// What a message is told that has an octet which is rejected.
+pub(super) fn refusal_of(offence: Offence) -> OwnReply {
+    match offence {
+        Offence::BareCr | Offence::BareLf => OwnReply::BARE_IN_MESSAGE,
+        Offence::Nul => OwnReply::NUL_IN_MESSAGE,
     }
 }

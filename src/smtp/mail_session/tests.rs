@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::data::LineEndings;
-use super::super::exchange::{Fate, TransactionEnd, Trouble, Want};
+use super::super::exchange::{Fate, MOVES_MAX, TransactionEnd, Trouble, Want};
 use super::super::extensions::{Keyword, Keywords, OwnExtensions, SessionLimits};
 use super::*;
 
@@ -399,11 +399,273 @@ fn rule_g11_a_backend_cannot_slip_octets_into_its_reply() {
     assert_eq!(lab.hear("250 ok \u{e9}\x07\r\n"), "250 ok ???|");
 }
 
+/// What a backend of these tests can: everything that is announced in clear text.
+fn able() -> Extensions {
+    Extensions {
+        keywords: Keywords::CLEAR,
+        ..Extensions::default()
+    }
+}
+
+impl Lab {
+    /// In front of backends with CHUNKING, with one recipient that was accepted.
+    fn up_to_chunks(policy: MailPolicy) -> Self {
+        let mut lab = Self::with(policy);
+        lab.announced.keywords.insert(Keyword::Chunking);
+        assert!(lab.say("EHLO client.example\r\n").contains("CHUNKING"));
+        lab.feed("MAIL FROM:<a@x>\r\nRCPT TO:<b@y>\r\n");
+        lab.session.leased(&able(), Kept::No, lab.now);
+        lab.passed();
+        assert_eq!(lab.hear("250 ok\r\n250 ok\r\n"), "250 ok|250 ok|");
+        lab.effects();
+        lab
+    }
+}
+
 #[test]
-fn rule_c3_octets_of_a_chunk_are_never_read_as_commands() {
+fn rule_c1_chunks_go_on_as_they_come_and_each_has_its_reply() {
+    let mut lab = Lab::up_to_chunks(MailPolicy::default());
+    lab.feed("BDAT 9\r\n.\r");
+    assert_eq!(lab.passed(), "BDAT 9|.\r");
+    lab.feed("\nQUIT\r\n");
+    assert_eq!(lab.passed(), "\nQUIT|");
+    let behind = "BDAT 3 LAST\r\na\nb";
+    assert_eq!(lab.feed(behind), 0, "it waits for the reply to the first");
+    assert_eq!(lab.hear("250 9 octets\r\n"), "250 9 octets|");
+    assert_eq!(lab.feed(behind), behind.len());
+    // The line and what commits in one write, of which the driver looks at the end (rule F6).
+    let outgoing = lab.session.to_backend();
+    assert_eq!(outgoing.octets, b"BDAT 3 LAST\r\n");
+    assert_eq!(outgoing.end, b"a\nb", "octets are not repaired");
+    lab.passed();
+    let told = lab.hear("250-3 octets\r\n250 2.0.0 queued\r\n");
+    assert_eq!(told, "250-3 octets|250 2.0.0 queued|", "rule G6");
+    let ended = Effect::Ended(TransactionEnd::Accepted);
+    assert_eq!(lab.effects(), [Effect::Release(Fate::Keep), ended]);
+    assert_eq!(lab.say("NOOP\r\n"), "250 2.0.0 ok|");
+}
+
+#[test]
+fn rule_c1_an_empty_last_chunk_is_legal_and_its_line_end_commits() {
+    let mut lab = Lab::up_to_chunks(MailPolicy::default());
+    lab.feed("BDAT 4\r\na\r\n.");
+    lab.passed();
+    assert_eq!(lab.hear("250 ok\r\n"), "250 ok|");
+    lab.feed("BDAT 0 LAST\r\n");
+    let outgoing = lab.session.to_backend();
+    assert_eq!(
+        (outgoing.octets, outgoing.end),
+        (&b""[..], &b"BDAT 0 LAST\r\n"[..])
+    );
+    lab.session.sent_to_backend(12, lab.now);
+    lab.session.backend_lost(lab.now);
+    let moved = lab.effects();
+    assert!(
+        moved.contains(&Effect::Strike(Trouble::Lost)),
+        "the LF has not left"
+    );
+    assert!(lab.told().is_empty());
+}
+
+#[test]
+fn rule_f5_but_for_its_last_octet_a_last_chunk_is_not_committed() {
+    let mut lab = Lab::up_to_chunks(MailPolicy::default());
+    lab.feed("BDAT 6 LAST\r\nabc");
+    lab.passed();
+    lab.feed("def");
+    let outgoing = lab.session.to_backend();
+    assert_eq!((outgoing.octets, outgoing.end), (&b"de"[..], &b"f"[..]));
+    lab.session.sent_to_backend(2, lab.now);
+    lab.session.backend_lost(lab.now);
+    let effects = lab.effects();
+    let needs_chunking = |effect: &Effect| matches!(effect, Effect::Lease { want: Want::Other, needed } if needed.keywords.has(Keyword::Chunking));
+    assert!(effects.iter().any(needs_chunking), "{effects:?}");
+    lab.session.leased(&able(), Kept::No, lab.now);
+    assert_eq!(lab.passed(), "MAIL FROM:<a@x>|RCPT TO:<b@y>|");
+    lab.hear("250 ok\r\n250 ok\r\n");
+    assert_eq!(lab.passed(), "BDAT 6 LAST|abcdef");
+    lab.session.backend_lost(lab.now);
+    assert!(lab.told().starts_with("451 4.4.2 "), "now it is");
+}
+
+#[test]
+fn rule_c2_a_refused_chunk_is_consumed_and_never_read_as_commands() {
     let mut lab = Lab::greeted(MailPolicy::default());
-    let used = lab.feed("BDAT 6 LAST\r\nQUIT\r\n");
-    assert_eq!(used, "BDAT 6 LAST\r\n".len());
-    assert_eq!(lab.told(), "502 5.5.1 command not implemented|");
-    assert!(lab.session.is_closing());
+    assert_eq!(
+        lab.say("BDAT 6 LAST\r\nQUIT\r\n"),
+        "502 5.5.1 command not implemented|",
+        "not announced"
+    );
+    let mut lab = Lab::up_to_chunks(MailPolicy::default());
+    lab.say("RSET\r\n");
+    for chunk in [
+        "BDAT 6\r\nQUIT\r\n",
+        "BDAT 6 LAST\r\nQUIT\r\n",
+        "BDAT 0 LAST\r\n",
+    ] {
+        assert_eq!(
+            lab.say(chunk),
+            "503 5.5.1 bad sequence of commands|",
+            "{chunk}"
+        );
+    }
+    assert_eq!(lab.say("NOOP\r\n"), "250 2.0.0 ok|");
+}
+
+#[test]
+fn rule_c2_an_absurd_chunk_is_552_and_the_end() {
+    let mut lab = Lab::up_to_chunks(sized(100));
+    let used = lab.feed("BDAT 201 LAST\r\nQUIT\r\n");
+    assert_eq!(used, "BDAT 201 LAST\r\n".len());
+    assert_eq!(lab.told(), "552 5.3.4 message too big|");
+    assert!(lab.session.is_closing() && !lab.session.is_in_transaction());
+}
+
+#[test]
+fn rule_c3_a_length_that_cannot_be_read_ends_the_session() {
+    for line in [
+        "BDAT\r\n",
+        "BDAT x LAST\r\n",
+        "BDAT 5 FIRST\r\n",
+        "BDAT 99999999999999999999\r\n",
+    ] {
+        let mut lab = Lab::up_to_chunks(MailPolicy::default());
+        assert!(lab.say(line).starts_with("501 5.5.4 "), "{line}");
+        assert!(lab.session.is_closing());
+    }
+}
+
+#[test]
+fn rule_c4_behind_a_chunk_only_chunks_are_in_order() {
+    let mut lab = Lab::up_to_chunks(MailPolicy::default());
+    lab.feed("BDAT 2\r\na\n");
+    lab.passed();
+    assert_eq!(lab.hear("250 ok\r\n"), "250 ok|");
+    for line in ["DATA\r\n", "RCPT TO:<c@y>\r\n", "MAIL FROM:<c@x>\r\n"] {
+        assert_eq!(
+            lab.say(line),
+            "503 5.5.1 bad sequence of commands|",
+            "{line}"
+        );
+    }
+    lab.feed("BDAT 1 LAST\r\nb");
+    assert_eq!(lab.passed(), "BDAT 1 LAST|b");
+    assert_eq!(lab.hear("250 ok\r\n"), "250 ok|");
+}
+
+#[test]
+fn rule_c4_after_a_refused_chunk_all_fail_until_rset() {
+    let mut lab = Lab::up_to_chunks(MailPolicy::default());
+    lab.feed("BDAT 1\r\na");
+    lab.passed();
+    assert_eq!(lab.hear("554 5.6.0 no\r\n"), "554 5.6.0 no|");
+    assert_eq!(lab.passed(), "RSET|");
+    for line in ["BDAT 5\r\nQUIT\n", "MAIL FROM:<c@x>\r\n"] {
+        assert_eq!(lab.say(line), "503 5.5.1 bad sequence of commands|");
+    }
+    assert_eq!(lab.say("RSET\r\n"), "250 2.0.0 ok|");
+    lab.hear("250 ok\r\n");
+    assert_eq!(lab.effects()[0], Effect::Release(Fate::Keep));
+    assert_eq!(lab.say("MAIL FROM:<c@x>\r\n"), "");
+}
+
+#[test]
+fn rule_d10_over_the_limit_each_chunk_is_told_552_and_its_backend_is_let_go() {
+    let mut lab = Lab::up_to_chunks(sized(10));
+    lab.feed("BDAT 8\r\n12345678");
+    lab.passed();
+    assert_eq!(lab.hear("250 ok\r\n"), "250 ok|");
+    for chunk in ["BDAT 3\r\n123", "BDAT 2 LAST\r\n12"] {
+        assert_eq!(lab.say(chunk), "552 5.3.4 message too big|");
+    }
+    assert_eq!(lab.passed(), "RSET|");
+    lab.hear("250 ok\r\n");
+    let ended = Effect::Ended(TransactionEnd::Refused);
+    assert_eq!(lab.effects(), [Effect::Release(Fate::Keep), ended]);
+    assert_eq!(lab.say("MAIL FROM:<c@x>\r\n"), "", "LAST has ended it");
+}
+
+#[test]
+fn rule_d5_chunks_with_bare_line_ends_are_refused_where_asked_and_else_untouched() {
+    let table = [
+        (
+            "BDAT 3\r\na\nb",
+            "550 5.5.2 bare <CR> or <LF> in the message|",
+        ),
+        (
+            "BDAT 2 LAST\r\na\r",
+            "550 5.5.2 bare <CR> or <LF> in the message|",
+        ),
+        ("BDAT 2\r\n\0a", "550 5.6.0 NUL in the message|"),
+    ];
+    for (chunk, reply) in table {
+        let mut lab = Lab::up_to_chunks(reject());
+        assert_eq!(lab.say(chunk), reply, "{}", chunk.escape_default());
+        assert_eq!(lab.effects()[0], Effect::Release(Fate::Abort));
+        assert_eq!(lab.passed(), "");
+        let mut lab = Lab::up_to_chunks(MailPolicy::default());
+        lab.feed(chunk);
+        assert_eq!(lab.passed(), chunk.replace("\r\n", "|"));
+    }
+    // CRLF cut by the end of a chunk is one.
+    let mut lab = Lab::up_to_chunks(reject());
+    lab.feed("BDAT 2\r\na\r");
+    lab.passed();
+    assert_eq!(lab.hear("250 ok\r\n"), "250 ok|");
+    lab.feed("BDAT 2 LAST\r\n\nb");
+    assert_eq!(lab.passed(), "BDAT 2 LAST|\nb");
+}
+
+#[test]
+fn rule_s13_a_transaction_that_has_failed_tells_what_follows_why() {
+    let mut lab = Lab::up_to_chunks(MailPolicy::default());
+    for _ in 0..=MOVES_MAX {
+        lab.session.backend_lost(lab.now);
+        lab.session.leased(&able(), Kept::No, lab.now);
+        lab.passed();
+    }
+    assert!(lab.told().is_empty() && !lab.session.is_in_transaction());
+    for line in [
+        "RCPT TO:<c@y>\r\n",
+        "BDAT 1\r\na",
+        "BDAT 1 LAST\r\nb",
+        "DATA\r\n",
+    ] {
+        let told = lab.say(line);
+        assert!(told.starts_with("451 4.4.2 "), "{line}: {told}");
+    }
+    assert_eq!(lab.say("RSET\r\n"), "250 2.0.0 ok|");
+    assert_eq!(lab.say("DATA\r\n"), "503 5.5.1 bad sequence of commands|");
+}
+
+#[test]
+fn rule_s13_a_message_lost_within_a_chunk_is_451_at_its_end_and_so_is_what_follows() {
+    let policy = MailPolicy {
+        replay_max: 0,
+        ..MailPolicy::default()
+    };
+    let mut lab = Lab::up_to_chunks(policy);
+    lab.feed("BDAT 4\r\nab");
+    lab.passed();
+    lab.session.backend_lost(lab.now);
+    assert_eq!(lab.told(), "", "rule C2: its octets come first");
+    let told = lab.say("cdBDAT 1 LAST\r\ne");
+    let lost = "451 4.4.2 connection to the mail server lost, try again|";
+    assert_eq!(told, [lost, lost].concat());
+}
+
+#[test]
+fn rule_k7_a_drain_waits_for_a_chunk_to_be_consumed() {
+    let mut lab = Lab::up_to_chunks(MailPolicy::default());
+    lab.say("RSET\r\n");
+    lab.passed();
+    lab.feed("BDAT 6\r\nQU");
+    lab.hear("250 ok\r\n");
+    lab.session.drain();
+    assert!(lab.told().is_empty());
+    let told = lab.say("IT\r\n");
+    assert_eq!(
+        told,
+        "503 5.5.1 bad sequence of commands|421 4.3.2 lb.example shutting down|"
+    );
 }

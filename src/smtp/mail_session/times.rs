@@ -2,18 +2,17 @@
 
 use std::time::Instant;
 
-use super::super::exchange::{Exchange, Trouble};
+use super::super::exchange::Trouble;
 use super::super::replies::OwnReply;
 use super::MailSession;
-use super::transaction::Transaction;
 
 impl MailSession {
     /// When [`MailSession::timeout`] is to be called.
     pub fn deadline(&self) -> Option<Instant> {
         let backend = self.backend_deadline();
-        let limit = match self.exchange() {
+        let limit = match self.open {
             _ if self.is_closing() || self.is_full() => None,
-            Some(exchange) if exchange.is_content() => Some(self.policy.block_time),
+            _ if self.is_in_content() => Some(self.policy.block_time),
             Some(_) if self.is_awaited() => None,
             Some(_) | None => Some(self.policy.command_time),
         };
@@ -23,9 +22,10 @@ impl MailSession {
 
     /// When the backend has been silent for too long. Not while the next octets are the client's.
     fn backend_deadline(&self) -> Option<Instant> {
-        let Transaction { exchange, body, .. } = self.open.as_deref()?;
-        let waits = exchange.wants_content() && body.is_all_sent() && !body.is_complete();
-        exchange.deadline().filter(|_| !waits)
+        let open = self.open.as_deref()?;
+        open.exchange
+            .deadline()
+            .filter(|_| !open.waits_for_client())
     }
 
     /// The deadline has passed.
@@ -40,8 +40,7 @@ impl MailSession {
         if self.deadline().is_none_or(|deadline| deadline > now) {
             return;
         }
-        let content = self.exchange().is_some_and(Exchange::is_content);
-        let reply = if content {
+        let reply = if self.is_in_content() {
             OwnReply::DATA_TIMEOUT
         } else {
             OwnReply::TIMEOUT

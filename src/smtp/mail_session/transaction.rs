@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::super::body::MessageBody;
+use super::super::chunking::ChunkPlace;
 use super::super::data::DataScanner;
 use super::super::exchange::Exchange;
 use super::super::parameters::{MailTerms, Needed, Smtputf8};
@@ -22,6 +23,8 @@ pub(super) struct Transaction {
     pub(super) needed: Needed,
     pub(super) scanner: Option<DataScanner>,
     pub(super) body: MessageBody,
+    /// Octets of the message so far, as SIZE counts them.
+    pub(super) size: u64,
     /// Octets of the end of the message that have been written.
     end_sent: usize,
 }
@@ -35,6 +38,7 @@ impl Transaction {
             needed: terms.needed,
             scanner: None,
             body: MessageBody::new(memory, replay_max),
+            size: 0,
             end_sent: 0,
         }
     }
@@ -42,13 +46,24 @@ impl Transaction {
     /// What is to be written to the backend.
     pub(super) fn to_backend(&self) -> Outgoing<'_> {
         let flight = self.exchange.flight();
-        if !flight.is_empty() || !self.exchange.wants_content() {
+        if !self.exchange.wants_content() {
             return Outgoing {
                 octets: flight,
                 end: &[],
             };
         }
         let octets = self.body.unsent();
+        if let Some(chunks) = self.exchange.chunks() {
+            let is_end = self.body.sent() + octets.len() as u64 == chunks.octets;
+            let commits = is_end && chunks.place == ChunkPlace::Last;
+            return chunk_to_backend(flight, octets, commits);
+        }
+        if !flight.is_empty() {
+            return Outgoing {
+                octets: flight,
+                end: &[],
+            };
+        }
         let is_last =
             self.body.is_complete() && self.body.sent() + octets.len() as u64 == self.body.length();
         let end = if is_last {
@@ -61,26 +76,42 @@ impl Transaction {
 
     /// So many octets of that have left.
     pub(super) fn sent(&mut self, octets: usize, now: Instant) {
-        if !self.exchange.flight().is_empty() {
-            self.exchange.flown(octets);
+        let flown = octets.min(self.exchange.flight().len());
+        self.exchange.flown(flown);
+        if !self.exchange.wants_content() {
+            debug_assert_eq!(flown, octets, "there was no more");
             return;
         }
-        let content = octets.min(self.body.unsent().len());
+        let content = (octets - flown).min(self.body.unsent().len());
         self.body.advance(content);
-        self.end_sent += octets - content;
-        debug_assert!(self.end_sent <= END_OF_DATA.len());
+        self.end_sent += octets - flown - content;
         self.exchange.moved(now);
-        if self.end_sent == END_OF_DATA.len() {
+        let is_flown = self.exchange.flight().is_empty();
+        let is_all = match self.exchange.chunks() {
+            Some(chunks) => is_flown && self.body.sent() == chunks.octets,
+            None => self.end_sent == END_OF_DATA.len(),
+        };
+        if is_all {
             self.end_sent = 0;
             self.exchange.committed(now);
         }
     }
 
-    /// The message is said from its beginning, to another backend. One that has no copy does not
-    /// move.
-    pub(super) fn rewind(&mut self) {
+    /// The message is to be said from its beginning, to another backend: what that must have. One
+    /// that has no copy does not move.
+    pub(super) fn rewind(&mut self) -> Needed {
         self.end_sent = 0;
         let _ = self.body.rewind();
+        if self.size > self.needed.size.unwrap_or(0) {
+            self.needed.size = Some(self.size);
+        }
+        self.needed
+    }
+
+    /// Whether the backend's silence is because the client has not said what comes next.
+    pub(super) fn waits_for_client(&self) -> bool {
+        let has_all = self.body.is_all_sent() && self.exchange.flight().is_empty();
+        self.exchange.wants_content() && has_all && !self.body.is_complete()
     }
 
     /// Whether the client's message must wait for the backend to take some of it.
@@ -88,4 +119,17 @@ impl Transaction {
         let exchange = &self.exchange;
         exchange.is_content() && !exchange.is_over() && self.body.room() == 0
     }
+}
+
+/// Octets of a chunk behind the BDAT that is still to be sent. Where they end the message, the last
+/// of them, or the line itself if there is none, is the commit octet (rule F5).
+fn chunk_to_backend<'a>(flight: &'a [u8], octets: &'a [u8], commits: bool) -> Outgoing<'a> {
+    let (octets, end) = match (flight, octets) {
+        (flight, []) if commits => (&[][..], flight),
+        ([], [before @ .., _]) if commits => (before, &octets[before.len()..]),
+        (flight, octets) if commits => (flight, octets),
+        ([], octets) => (octets, &[][..]),
+        (flight, _) => (flight, &[][..]),
+    };
+    Outgoing { octets, end }
 }

@@ -11,9 +11,13 @@ pub(crate) struct Sent {
     /// In the content, and so the way to find its copies.
     pub(crate) id: String,
     pub(crate) mail: String,
+    /// Those that were named, in order.
+    pub(crate) named: Vec<String>,
     /// Those that were accepted, in order.
     pub(crate) recipients: Vec<String>,
     pub(crate) content: Vec<u8>,
+    /// By BDAT.
+    pub(crate) in_chunks: bool,
     /// All of the content and its end were said.
     pub(crate) is_completed: bool,
     /// The code of the reply to it.
@@ -27,9 +31,31 @@ enum Command {
     Rcpt(String),
     Data,
     Content,
+    /// A message by BDAT, in chunks of its own making.
+    Chunks,
+    Chunk(Chunk),
     Other(&'static str),
     Wrong(&'static str),
     Quit,
+}
+
+impl Sent {
+    /// Whether these are the recipients that were accepted. A client that left before it heard of
+    /// some may have been served all the same.
+    pub(crate) fn is_for(&self, recipients: &[String]) -> bool {
+        if self.told.is_some() || !self.in_chunks {
+            return self.recipients == recipients;
+        }
+        let named = |recipient| self.named.contains(recipient);
+        recipients.starts_with(&self.recipients) && recipients.iter().all(named)
+    }
+}
+
+/// A part of a message, said with BDAT.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Chunk {
+    octets: Vec<u8>,
+    is_last: bool,
 }
 
 /// One client with one session.
@@ -39,6 +65,8 @@ pub(crate) struct Client {
     plan: VecDeque<Command>,
     /// Said and not answered.
     waiting: VecDeque<Command>,
+    /// A chunk of the message was refused: no more are said.
+    is_refused: bool,
     /// Said and not yet arrived.
     pub(crate) output: Vec<u8>,
     input: Vec<u8>,
@@ -53,16 +81,17 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) fn new(name: u64, rng: &mut Rng) -> Self {
+    pub(crate) fn new(name: u64, may_chunk: bool, rng: &mut Rng) -> Self {
         let mut plan = VecDeque::from([Command::Hello]);
         for _ in 0..=rng.below(4) {
-            plan_transaction(&mut plan, name, rng);
+            plan_transaction(&mut plan, name, may_chunk, rng);
         }
         plan.push_back(Command::Quit);
         Self {
             plan,
             // The greeting.
             waiting: VecDeque::from([Command::Other("")]),
+            is_refused: false,
             output: Vec::new(),
             input: Vec::new(),
             pipelines: rng.below(3) > 0,
@@ -81,13 +110,22 @@ impl Client {
             let Some(next) = self.plan.front() else {
                 return;
             };
-            let is_group = matches!(next, Command::Mail(_) | Command::Rcpt(_) | Command::Data);
+            let is_group = matches!(
+                next,
+                Command::Mail(_)
+                    | Command::Rcpt(_)
+                    | Command::Data
+                    | Command::Chunks
+                    | Command::Chunk(_)
+            );
+            let may_follow = |last: &Command| {
+                matches!(
+                    last,
+                    Command::Mail(_) | Command::Rcpt(_) | Command::Content | Command::Chunk(_)
+                )
+            };
             let behind = self.waiting.back();
-            let open = behind.is_none_or(|last| {
-                self.pipelines
-                    && is_group
-                    && matches!(last, Command::Mail(_) | Command::Rcpt(_) | Command::Content)
-            });
+            let open = behind.is_none_or(|last| self.pipelines && is_group && may_follow(last));
             if !open || (behind.is_some() && rng.below(8) == 0) {
                 return;
             }
@@ -103,6 +141,19 @@ impl Client {
             Command::Mail(line) | Command::Rcpt(line) => line.clone(),
             Command::Data => "DATA".to_owned(),
             Command::Other(line) | Command::Wrong(line) => (*line).to_owned(),
+            Command::Chunks => return self.cut(rng),
+            Command::Chunk(chunk) => {
+                let last = if chunk.is_last { " LAST" } else { "" };
+                let line = format!("BDAT {}{last}\r\n", chunk.octets.len());
+                self.output.extend_from_slice(line.as_bytes());
+                self.output.extend_from_slice(&chunk.octets);
+                if chunk.is_last {
+                    self.current.is_completed = true;
+                    self.sent.push(std::mem::take(&mut self.current));
+                }
+                self.waiting.push_back(command);
+                return;
+            }
             Command::Quit => "QUIT".to_owned(),
             Command::Content => {
                 let content = self.content(rng);
@@ -121,9 +172,47 @@ impl Client {
                 ..Sent::default()
             };
         }
+        if let Command::Rcpt(line) = &command {
+            self.current.named.push(line.clone());
+        }
         self.output.extend_from_slice(line.as_bytes());
         self.output.extend_from_slice(b"\r\n");
         self.waiting.push_back(command);
+    }
+
+    /// Plans a message in chunks, cut where they fall. They hold what DATA could not say.
+    fn cut(&mut self, rng: &mut Rng) {
+        self.is_refused = false;
+        let mut content = self.content(rng);
+        for _ in 0..rng.below(4) {
+            let piece: &[u8] = match rng.below(4) {
+                0 => b"\r\n.\r\n",
+                1 => b"\n.\n",
+                2 => b"BDAT 5 LAST\r\n",
+                _ => b"bare\rand\0",
+            };
+            content.extend_from_slice(piece);
+        }
+        let mut chunks = Vec::new();
+        let mut rest = &content[..];
+        for _ in 0..rng.below(4) {
+            let length = rng.below(rest.len() as u32 + 1) as usize;
+            let (octets, behind) = rest.split_at(length);
+            rest = behind;
+            chunks.push(Command::Chunk(Chunk {
+                octets: octets.to_vec(),
+                is_last: false,
+            }));
+        }
+        chunks.push(Command::Chunk(Chunk {
+            octets: rest.to_vec(),
+            is_last: true,
+        }));
+        for chunk in chunks.into_iter().rev() {
+            self.plan.push_front(chunk);
+        }
+        self.current.content = content;
+        self.current.in_chunks = true;
     }
 
     /// A message with dots where they hurt.
@@ -184,13 +273,35 @@ impl Client {
             Command::Rcpt(rcpt) => {
                 fits(&[250, 451, 503, 550]);
                 if code == 250 {
-                    self.current.recipients.push(rcpt.clone());
+                    // Chunks may have been said in one flight with it.
+                    let said = self.sent.iter_mut().find(|sent| sent.told.is_none());
+                    let of = said.unwrap_or(&mut self.current);
+                    of.recipients.push(rcpt.clone());
                 }
             }
             Command::Data => {
                 fits(&[354, 451, 503, 554]);
                 if code == 354 {
                     self.plan.push_front(Command::Content);
+                }
+            }
+            Command::Chunks => unreachable!("it is cut before it is said"),
+            Command::Chunk(chunk) => {
+                fits(&[250, 451, 452, 503, 552, 554, 455]);
+                assert!(
+                    !(self.is_refused && code == 250),
+                    "rule C4: {line:?} behind a refused chunk"
+                );
+                self.is_refused |= code != 250;
+                if self.is_refused {
+                    let is_chunk = |next: &Command| matches!(next, Command::Chunk(_));
+                    while self.plan.front().is_some_and(is_chunk) {
+                        self.plan.pop_front();
+                    }
+                }
+                if chunk.is_last {
+                    let first = self.sent.iter_mut().find(|sent| sent.told.is_none());
+                    first.expect("a message was sent").told = Some(code);
                 }
             }
             Command::Content => {
@@ -207,14 +318,15 @@ impl Client {
     }
 }
 
-fn plan_transaction(plan: &mut VecDeque<Command>, name: u64, rng: &mut Rng) {
+fn plan_transaction(plan: &mut VecDeque<Command>, name: u64, may_chunk: bool, rng: &mut Rng) {
     if rng.below(6) == 0 {
-        plan.push_back(match rng.below(6) {
+        plan.push_back(match rng.below(7) {
             0 => Command::Other("NOOP"),
             1 => Command::Other("VRFY x"),
             2 => Command::Wrong("XCLIENT ADDR=192.0.2.1"),
             3 => Command::Wrong("RCPT TO:<early@example>"),
             4 => Command::Wrong("MAIL FROM:<a@b> NONSENSE=1"),
+            5 => Command::Wrong("BDAT 6 LAST\r\nQUIT"),
             _ => Command::Other("RSET"),
         });
     }
@@ -234,7 +346,12 @@ fn plan_transaction(plan: &mut VecDeque<Command>, name: u64, rng: &mut Rng) {
         plan.push_back(Command::Rcpt(format!("RCPT TO:<{who}{number}@example>")));
     }
     if rng.below(10) > 0 {
-        plan.push_back(Command::Data);
+        let chunks = may_chunk && rng.below(2) == 0;
+        plan.push_back(if chunks {
+            Command::Chunks
+        } else {
+            Command::Data
+        });
     }
     // Whatever became of it: the next begins anew.
     plan.push_back(Command::Other("RSET"));

@@ -12,13 +12,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use posthouse::smtp::{
-    Effect, Extensions, Fate, Kept as Reuse, Keyword, Keywords, MailPolicy, MailSession,
+    Effect, Extensions, Fate, Kept as Reuse, Keyword, Keywords, MailPolicy, MailSession, Needed,
     OwnExtensions, OwnReply, ReplayMemory, SessionLimits, TransactionEnd, Want,
 };
 use posthouse::types::Rng;
 
 use client::{Client, Sent};
-use server::{Fault, Kept, Moment, Server};
+use server::{Fault, Kept, Kind, Moment, Server};
 
 /// More steps than any session takes.
 const STEPS_MAX: u32 = 200_000;
@@ -37,6 +37,8 @@ pub(crate) enum Bug {
     DropRefusal,
     /// A part of the message is not passed on.
     ForgetContent,
+    /// A chunk is answered and not passed on.
+    ForgetChunk,
 }
 
 /// What happened in a world.
@@ -59,6 +61,8 @@ impl Tally {
     pub(crate) fn assert_eventful(&self) {
         let expected = [
             "accepted",
+            "accepted in chunks",
+            "moved between chunks",
             "refused",
             "in doubt",
             "failed",
@@ -81,8 +85,7 @@ impl Tally {
 /// A backend: how its connections are.
 #[derive(Debug)]
 struct Backend {
-    pipelining: bool,
-    refuses: char,
+    kind: Kind,
     /// Of ten connections so many have a fault.
     faults: u32,
     is_down: bool,
@@ -111,7 +114,9 @@ struct World {
     backends: Vec<Backend>,
     idle: Vec<Line>,
     line: Option<Line>,
-    wanted: Option<Want>,
+    wanted: Option<(Want, Needed)>,
+    /// Octets of a chunk that are still to be forgotten.
+    forgotten: usize,
     tried: Vec<usize>,
     kept: Vec<Kept>,
     in_doubt: u64,
@@ -150,30 +155,45 @@ impl World {
             allowed: Keywords::default()
                 .with(Keyword::Pipelining)
                 .with(Keyword::Size)
-                .with(Keyword::EnhancedStatusCodes),
+                .with(Keyword::EnhancedStatusCodes)
+                .with(Keyword::Chunking),
             size_max: None,
             limits: SessionLimits::default(),
         };
-        let backends = (0..2 + rng.below(3))
+        let may_chunk = rng.below(3) > 0;
+        let mut backends: Vec<Backend> = (0..2 + rng.below(3))
             .map(|_| Backend {
-                pipelining: rng.below(4) > 0,
-                refuses: ['p', 'q', '-'][rng.below(3) as usize],
+                kind: Kind {
+                    pipelining: rng.below(4) > 0,
+                    chunking: may_chunk,
+                    refuses: ['p', 'q', '-'][rng.below(3) as usize],
+                },
                 faults: rng.below(8),
                 is_down: rng.below(10) == 0,
             })
             .collect();
+        let seen: Vec<_> = backends
+            .iter()
+            .map(|backend| extensions(backend.kind))
+            .collect();
+        let announced = Extensions::announced(&own, &seen);
+        if rng.below(6) == 0 {
+            // Announced, and gone when it is needed.
+            backends[0].kind.chunking = false;
+        }
         Self {
-            client: Client::new(seed, &mut rng),
+            client: Client::new(seed, may_chunk, &mut rng),
             bug,
             now,
             session,
             memory,
-            announced: Extensions::announced(&own, []),
+            announced,
             pending: Vec::new(),
             backends,
             idle: Vec::new(),
             line: None,
             wanted: None,
+            forgotten: 0,
             tried: Vec::new(),
             kept: Vec::new(),
             in_doubt: 0,
@@ -255,14 +275,20 @@ impl World {
         let outgoing = self.session.to_backend();
         let mut octets = [outgoing.octets, outgoing.end].concat();
         let total = octets.len();
-        let length = self.piece(total);
+        let mut length = self.piece(total);
         if length == 0 {
             return false;
+        }
+        if self.bug == Bug::ForgetChunk {
+            length = total;
         }
         octets.truncate(length);
         self.session.sent_to_backend(length, self.now);
         if self.bug == Bug::ForgetContent && length > 30 && length < total {
             octets.remove(20);
+        }
+        if self.bug == Bug::ForgetChunk {
+            self.forget(&mut octets);
         }
         let Some(line) = &mut self.line else {
             return false;
@@ -274,6 +300,26 @@ impl World {
             self.kept.extend(line.server.take(&arrived));
         }
         true
+    }
+
+    /// Leaves a chunk out that is not the last, and answers it.
+    fn forget(&mut self, octets: &mut Vec<u8>) {
+        let text = String::from_utf8_lossy(octets);
+        let length = text
+            .strip_prefix("BDAT ")
+            .and_then(|rest| rest.strip_suffix("\r\n")?.parse().ok());
+        let begins = length.is_some();
+        if let Some(length) = length {
+            self.forgotten = length;
+            octets.clear();
+        }
+        let length = self.forgotten.min(octets.len());
+        octets.drain(..length);
+        self.forgotten -= length;
+        if (length > 0 || begins) && self.forgotten == 0 {
+            let line = self.line.as_mut().expect("it is sent on a line");
+            line.server.output.extend_from_slice(b"250 2.0.0 ok\r\n");
+        }
     }
 
     fn backend_says(&mut self) -> bool {
@@ -299,12 +345,15 @@ impl World {
 
     /// Finds a connection, or says that there is none.
     fn lease(&mut self) -> bool {
-        let Some(want) = self.wanted.take() else {
+        let Some((want, needed)) = self.wanted.take() else {
             return false;
         };
+        let fits = |kind: Kind| extensions(kind).lacks(needed).is_empty();
+        let fitting = self.idle.iter().rposition(|line| fits(line.server.kind));
         if want == Want::Any
-            && let Some(mut line) = self.idle.pop()
+            && let Some(at) = fitting
         {
+            let mut line = self.idle.remove(at);
             line.is_reused = true;
             self.tally.note("kept connection used");
             return self.leased(line);
@@ -312,6 +361,7 @@ impl World {
         loop {
             let open: Vec<usize> = (0..self.backends.len())
                 .filter(|backend| !self.tried.contains(backend))
+                .filter(|&backend| fits(self.backends[backend].kind))
                 .collect();
             let Some(&backend) = open.get(self.rng.below(open.len().max(1) as u32) as usize) else {
                 self.session.not_leased(OwnReply::NO_BACKEND);
@@ -335,17 +385,14 @@ impl World {
         };
         Line {
             backend,
-            server: Server::new(about.pipelining, fault, about.refuses, &mut self.rng),
+            server: Server::new(about.kind, fault, &mut self.rng),
             output: Vec::new(),
             is_reused: false,
         }
     }
 
     fn leased(&mut self, line: Line) -> bool {
-        let mut extensions = Extensions::default();
-        if line.server.pipelining {
-            extensions.keywords.insert(Keyword::Pipelining);
-        }
+        let extensions = extensions(line.server.kind);
         let reuse = if line.is_reused {
             Reuse::Yes
         } else {
@@ -422,9 +469,12 @@ impl World {
     fn effects(&mut self) {
         while let Some(effect) = self.session.effect() {
             match effect {
-                Effect::Lease { want, .. } => {
+                Effect::Lease { want, needed } => {
                     assert!(self.line.is_none(), "one connection at a time");
-                    self.wanted = Some(want);
+                    if want == Want::Other && needed.keywords.has(Keyword::Chunking) {
+                        self.tally.note("moved between chunks");
+                    }
+                    self.wanted = Some((want, needed));
                     match want {
                         Want::Any => self.tried.clear(),
                         Want::New => self.tally.note("kept connection dead"),
@@ -470,7 +520,7 @@ impl World {
     }
 
     /// Counts.
-    fn judge(&self) {
+    fn judge(&mut self) {
         assert!(self.line.is_none(), "a connection was not given back");
         assert_eq!(self.memory.used(), 0, "replay memory was not given back");
         let mut doubtful = 0;
@@ -483,7 +533,7 @@ impl World {
                 "promise 8"
             );
             assert!(
-                kept.mail.starts_with(&sent.mail) && kept.recipients == sent.recipients,
+                kept.mail.starts_with(&sent.mail) && sent.is_for(&kept.recipients),
                 "promise 1: exactly those recipients: {kept:?} {sent:?}"
             );
         }
@@ -491,7 +541,12 @@ impl World {
             let of = |kept: &&Kept| contains(&kept.content, sent.id.as_bytes());
             let copies = self.kept.iter().filter(of).count();
             match sent.told {
-                Some(250) => assert_eq!(copies, 1, "promise 1: {sent:?}"),
+                Some(250) => {
+                    assert_eq!(copies, 1, "promise 1: {sent:?}");
+                    if sent.in_chunks {
+                        self.tally.note("accepted in chunks");
+                    }
+                }
                 Some(451) if copies == 1 => doubtful += 1,
                 Some(_) => assert_eq!(copies, 0, "rule M2: {sent:?}"),
                 None => assert!(copies <= 1, "promise 4: {sent:?}"),
@@ -502,6 +557,19 @@ impl World {
             assert!(self.client.is_content(), "promise 3: every command a reply");
         }
     }
+}
+
+/// What a backend announces.
+fn extensions(kind: Kind) -> Extensions {
+    let mut extensions = Extensions::default();
+    extensions.keywords.insert(Keyword::EnhancedStatusCodes);
+    if kind.pipelining {
+        extensions.keywords.insert(Keyword::Pipelining);
+    }
+    if kind.chunking {
+        extensions.keywords.insert(Keyword::Chunking);
+    }
+    extensions
 }
 
 fn fault(rng: &mut Rng) -> Fault {

@@ -50,17 +50,34 @@ enum Content {
     Over(Option<Kept>),
 }
 
+/// A message that comes by BDAT.
+#[derive(Debug, Default)]
+struct Chunks {
+    content: Vec<u8>,
+    /// Octets of the open chunk still to come, and whether it is the last.
+    open: Option<(usize, bool)>,
+    /// One was refused.
+    is_failed: bool,
+}
+
+/// How its connections are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kind {
+    pub(crate) pipelining: bool,
+    pub(crate) chunking: bool,
+    /// Recipients beginning so are refused here.
+    pub(crate) refuses: char,
+}
+
 const REPLY_TO_MESSAGE: &[u8] = b"250 2.0.0 queued\r\n";
 
 /// One connection of a server.
 #[derive(Debug)]
 pub(crate) struct Server {
-    pub(crate) pipelining: bool,
+    pub(crate) kind: Kind,
     fault: Fault,
     /// Transactions until 421 or 452 at MAIL (rule N4).
     share: u32,
-    /// Recipients beginning so are refused here.
-    refuses: char,
     input: Vec<u8>,
     pub(crate) output: Vec<u8>,
     /// Closed by the server; what is in `output` is still delivered.
@@ -69,16 +86,16 @@ pub(crate) struct Server {
     mail: Option<String>,
     recipients: Vec<String>,
     content: Option<usize>,
+    chunks: Option<Chunks>,
     said_early: bool,
 }
 
 impl Server {
-    pub(crate) fn new(pipelining: bool, fault: Fault, refuses: char, rng: &mut Rng) -> Self {
+    pub(crate) fn new(kind: Kind, fault: Fault, rng: &mut Rng) -> Self {
         Self {
-            pipelining,
+            kind,
             fault,
             share: 1 + rng.below(6),
-            refuses,
             input: Vec::new(),
             output: Vec::new(),
             is_ended: false,
@@ -86,6 +103,7 @@ impl Server {
             mail: None,
             recipients: Vec::new(),
             content: None,
+            chunks: None,
             said_early: false,
         }
     }
@@ -113,6 +131,17 @@ impl Server {
                 }
                 continue;
             }
+            if self
+                .chunks
+                .as_ref()
+                .is_some_and(|chunks| chunks.open.is_some())
+            {
+                match self.take_chunk() {
+                    Content::Coming => break,
+                    Content::Over(message) => kept = message.or(kept),
+                }
+                continue;
+            }
             let Some(end) = self.input.windows(2).position(|two| two == b"\r\n") else {
                 break;
             };
@@ -120,7 +149,7 @@ impl Server {
             let line = String::from_utf8(line).expect("ASCII only");
             let more = !self.input.is_empty();
             assert!(
-                self.pipelining || !more,
+                self.kind.pipelining || !more || line.starts_with("BDAT"),
                 "rule P5: {line:?} and {:?} in one flight",
                 self.input.escape_ascii().to_string()
             );
@@ -136,7 +165,7 @@ impl Server {
         let moment = match line.get(..4) {
             Some("MAIL") => Some(Moment::Mail),
             Some("RCPT") => Some(Moment::Rcpt),
-            Some("DATA") => Some(Moment::Data),
+            Some("DATA" | "BDAT") => Some(Moment::Data),
             _ => None,
         };
         if let Some(moment) = moment {
@@ -162,21 +191,23 @@ impl Server {
                     self.share -= 1;
                     self.mail = Some(line.to_owned());
                     self.recipients.clear();
+                    self.chunks = None;
                     self.say("250 2.1.0 ok");
                 }
             }
             (Some(Moment::Rcpt), _) if self.mail.is_none() => self.say("503 5.5.1 need MAIL"),
             (Some(Moment::Rcpt), _) => {
-                if line.contains("<no") || line.contains(&format!("<{}", self.refuses)) {
+                if line.contains("<no") || line.contains(&format!("<{}", self.kind.refuses)) {
                     self.say("550 5.1.1 unknown");
                 } else {
                     self.recipients.push(line.to_owned());
                     self.say("250 2.1.5 ok");
                 }
             }
+            (Some(Moment::Data), _) if line.starts_with("BDAT") => self.begin_chunk(line),
             (Some(Moment::Data), _) if self.recipients.is_empty() => {
                 // Some servers say 354 all the same.
-                if self.refuses == 'q' && self.mail.is_some() {
+                if self.kind.refuses == 'q' && self.mail.is_some() {
                     self.content = Some(0);
                     self.say("354 go on");
                 } else {
@@ -190,6 +221,7 @@ impl Server {
             (None, "RSET") => {
                 self.mail = None;
                 self.recipients.clear();
+                self.chunks = None;
                 self.say("250 2.0.0 ok");
             }
             (None, "QUIT") => {
@@ -197,6 +229,75 @@ impl Server {
                 self.is_ended = true;
             }
             (None, other) => unreachable!("a backend is never said {other:?}"),
+        }
+    }
+
+    /// BDAT, whose octets follow.
+    fn begin_chunk(&mut self, line: &str) {
+        assert!(
+            self.kind.chunking,
+            "rule E3: {line:?} to a server without CHUNKING"
+        );
+        assert!(
+            self.output.is_empty(),
+            "rule P8: {line:?} before all else was answered"
+        );
+        assert!(!self.recipients.is_empty(), "a message for nobody");
+        let mut words = line.split(' ').skip(1);
+        let octets = words.next().and_then(|word| word.parse().ok());
+        let is_last = words.next() == Some("LAST");
+        let chunks = self.chunks.get_or_insert_default();
+        assert!(
+            !chunks.is_failed,
+            "rule C4: a chunk behind one that was refused"
+        );
+        chunks.open = Some((octets.expect("a length"), is_last));
+    }
+
+    /// Takes octets of a chunk.
+    fn take_chunk(&mut self) -> Content {
+        let chunks = self.chunks.as_mut().expect("BDAT was said");
+        let (left, is_last) = chunks.open.expect("a chunk is open");
+        let length = left.min(self.input.len());
+        chunks.content.extend(self.input.drain(..length));
+        chunks.open = (length < left).then_some((left - length, is_last));
+        let seen = chunks.content.len();
+        if chunks.open.is_some() {
+            self.fail_early(seen);
+            return Content::Coming;
+        }
+        if std::mem::take(&mut self.said_early) {
+            // The rest had left before our word was read: it is the reply then.
+            let accepts = matches!(self.fault, Fault::EarlyAcceptance(_));
+            chunks.is_failed |= !accepts;
+            return Content::Over((accepts && is_last).then(|| self.message_of_chunks()));
+        }
+        if self.fault == Fault::Full {
+            chunks.is_failed = true;
+            self.say("452 4.3.1 no room");
+            return Content::Over(None);
+        }
+        if !is_last {
+            match self.fault {
+                Fault::CutReply(octets) if octets < 10 => {
+                    self.output
+                        .extend_from_slice(&b"250-2.0.0 octets"[..octets]);
+                    self.is_ended = true;
+                }
+                _ => self.say("250 2.0.0 octets received"),
+            }
+            return Content::Over(None);
+        }
+        let message = self.message_of_chunks();
+        self.judge(message)
+    }
+
+    fn message_of_chunks(&mut self) -> Kept {
+        let chunks = self.chunks.take().unwrap_or_default();
+        Kept {
+            mail: self.mail.take().unwrap_or_default(),
+            recipients: std::mem::take(&mut self.recipients),
+            content: chunks.content,
         }
     }
 
@@ -212,7 +313,7 @@ impl Server {
             found.map(|at| from + at + 2)
         };
         let Some(end) = whole else {
-            self.fail_early();
+            self.fail_early(self.input.len());
             self.content = Some(self.input.len());
             return Content::Coming;
         };
@@ -233,6 +334,11 @@ impl Server {
             let accepts = matches!(self.fault, Fault::EarlyAcceptance(_));
             return Content::Over(accepts.then_some(message));
         }
+        self.judge(message)
+    }
+
+    /// What a whole message is told.
+    fn judge(&mut self, message: Kept) -> Content {
         match self.fault {
             Fault::CutReply(octets) => {
                 self.output.extend_from_slice(&REPLY_TO_MESSAGE[..octets]);
@@ -251,15 +357,15 @@ impl Server {
         Content::Over(Some(message))
     }
 
-    /// Faults before the end of a message.
-    fn fail_early(&mut self) {
+    /// Faults before the end of a message of which so much has come.
+    fn fail_early(&mut self, seen: usize) {
         match self.fault {
-            Fault::EndInContent(at) if self.input.len() > at => self.is_ended = true,
-            Fault::EarlyRefusal(at) if self.input.len() > at && !self.said_early => {
+            Fault::EndInContent(at) if seen > at => self.is_ended = true,
+            Fault::EarlyRefusal(at) if seen > at && !self.said_early => {
                 self.said_early = true;
                 self.say("552 5.3.4 too big");
             }
-            Fault::EarlyAcceptance(at) if self.input.len() > at && !self.said_early => {
+            Fault::EarlyAcceptance(at) if seen > at && !self.said_early => {
                 self.said_early = true;
                 self.say("250 2.0.0 queued what?");
             }
