@@ -132,6 +132,12 @@ impl Pool {
         Some(slot)
     }
 
+    /// Whether this generation names the backend.
+    pub fn has(&self, state: &BackendState) -> bool {
+        let place = state.place();
+        place.serial == self.roll.serial && (place.index as usize) < self.roll.members.len()
+    }
+
     /// The same for a hedge: never in last resort, never opens a tier, never queues nor overtakes
     /// those who do; takes from the hedge budget only if a slot was got.
     ///

@@ -149,7 +149,8 @@ impl Keeper {
         // There are at most `KEPT_MAX`.
         for (_, backend) in backends.iter_mut() {
             let serves = |entry: &Entry| {
-                entry.parked.member().pool == *view.pool.name() && entry.parked.may_serve(tried)
+                let state = &entry.parked.member().settings.state;
+                view.pool.has(state) && entry.parked.may_serve(tried)
             };
             if !backend.entries.last().is_some_and(serves) {
                 continue;

@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::{ListenerView, PoolView, Registry, Snapshot};
 use crate::balance::{Limited, MemberSettings, Pool, PoolSettings};
 use crate::config::Config;
-use crate::config::model::{self, BackendAddress};
+use crate::config::model::{self, BackendAddress, Balance, Sticky};
 use crate::types::Generation;
 
 /// The addresses of host names, as last looked up with success.
@@ -107,7 +107,10 @@ fn build_pool(
 
 fn core_settings(pool: &model::Pool) -> PoolSettings {
     PoolSettings {
-        balance: pool.balance,
+        balance: match pool.smtp.sticky {
+            Sticky::Source => Balance::SourceHash,
+            Sticky::None | Sticky::Session => pool.balance,
+        },
         when_all_down: pool.when_all_down,
         open_standby_below: pool.open_standby_below,
         failback: pool.failback,

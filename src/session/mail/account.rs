@@ -83,6 +83,7 @@ impl Account {
         };
         let attempts = std::mem::take(&mut session.attempts);
         let failures = std::mem::take(&mut session.failures);
+        session.hedged = false;
         self.count(session, outcome, now);
         self.log(session, outcome, (attempts, &failures), now);
     }

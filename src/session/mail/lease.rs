@@ -94,6 +94,7 @@ impl Mail<'_> {
             Poll::Pending => return false,
             Poll::Ready(Ok(Found::Ready(attempt, extensions))) => {
                 let Attempt { stream, slot, .. } = attempt;
+                stream.keep_alive();
                 let kept = Kept::new(stream, extensions, now);
                 self.hold(slot, kept, smtp::Kept::No, now);
             }
@@ -158,6 +159,7 @@ impl Mail<'_> {
             Fate::Worn => {
                 let keeper = &self.session.cx.keeper;
                 keeper.learn(slot.member(), kept.messages, now);
+                keeper.part(&self.session.cx, kept.stream, slot);
             }
             Fate::Keep => {
                 kept.messages += 1;

@@ -33,6 +33,8 @@ const AHEAD_MAX: usize = 64 * 1024;
 const ROUNDS_MAX: u32 = 32;
 /// Keepalive is set on the client's socket when a session lasts so long.
 const LASTING: Duration = Duration::from_secs(10);
+/// How long a client may take to read the last reply.
+const LAST_REPLY_TIME: Duration = Duration::from_secs(10);
 
 /// Runs the session to its end.
 pub(super) async fn run(session: &mut Session, client: &Stream, timer: &mut Timer) {
@@ -97,6 +99,8 @@ struct Mail<'a> {
     spent: Option<Spent>,
     announced: Rc<Extensions>,
     lasts: Option<Instant>,
+    /// The client is given up then.
+    gives_up: Option<Instant>,
     drains: bool,
     end: End,
 }
@@ -119,6 +123,7 @@ impl<'a> Mail<'a> {
             spent: None,
             announced: Rc::default(),
             lasts,
+            gives_up: None,
             drains: false,
             end: End::NotYet,
             session,
@@ -153,7 +158,10 @@ impl<'a> Mail<'a> {
                 self.finish();
                 return Poll::Ready(());
             }
-            match self.next_deadline(now) {
+            if self.gives_up.is_none() && self.core.is_closing() {
+                self.gives_up = Some(now + LAST_REPLY_TIME);
+            }
+            match self.next_deadline() {
                 Some(deadline) if timer.arm(deadline, now, task) == Due::Now => self.on_time(now),
                 _ => return Poll::Pending,
             }
@@ -257,6 +265,10 @@ impl<'a> Mail<'a> {
             self.refresh_announced();
             let used = self.core.client(&self.ahead, &self.announced, now);
             self.ahead.drain(..used);
+            if self.ahead.is_empty() {
+                // An idle session holds no buffer.
+                self.ahead = Vec::new();
+            }
             moved = used > 0;
         }
         if self.hears == Hears::Ended
@@ -334,13 +346,14 @@ impl<'a> Mail<'a> {
         said && self.core.is_closing() && !self.core.is_in_transaction()
     }
 
-    fn next_deadline(&self, now: Instant) -> Option<Instant> {
+    fn next_deadline(&self) -> Option<Instant> {
         let finding = match &self.line {
             Line::Wanted(wanted) => Some(wanted.connecting.deadline()),
             Line::None | Line::Held(_) => None,
         };
-        let _ = now;
-        [self.core.deadline(), finding, self.lasts]
+        // A transaction that was committed is waited for, whoever has left (rule F11).
+        let gives_up = self.gives_up.filter(|_| !self.core.to_client().is_empty());
+        [self.core.deadline(), finding, self.lasts, gives_up]
             .into_iter()
             .flatten()
             .min()
@@ -350,6 +363,12 @@ impl<'a> Mail<'a> {
         if self.lasts.is_some_and(|lasts| lasts <= now) {
             self.lasts = None;
             self.client.keep_alive();
+        }
+        let unread = !self.core.to_client().is_empty() && self.end != End::Gone;
+        if unread && self.gives_up.is_some_and(|late| late <= now) {
+            self.hears = Hears::Told;
+            self.end = End::Gone;
+            self.core.client_lost();
         }
         if self.core.deadline().is_some_and(|late| late <= now) {
             self.core.timeout(now);
