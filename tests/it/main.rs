@@ -15,6 +15,7 @@ mod demo;
 mod drain;
 mod harness;
 mod mail;
+mod mail_changes;
 mod passthrough;
 mod probes;
 mod prometheus;
