@@ -6,13 +6,13 @@ use crate::types::{Counter, Histogram};
 /// How a session ended. Every accepted connection has exactly one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SessionOutcome {
-    /// Relayed until both sides had ended in order.
+    /// Relayed until both sides had ended in order; in smtp mode the client said QUIT or ended.
     Completed,
     /// Relayed, then the client reset.
     ClientReset,
     /// Relayed, then the backend reset.
     BackendReset,
-    /// Relayed, then no octet for the idle timeout.
+    /// No octet for the idle timeout, or in smtp mode no command or message in time.
     IdleTimeout,
     /// Relayed; one direction had ended and the other did not within the half-close timeout.
     HalfCloseTimeout,
@@ -36,7 +36,9 @@ pub enum SessionOutcome {
     EarlyTalker,
     /// A monitor's check, answered locally.
     Monitor,
-    /// It came while we shut down: our 421.
+    /// It broke the protocol, or was refused too often: our last reply said so.
+    ClientErrors,
+    /// It came while we shut down, or was told to go then: our 421.
     ShuttingDown,
     /// Cut by a drain or shutdown deadline.
     Cut,
@@ -46,7 +48,7 @@ pub enum SessionOutcome {
 
 impl SessionOutcome {
     /// Every outcome, in the order of [`SessionOutcome::index`].
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Completed,
         Self::ClientReset,
         Self::BackendReset,
@@ -62,6 +64,7 @@ impl SessionOutcome {
         Self::ProxyHeader,
         Self::EarlyTalker,
         Self::Monitor,
+        Self::ClientErrors,
         Self::ShuttingDown,
         Self::Cut,
         Self::Failed,
@@ -90,6 +93,7 @@ impl SessionOutcome {
             Self::ProxyHeader => "proxy-header",
             Self::EarlyTalker => "early-talker",
             Self::Monitor => "monitor",
+            Self::ClientErrors => "client-errors",
             Self::ShuttingDown => "shutting-down",
             Self::Cut => "cut",
             Self::Failed => "failed",

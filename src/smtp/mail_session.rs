@@ -70,6 +70,7 @@ pub struct MailSession {
     effects: VecDeque<Effect>,
     budget: Budget,
     next: Next,
+    closes_with: Option<OwnReply>,
     stage: Stage,
     active: Instant,
 }
@@ -99,6 +100,7 @@ impl MailSession {
             effects: VecDeque::new(),
             budget: Budget::default(),
             next: Next::Continue,
+            closes_with: None,
             stage: Stage::Open,
             active: now,
         };
@@ -124,6 +126,11 @@ impl MailSession {
     /// Whether the session ends when everything has been written to the client (rule R1).
     pub fn is_closing(&self) -> bool {
         self.next == Next::Close
+    }
+
+    /// The reply of ours with which the session ends; none if the client ended it.
+    pub fn closes_with(&self) -> Option<OwnReply> {
+        self.closes_with
     }
 
     /// Whether a transaction is open: a drain waits for its end (rule K7).
@@ -266,6 +273,7 @@ impl MailSession {
         if !self.is_closing() {
             reply.write(&self.policy.host, &mut self.replies);
             self.next = reply.next();
+            self.closes_with = (self.next == Next::Close).then_some(reply);
         }
     }
 }

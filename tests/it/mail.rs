@@ -452,6 +452,7 @@ async fn a_421_behind_a_flood_can_be_read_k5() {
         last = line;
     }
     assert!(last.starts_with("421 4.7.0 lb.test"), "{last:?} (rule B4)");
+    balancer.wait_for(SessionOutcome::ClientErrors, 1).await;
     balancer.wait_until_empty().await;
 }
 
@@ -608,4 +609,16 @@ async fn connections_are_ready_before_anybody_asks() {
     client.send_message(BODY).await;
     quit(client).await;
     assert_eq!(backend.counts().connections, 2, "it used one of them");
+}
+
+#[tokio::test]
+async fn a_client_that_is_silent_for_too_long_is_told_so_b6() {
+    let backend = good("one.test");
+    let mut config = smtp(&[&backend]);
+    listener(&mut config).smtp.command_timeout = Duration::from_millis(50);
+    let balancer = Balancer::start(config);
+    let mut client = client(&balancer).await;
+    client.expect("421 4.4.2 lb.test").await;
+    assert_eq!(client.expect_end().await, End::Fin);
+    balancer.wait_for(SessionOutcome::IdleTimeout, 1).await;
 }

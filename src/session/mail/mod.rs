@@ -25,7 +25,7 @@ use crate::metrics::{EndedBy, SessionOutcome, SessionPhase};
 use crate::net::clock;
 use crate::net::stream::Stream;
 use crate::net::timer::{Due, Timer};
-use crate::smtp::{Effect, Extensions, MailSession, TransactionEnd};
+use crate::smtp::{Effect, Extensions, MailSession, OwnReply, TransactionEnd};
 
 /// What a client may say ahead of our replies (rule P3).
 const AHEAD_MAX: usize = 64 * 1024;
@@ -101,7 +101,6 @@ struct Mail<'a> {
     lasts: Option<Instant>,
     /// The client is given up then.
     gives_up: Option<Instant>,
-    drains: bool,
     end: End,
 }
 
@@ -124,7 +123,6 @@ impl<'a> Mail<'a> {
             announced: Rc::default(),
             lasts,
             gives_up: None,
-            drains: false,
             end: End::NotYet,
             session,
             client,
@@ -137,7 +135,6 @@ impl<'a> Mail<'a> {
             let now = clock::now();
             let orders = self.session.orders();
             if orders.drains {
-                self.drains = true;
                 self.core.drain();
             }
             if orders.leaves && matches!(self.line, Line::Held(_)) {
@@ -377,11 +374,15 @@ impl<'a> Mail<'a> {
 
     fn finish(&mut self) {
         let phase = SessionPhase::Relay;
-        let (outcome, by) = match (self.end, self.hears) {
-            (End::Gone, _) => (SessionOutcome::ClientReset, EndedBy::Client),
-            (_, Hears::Told) => (SessionOutcome::Completed, EndedBy::Client),
-            _ if self.drains => (SessionOutcome::ShuttingDown, EndedBy::Us),
-            _ => (SessionOutcome::Completed, EndedBy::Client),
+        let (outcome, by) = match self.core.closes_with() {
+            _ if self.end == End::Gone => (SessionOutcome::ClientReset, EndedBy::Client),
+            None | Some(OwnReply::GOODBYE) => (SessionOutcome::Completed, EndedBy::Client),
+            Some(OwnReply::SHUTTING_DOWN) => (SessionOutcome::ShuttingDown, EndedBy::Us),
+            Some(OwnReply::TIMEOUT | OwnReply::DATA_TIMEOUT) => {
+                (SessionOutcome::IdleTimeout, EndedBy::Us)
+            }
+            Some(OwnReply::SYNCHRONIZATION) => (SessionOutcome::EarlyTalker, EndedBy::Us),
+            Some(_) => (SessionOutcome::ClientErrors, EndedBy::Us),
         };
         if self.end == End::NotYet {
             self.end = End::Said;
