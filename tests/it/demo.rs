@@ -26,6 +26,34 @@ fn six_seconds_lose_no_session_while_a_backend_dies_and_comes_back() {
     }
 }
 
+/// Promises 1 and 4: each acknowledged message is in exactly one backend though one dies while it
+/// is being sent some.
+#[test]
+fn six_seconds_of_smtp_mode_lose_and_double_nothing_while_a_backend_dies_within_a_message() {
+    let output = posthouse(&["demo", "--mode", "smtp", "--seconds", "6"]);
+    let text = stdout(&output);
+    assert_eq!(output.status.code(), Some(0), "{text}{}", stderr(&output));
+    let fact = |words: &str| -> u64 {
+        let line = text.lines().find(|line| line.ends_with(words));
+        let line = line.unwrap_or_else(|| panic!("no {words:?} in:\n{text}"));
+        line.split_whitespace().next().unwrap().parse().unwrap()
+    };
+    assert_eq!(fact("failed sessions"), 0);
+    assert_eq!(fact("of them in no backend (compared by their numbers)"), 0);
+    assert_eq!(fact("of them in two"), 0);
+    assert!(fact("messages acknowledged") > 50, "{text}");
+    assert!(fact("unseen by the client") > 0, "{text}");
+    assert!(fact("dialled for all that") < fact("messages acknowledged") / 2);
+    for event in [
+        "we kill it in the middle of a message",
+        "connect refused",
+        "we start it again",
+        "up again",
+    ] {
+        assert!(text.contains(event), "{event} in:\n{text}");
+    }
+}
+
 #[test]
 fn a_port_that_was_asked_for_is_refused_when_it_is_taken() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -38,14 +66,21 @@ fn a_port_that_was_asked_for_is_refused_when_it_is_taken() {
 
 #[test]
 fn the_embedded_configuration_is_printed_and_good() {
-    let output = posthouse(&["demo", "--print-config"]);
-    assert_eq!(output.status.code(), Some(0));
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("demo.toml");
-    std::fs::write(&file, &output.stdout).unwrap();
-    let check = posthouse(&["check", "-c", file.to_str().unwrap()]);
-    assert_eq!(check.status.code(), Some(0), "{}", stderr(&check));
-    assert!(stdout(&check).contains("1 listener, 1 pool, 3 backends"));
+    for mode in ["passthrough", "smtp"] {
+        let output = posthouse(&["demo", "--print-config", "--mode", mode]);
+        assert_eq!(output.status.code(), Some(0));
+        assert!(stdout(&output).contains(&format!("\nmode = \"{mode}\"\n")));
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("demo.toml");
+        std::fs::write(&file, &output.stdout).unwrap();
+        let check = posthouse(&["check", "-c", file.to_str().unwrap()]);
+        assert_eq!(check.status.code(), Some(0), "{}", stderr(&check));
+        let said = stdout(&check);
+        assert!(
+            said.contains("1 listener") && said.contains("1 pool, 3 backends"),
+            "{said}"
+        );
+    }
 }
 
 #[test]

@@ -3,13 +3,15 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::NAMES;
+use super::ledger::{Account, Heard, Ledger, LetterId};
 use super::places::Places;
 use super::story::Scene;
 use super::traffic::{SENDER_DOMAIN, SoFar};
-use crate::balance::{AdminState, BackendView, Cause, HealthState};
+use super::{Mode, NAMES};
+use crate::balance::{AdminState, BackendTotals, BackendView, Cause, HealthState};
 use crate::lab::{MessageRecord, SinkHandle};
 use crate::snapshot::Shared;
+use crate::types::Counter;
 
 /// Events that are kept.
 const EVENTS_MAX: usize = 200;
@@ -66,6 +68,8 @@ pub(super) struct Row {
     pub(super) state: String,
     /// How that looks.
     pub(super) mood: Mood,
+    /// Kept connections now, in smtp mode.
+    pub(super) kept: u64,
     /// Its usual time to greet.
     pub(super) greeting: Option<Duration>,
     /// Messages by half second, oldest first.
@@ -84,6 +88,8 @@ pub(super) struct Board {
     pub(super) events_ever: usize,
     pub(super) clients: u16,
     pub(super) failovers: u64,
+    /// What is true of smtp mode alone.
+    pub(super) smtp: Option<Smtp>,
     pub(super) elapsed: Duration,
     /// Whether clients were still waiting at the end.
     pub(super) unfinished: bool,
@@ -92,8 +98,20 @@ pub(super) struct Board {
     traffic: SoFar,
 }
 
+/// What is true of smtp mode alone.
+#[derive(Debug, Default)]
+pub(super) struct Smtp {
+    /// Acknowledged against taken.
+    pub(super) account: Account,
+    /// Transactions that were moved to another backend.
+    pub(super) moved: u64,
+    /// Connections that were dialled for transactions, and those that were used again.
+    pub(super) connections: (u64, u64),
+    ledger: Ledger,
+}
+
 impl Board {
-    pub(super) fn new(places: &Places, began: Instant, clients: u16) -> Self {
+    pub(super) fn new(mode: Mode, places: &Places, began: Instant, clients: u16) -> Self {
         Self {
             places: places.clone(),
             rows: Default::default(),
@@ -101,6 +119,10 @@ impl Board {
             events_ever: 0,
             clients,
             failovers: 0,
+            smtp: match mode {
+                Mode::Passthrough => None,
+                Mode::Smtp => Some(Smtp::default()),
+            },
             elapsed: Duration::ZERO,
             unfinished: false,
             began,
@@ -125,9 +147,15 @@ impl Board {
         self.rows.iter().map(last).sum()
     }
 
-    /// Whether every session was served and every acknowledged message is in a sink.
+    /// Whether every session was served and every acknowledged message is in a sink; in smtp mode
+    /// in exactly one.
     pub(super) fn is_clean(&self) -> bool {
-        self.traffic.lost == 0 && !self.unfinished && self.messages() >= self.traffic.taken
+        let smtp = self.smtp.as_ref();
+        let books = smtp.is_none_or(|smtp| {
+            smtp.account.is_clean() && smtp.account.acknowledged == self.traffic.taken
+        });
+        let all_there = self.messages() >= self.traffic.taken;
+        self.traffic.lost == 0 && !self.unfinished && all_there && books
     }
 
     /// A scene is about to be played.
@@ -141,17 +169,33 @@ impl Board {
     }
 
     /// Looks at everything once.
-    pub(super) fn sample(&mut self, shared: &Shared, sinks: &[SinkHandle], traffic: &SoFar) {
+    pub(super) fn sample(
+        &mut self,
+        shared: &Shared,
+        sinks: &[SinkHandle],
+        (traffic, heard): (SoFar, Heard),
+    ) {
         let now = Instant::now();
         self.elapsed = now.duration_since(self.began);
-        self.traffic = traffic.clone();
+        self.traffic = traffic;
+        if let Some(smtp) = &mut self.smtp {
+            smtp.ledger.heard(heard, self.elapsed);
+        }
         self.failovers = shared.workers.iter().map(|one| one.failovers.value()).sum();
         self.look_at_backends(shared, now);
         for (index, sink) in sinks.iter().enumerate() {
             self.rows[index].messages = sink.counts().messages;
             for message in sink.take_messages() {
-                self.note_by_hand(index, &message);
+                let id = message.message_id.as_deref().and_then(LetterId::read);
+                match (&mut self.smtp, id) {
+                    (Some(smtp), Some(id)) => smtp.ledger.taken(id),
+                    _ => self.note_by_hand(index, &message),
+                }
             }
+        }
+        if let Some(smtp) = &mut self.smtp {
+            smtp.ledger.close(self.elapsed);
+            smtp.account = smtp.ledger.account();
         }
         if now.duration_since(self.column_began) >= COLUMN {
             self.column_began = now;
@@ -164,7 +208,14 @@ impl Board {
         let Some(pool) = snapshot.pool_named("mx") else {
             return;
         };
+        let mut moved = 0;
+        let mut connections = (0, 0);
         for member in pool.pool.members() {
+            let totals = &member.settings.state.totals;
+            let moves = |of: &BackendTotals| of.mail.moves.iter().map(Counter::value).sum();
+            moved += totals.sum(moves);
+            connections.0 += totals.sum(|of| of.mail.dialled.value());
+            connections.1 += totals.sum(|of| of.mail.reused.value());
             let Some(index) = NAMES
                 .iter()
                 .position(|name| *name == &*member.settings.name)
@@ -175,6 +226,7 @@ impl Board {
             let whole = u32::from(member.settings.weight.value()) * 256;
             let row = &mut self.rows[index];
             row.now = view.in_flight;
+            row.kept = totals.sum(|of| of.mail.idle.value());
             let serves = matches!(view.health, HealthState::Up | HealthState::Degraded);
             row.greeting = view.usual_greeting.filter(|_| serves);
             (row.mood, row.state) = state(&view, whole, now);
@@ -184,6 +236,10 @@ impl Board {
                 let text = format!("{}{}", health_word(view.health), because(&view.cause));
                 self.note(Voice::Posthouse, index, text);
             }
+        }
+        if let Some(smtp) = &mut self.smtp {
+            smtp.moved = moved;
+            smtp.connections = connections;
         }
     }
 

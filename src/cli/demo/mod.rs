@@ -2,9 +2,12 @@
 //!
 //! Three sinks, a real balancer in front of them, clients that send mail, and a story in which
 //! backends die, refuse and hang. What is shown is read from the balancer's own state and from the
-//! sinks; nothing is made up. The exit code says whether a client ever lost a session.
+//! sinks; nothing is made up. In smtp mode every message is numbered, and what was acknowledged is
+//! compared with what is in the sinks. The exit code says whether a client ever lost a session, or
+//! a message was lost or doubled.
 
 mod board;
+mod ledger;
 mod picture;
 mod places;
 mod plain;
@@ -42,13 +45,36 @@ const FRAME: Duration = Duration::from_millis(100);
 const LAST_LETTERS: Duration = Duration::from_secs(10);
 /// How often a start is tried.
 const STARTS_MAX: u32 = 3;
-/// The messages each sink remembers between two frames, to find those sent by hand.
-const REMEMBERED: usize = 4096;
+/// The messages each sink remembers between two frames: to find those sent by hand, and to compare
+/// all of them with what was acknowledged.
+const REMEMBERED: usize = 16_384;
+
+/// What the demo's listener does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Mode {
+    /// Sessions are relayed as they are
+    Passthrough,
+    /// Each message is placed by itself, over kept connections
+    Smtp,
+}
+
+impl Mode {
+    /// As the configuration says it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Passthrough => "passthrough",
+            Self::Smtp => "smtp",
+        }
+    }
+}
 
 /// `posthouse demo`.
 #[derive(Debug, Parser)]
 #[command(after_help = AFTER_HELP)]
 pub(super) struct Args {
+    /// What is shown: sessions that never meet a dead backend, or messages that survive theirs
+    #[arg(long, value_enum, default_value_t = Mode::Passthrough)]
+    mode: Mode,
     /// End after so many seconds, with a summary
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     seconds: Option<u64>,
@@ -73,8 +99,9 @@ const AFTER_HELP: &str = "\
 Everything listens on 127.0.0.1 only and is gone when the demo ends. Ctrl-C ends it.
 
 Exit codes:
-  0  every session of every client was served
-  1  a client lost a session or a message
+  0  every session of every client was served; with --mode smtp, every acknowledged message is in
+     exactly one backend (in two at most if its sender was told that its fate was unknown)
+  1  a client lost a session or a message, or a message was doubled
   2  wrong usage, or an address cannot be bound";
 
 pub(super) fn run(args: &Args, start: Start) -> Exit {
@@ -91,7 +118,7 @@ fn play(args: &Args, start: Start) -> anyhow::Result<Exit> {
     if args.print_config {
         let places = Places::choose(args.port, args.admin_port)?;
         let backends = NAMES.map(|_| "127.0.0.1:25".parse().expect("an address"));
-        term::say(&config_text(&places, backends));
+        term::say(&config_text(args.mode, &places, backends));
         return Ok(Exit::Done);
     }
     let sinks = start_sinks()?;
@@ -121,7 +148,7 @@ fn start_balancer(
     loop {
         let places = Places::choose(args.port, args.admin_port)?;
         let plan = StartPlan {
-            config: read_config(&places, sinks)?,
+            config: read_config(args.mode, &places, sinks)?,
             config_path: None,
             signals: Signals::Ignored,
             log: LogChoice::None,
@@ -147,8 +174,9 @@ fn start_sinks() -> anyhow::Result<Vec<SinkHandle>> {
         .collect()
 }
 
-fn config_text(places: &Places, backends: [std::net::SocketAddr; 3]) -> String {
+fn config_text(mode: Mode, places: &Places, backends: [std::net::SocketAddr; 3]) -> String {
     let mut text = CONFIG
+        .replace("{mode}", mode.name())
         .replace("{listen}", &places.listen.to_string())
         .replace("{admin}", &places.admin.to_string());
     for (name, address) in NAMES.iter().zip(backends) {
@@ -157,9 +185,9 @@ fn config_text(places: &Places, backends: [std::net::SocketAddr; 3]) -> String {
     text
 }
 
-fn read_config(places: &Places, sinks: &[SinkHandle]) -> anyhow::Result<Config> {
+fn read_config(mode: Mode, places: &Places, sinks: &[SinkHandle]) -> anyhow::Result<Config> {
     let backends = [0, 1, 2].map(|index: usize| sinks[index].address());
-    let text = config_text(places, backends);
+    let text = config_text(mode, places, backends);
     let no_files = |_: &Path| Err(io::ErrorKind::NotFound.into());
     config::parse(&text, Path::new("demo.toml"), "demo", &no_files)
         .map(|loaded| loaded.config)
@@ -177,9 +205,9 @@ async fn show(
     let limit = args.seconds.map(Duration::from_secs);
     let began = Instant::now();
     let (stop, stopped) = watch::channel(false);
-    let traffic = Traffic::start(args.clients, places.listen, &stopped);
-    let mut story = Story::of(limit);
-    let mut board = Board::new(places, began, args.clients);
+    let mut traffic = Traffic::start(args.mode, args.clients, places.listen, &stopped);
+    let mut story = Story::of(args.mode, limit);
+    let mut board = Board::new(args.mode, places, began, args.clients);
     let mut view = View::new(args);
     let mut frames = interval(FRAME);
     frames.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -196,7 +224,7 @@ async fn show(
                 .await
                 .context("a backend cannot come back")?;
         }
-        board.sample(running.handle().shared(), sinks, &traffic.so_far());
+        board.sample(running.handle().shared(), sinks, traffic.so_far());
         view.draw(&board)?;
         if limit.is_some_and(|limit| began.elapsed() >= limit) {
             break;
@@ -210,12 +238,8 @@ async fn show(
             .context("a backend cannot come back")?;
     }
     stop.send_replace(true);
-    let finished = timeout(LAST_LETTERS, traffic.finish()).await;
-    let (so_far, unfinished) = match finished {
-        Ok(so_far) => (so_far, false),
-        Err(_) => (board.traffic().clone(), true),
-    };
-    board.sample(running.handle().shared(), sinks, &so_far);
+    let unfinished = timeout(LAST_LETTERS, traffic.finish()).await.is_err();
+    board.sample(running.handle().shared(), sinks, traffic.so_far());
     board.close(unfinished);
     view.end();
     Ok(board)

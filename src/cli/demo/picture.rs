@@ -1,7 +1,7 @@
 //! The live picture as lines: pure, from what the board knows and the size of the terminal.
 
 use super::NAMES;
-use super::board::{Board, Event, HISTORY, Mood, Row, Voice};
+use super::board::{Board, Event, HISTORY, Mood, Row, Smtp, Voice};
 use crate::cli::term::{Paint, bar, cut, pad, sparkline};
 
 /// The picture is never wider.
@@ -33,7 +33,10 @@ fn head(board: &Board, width: usize, paint: Paint) -> Vec<String> {
     let left = format!(
         " {}  {}",
         paint.strong("POSTHOUSE"),
-        paint.faint("no client ever meets a dead backend")
+        paint.faint(match &board.smtp {
+            None => "no client ever meets a dead backend",
+            Some(_) => "a message survives its backend",
+        })
     );
     let right = format!(
         "{}  {}",
@@ -73,7 +76,10 @@ fn table(board: &Board, width: usize, paint: Paint) -> Vec<String> {
         "messages",
         "share",
         "now",
-        "greeting",
+        match &board.smtp {
+            None => "greeting",
+            Some(_) => "kept",
+        },
         spark_width / 2
     ))];
     let most = board.rows.iter().map(|row| row.messages).max().unwrap_or(0);
@@ -87,10 +93,11 @@ fn table(board: &Board, width: usize, paint: Paint) -> Vec<String> {
         };
         let filled = bar(row.messages as f64 / most.max(1) as f64, bar_width);
         let share = row.messages as f64 * 100.0 / total as f64;
-        let greeting = row.greeting.map_or_else(
-            || "-".to_owned(),
-            |time| format!("{:.1} ms", time.as_secs_f64() * 1e3),
-        );
+        let greeting = match (&board.smtp, row.greeting) {
+            (Some(_), _) => row.kept.to_string(),
+            (None, None) => "-".to_owned(),
+            (None, Some(time)) => format!("{:.1} ms", time.as_secs_f64() * 1e3),
+        };
         lines.push(format!(
             " {} {}{}{}  {:>8} {:>4.0} %  {:>4}  {greeting:>8}   {}",
             colour(paint, sign),
@@ -119,12 +126,18 @@ fn totals(board: &Board, paint: Paint) -> Vec<String> {
     } else {
         paint.bad(&format!("{} FAILED SESSIONS", traffic.lost))
     };
-    let mut lines = vec![format!(
-        "   {failed}   {} messages   {} per second   slowest greeting {:.0} ms",
-        paint.strong(&traffic.taken.to_string()),
-        board.per_second(),
-        traffic.slowest_greeting.as_secs_f64() * 1e3,
-    )];
+    let mut lines = match &board.smtp {
+        None => sessions(board, &failed, paint),
+        Some(smtp) => messages(board, smtp, &failed, paint),
+    };
+    if let Some(loss) = &traffic.last_loss {
+        lines.push(paint.bad(&format!("   last loss: {loss}")));
+    }
+    lines
+}
+
+fn sessions(board: &Board, failed: &str, paint: Paint) -> Vec<String> {
+    let traffic = board.traffic();
     let mut more = format!(
         "   {} failovers that no client saw",
         paint.strong(&board.failovers.to_string())
@@ -132,11 +145,41 @@ fn totals(board: &Board, paint: Paint) -> Vec<String> {
     if traffic.cut > 0 {
         more.push_str(&paint.warn(&format!("   {} cut by a kill, sent again", traffic.cut)));
     }
-    lines.push(more);
-    if let Some(loss) = &traffic.last_loss {
-        lines.push(paint.bad(&format!("   last loss: {loss}")));
+    vec![
+        format!(
+            "   {failed}   {} messages   {} per second   slowest greeting {:.0} ms",
+            paint.strong(&traffic.taken.to_string()),
+            board.per_second(),
+            traffic.slowest_greeting.as_secs_f64() * 1e3,
+        ),
+        more,
+    ]
+}
+
+fn messages(board: &Board, smtp: &Smtp, failed: &str, paint: Paint) -> Vec<String> {
+    let account = smtp.account;
+    let never = |count: u64, word: &str| match count {
+        0 => paint.good(&format!("0 {word}")),
+        _ => paint.bad(&format!("{count} {}", word.to_uppercase())),
+    };
+    let mut more = format!(
+        "   {} moved to another backend while they were sent   slowest message {:.0} ms",
+        paint.strong(&smtp.moved.to_string()),
+        board.traffic().slowest_message.as_secs_f64() * 1e3
+    );
+    if account.in_doubt > 0 {
+        more.push_str(&paint.warn(&format!("   {} in doubt, sent again", account.in_doubt)));
     }
-    lines
+    vec![
+        format!(
+            "   {failed}   {} messages   {}   {}   {} per second",
+            paint.strong(&account.acknowledged.to_string()),
+            never(account.missing, "lost"),
+            never(account.doubled, "doubled"),
+            board.per_second(),
+        ),
+        more,
+    ]
 }
 
 fn events(board: &Board, room: usize, paint: Paint) -> Vec<String> {

@@ -46,13 +46,26 @@ impl Lines {
                 .zip(&board.rows)
                 .map(|(name, row)| format!("{name} {} ({})", row.messages, row.state))
                 .collect();
-            writeln!(
+            write!(
                 out,
                 "{} {}, failed sessions {}",
                 clock(second),
                 counts.join(", "),
                 board.traffic().lost
             )?;
+            if let Some(smtp) = &board.smtp {
+                let account = smtp.account;
+                write!(
+                    out,
+                    ", acknowledged {}, lost {}, doubled {}, moved {}, in doubt {}",
+                    account.acknowledged,
+                    account.missing,
+                    account.doubled,
+                    smtp.moved,
+                    account.in_doubt
+                )?;
+            }
+            writeln!(out)?;
         }
         out.flush()
     }

@@ -1,9 +1,10 @@
 //! The last word of the demo.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use super::NAMES;
-use super::board::Board;
+use super::board::{Board, Smtp};
 use crate::cli::term::{Paint, bar, pad, width};
 
 /// Who got what, and whether anything was lost.
@@ -28,13 +29,37 @@ pub(super) fn text(board: &Board, paint: Paint) -> String {
             paint.accent(bar(share, 40).trim_end())
         );
     }
-    let failed = match traffic.lost {
-        0 => paint.good("0"),
-        lost => paint.bad(&lost.to_string()),
+    text.push('\n');
+    let facts = match &board.smtp {
+        None => of_sessions(board, paint),
+        Some(smtp) => of_messages(board, smtp, paint),
     };
-    let slowest = traffic.slowest_greeting.as_secs_f64() * 1e3;
-    let facts = [
-        (failed, "failed sessions"),
+    for (amount, words) in facts {
+        let margin = " ".repeat(8_usize.saturating_sub(width(&amount)));
+        let _ = writeln!(text, "{margin}{amount} {words}");
+    }
+    let _ = writeln!(text, "\n{}", verdict(board, paint));
+    text
+}
+
+type Facts = Vec<(String, &'static str)>;
+
+/// A count that must be zero.
+fn never(count: u64, paint: Paint) -> String {
+    match count {
+        0 => paint.good("0"),
+        count => paint.bad(&count.to_string()),
+    }
+}
+
+fn milliseconds(time: Duration) -> String {
+    format!("{:.0} ms", time.as_secs_f64() * 1e3)
+}
+
+fn of_sessions(board: &Board, paint: Paint) -> Facts {
+    let traffic = board.traffic();
+    vec![
+        (never(traffic.lost, paint), "failed sessions"),
         (
             board.failovers.to_string(),
             "failovers: another backend took over before the client saw anything",
@@ -47,25 +72,81 @@ pub(super) fn text(board: &Board, paint: Paint) -> String {
             traffic.sent_again.to_string(),
             "sent again because of it, as every mail server does",
         ),
-        (format!("{slowest:.0} ms"), "the slowest greeting"),
+        (
+            milliseconds(traffic.slowest_greeting),
+            "the slowest greeting",
+        ),
+    ]
+}
+
+fn of_messages(board: &Board, smtp: &Smtp, paint: Paint) -> Facts {
+    let traffic = board.traffic();
+    let account = smtp.account;
+    let mut facts = vec![
+        (never(traffic.lost, paint), "failed sessions"),
+        (account.acknowledged.to_string(), "messages acknowledged"),
+        (
+            never(account.missing, paint),
+            "of them in no backend (compared by their numbers)",
+        ),
+        (never(account.doubled, paint), "of them in two"),
+        (
+            smtp.moved.to_string(),
+            "moved to another backend while they were sent, unseen by the client",
+        ),
     ];
-    text.push('\n');
-    for (amount, words) in facts {
-        let margin = " ".repeat(8_usize.saturating_sub(width(&amount)));
-        let _ = writeln!(text, "{margin}{amount} {words}");
+    if account.in_doubt > 0 {
+        facts.extend([
+            (
+                account.in_doubt.to_string(),
+                "in doubt: the backend died after the last octet, so the client was told 451 and \
+                 sent it again",
+            ),
+            (
+                account.doubled_in_doubt.to_string(),
+                "of those had arrived all the same",
+            ),
+        ]);
     }
-    let verdict = if board.is_clean() {
-        paint.good("No session was lost, and every acknowledged message is in a backend.")
-    } else if let Some(loss) = &traffic.last_loss {
-        paint.bad(&format!(
-            "{} sessions were lost; the last one {loss}",
-            traffic.lost
-        ))
-    } else if board.unfinished {
-        paint.bad("Some clients were still waiting at the end.")
-    } else {
-        paint.bad("An acknowledged message is in no backend.")
-    };
-    let _ = writeln!(text, "\n{verdict}");
-    text
+    facts.extend([
+        (
+            smtp.connections.0.to_string(),
+            "connections were dialled for all that",
+        ),
+        (
+            milliseconds(traffic.slowest_message),
+            "the slowest message, from MAIL to the reply",
+        ),
+    ]);
+    facts
+}
+
+fn verdict(board: &Board, paint: Paint) -> String {
+    let traffic = board.traffic();
+    match &board.smtp {
+        None if board.is_clean() => {
+            paint.good("No session was lost, and every acknowledged message is in a backend.")
+        }
+        Some(smtp) if board.is_clean() && smtp.account.in_doubt == 0 => paint
+            .good("No session was lost, and every acknowledged message is in exactly one backend."),
+        Some(_) if board.is_clean() => paint.good(
+            "No session was lost, and every acknowledged message that was not in doubt is in \
+             exactly one backend.",
+        ),
+        _ => match &traffic.last_loss {
+            Some(loss) => paint.bad(&format!(
+                "{} sessions were lost; the last one {loss}",
+                traffic.lost
+            )),
+            None if board.unfinished => paint.bad("Some clients were still waiting at the end."),
+            None if board
+                .smtp
+                .as_ref()
+                .is_some_and(|smtp| smtp.account.doubled > 0) =>
+            {
+                paint.bad("A message that was not in doubt is in two backends.")
+            }
+            None => paint.bad("An acknowledged message is in no backend."),
+        },
+    }
 }
