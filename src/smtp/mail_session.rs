@@ -21,7 +21,7 @@ mod transaction;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub use terms::{Effect, Kept, MailPolicy, Outgoing};
 
@@ -33,8 +33,11 @@ use super::line::{BareLf, CommandLine, LineKind, LineReader};
 use super::replay_memory::ReplayMemory;
 use super::replies::OwnReply;
 use chunks::Chunks;
+use times::Pace;
 use transaction::Transaction;
 
+/// From the accept to the first MAIL (rule B6).
+const FIRST_MAIL_TIME: Duration = Duration::from_mins(10);
 /// Octets for the client beyond which nothing of its input is looked at (rule P3).
 const BACKLOG_MAX: usize = 65_536;
 
@@ -72,7 +75,14 @@ pub struct MailSession {
     next: Next,
     closes_with: Option<OwnReply>,
     stage: Stage,
+    /// When the client's turn began, or it last did something with it.
     active: Instant,
+    /// Since when it has not been its turn.
+    held_up: Option<Instant>,
+    /// How its message comes in.
+    pace: Option<Pace>,
+    /// Until then it must have said MAIL (rule B6).
+    until_mail: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +113,9 @@ impl MailSession {
             closes_with: None,
             stage: Stage::Open,
             active: now,
+            held_up: None,
+            pace: None,
+            until_mail: Some(now + FIRST_MAIL_TIME),
         };
         session.own(OwnReply::GREETING);
         session
@@ -158,6 +171,12 @@ impl MailSession {
     /// Takes what the client has said, as far as it can be answered or passed on now; how many
     /// octets that was. `announced` is what may be announced in front of the pool's backends.
     pub fn client(&mut self, octets: &[u8], announced: &Extensions, now: Instant) -> usize {
+        let used = self.take(octets, announced, now);
+        self.keep_time(now);
+        used
+    }
+
+    fn take(&mut self, octets: &[u8], announced: &Extensions, now: Instant) -> usize {
         let mut used = 0;
         while used < octets.len() && self.reads_client() {
             let rest = &octets[used..];
@@ -173,17 +192,26 @@ impl MailSession {
                 if taken == 0 {
                     break;
                 }
+                self.active = now;
+                self.came(taken, now);
                 continue;
             }
             if exchange.is_some_and(Exchange::awaits_data) {
                 break;
             }
-            match self.lines.read(rest, LineKind::Command) {
+            // What is not taken now is read again.
+            let mut lines = self.lines.clone();
+            let line = lines.read(rest, LineKind::Command);
+            if matches!(line, CommandLine::Defective { .. }) && self.is_awaited() {
+                break;
+            }
+            self.lines = lines;
+            match line {
                 CommandLine::Incomplete { consumed } => {
+                    // A command in pieces has no more time than a whole one (rule B6).
                     used += consumed;
                     break;
                 }
-                CommandLine::Defective { .. } if self.is_awaited() => break,
                 CommandLine::Defective { defect, consumed } => {
                     used += consumed;
                     self.say(defect.reply(), defect.cost());
@@ -195,10 +223,8 @@ impl MailSession {
                     used += consumed;
                 }
             }
-            self.collect();
-        }
-        if used > 0 {
             self.active = now;
+            self.collect();
         }
         used
     }

@@ -26,12 +26,10 @@ impl MailSession {
 
     /// So many octets of that have been handed to the kernel.
     pub fn sent_to_backend(&mut self, octets: usize, now: Instant) {
-        let Some(open) = &mut self.open else { return };
-        if open.is_full() {
-            // The client could not go on: its time begins anew.
-            self.active = now;
+        if let Some(open) = &mut self.open {
+            open.sent(octets, now);
         }
-        open.sent(octets, now);
+        self.keep_time(now);
     }
 
     /// A connection has been found. Its backend said `extensions` to EHLO.
@@ -46,6 +44,7 @@ impl MailSession {
             open.exchange.leased(leased, now);
         }
         self.collect();
+        self.keep_time(now);
     }
 
     /// None could be found.
@@ -83,6 +82,7 @@ impl MailSession {
             let unread = !rest.is_empty();
             self.collect_after(unread);
         }
+        self.keep_time(now);
     }
 
     /// The backend's connection has ended or failed.
@@ -92,6 +92,7 @@ impl MailSession {
             open.exchange.lost(Trouble::Lost, &partial, now);
         }
         self.collect();
+        self.keep_time(now);
     }
 
     pub(super) fn collect(&mut self) {

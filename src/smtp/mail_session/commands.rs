@@ -106,6 +106,7 @@ impl MailSession {
             self.collect();
         }
         self.failure = None;
+        self.until_mail = None;
         let mut open = Transaction::new(&terms, &self.memory, self.policy.replay_max);
         let (mut line, mut plain) = (Vec::new(), Vec::new());
         let mut sized = Extensions::default();

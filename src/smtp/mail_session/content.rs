@@ -1,11 +1,14 @@
 //! The octets of a message, from the client into its copy (rule D).
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::super::data::{DataProgress, DataScanner, Offence};
 use super::super::replies::OwnReply;
 use super::transaction::Transaction;
 use super::{Effect, MailSession};
+
+/// A message over the limit is read on for so long (rule D10).
+const DRAIN_TIME: Duration = Duration::from_mins(1);
 
 impl MailSession {
     /// Takes octets of the message.
@@ -18,6 +21,7 @@ impl MailSession {
             scanner,
             body,
             size,
+            drains_until,
             ..
         } = &mut **open;
         let line_endings = self.policy.line_endings;
@@ -37,9 +41,14 @@ impl MailSession {
             loss = loss.or(body.push(piece.octets(input)));
         });
         *size = scanning.counts().message();
+        let size_max = match self.policy.size_max {
+            0 => u64::MAX,
+            size_max => size_max,
+        };
         let refusal = match scanning.offence() {
             Some(offence) => Some(refusal_of(offence)),
-            None if self.policy.size_max > 0 && *size > self.policy.size_max => {
+            None if *size > size_max => {
+                drains_until.get_or_insert(now + DRAIN_TIME);
                 Some(OwnReply::TOO_BIG)
             }
             None => None,
@@ -52,6 +61,10 @@ impl MailSession {
             exchange.refuse(refusal);
         }
         let used = match progress {
+            DataProgress::More if *size > size_max.saturating_mul(2) => {
+                self.own(OwnReply::FAR_TOO_BIG);
+                room
+            }
             DataProgress::More => room,
             DataProgress::Ended { consumed } | DataProgress::Refused { consumed, .. } => {
                 *scanner = None;

@@ -371,9 +371,191 @@ fn rule_b6_a_silent_client_is_sent_away_by_what_it_was_to_say() {
 }
 
 #[test]
-fn a_backend_that_takes_no_more_of_a_message_is_not_its_client_s_fault() {
+fn rule_b6_a_session_that_was_given_up_within_a_message_is_over() {
     let mut lab = Lab::up_to_data(MailPolicy::default());
     lab.feed("half a message\r\n");
+    lab.passed();
+    lab.now += Duration::from_mins(3);
+    lab.session.timeout(lab.now);
+    lab.told();
+    assert!(lab.session.is_closing() && !lab.session.is_in_transaction());
+    assert_eq!(lab.session.deadline(), None, "nothing is waited for");
+}
+
+#[test]
+fn rule_b6_a_client_that_does_not_read_its_last_reply_is_not_waited_for() {
+    let mut lab = Lab::greeted(MailPolicy::default());
+    lab.now += Duration::from_mins(5);
+    lab.session.timeout(lab.now);
+    assert!(!lab.session.to_client().is_empty());
+    let deadline = lab.session.deadline().expect("it has to read");
+    lab.session.timeout(deadline);
+    assert!(lab.session.to_client().is_empty());
+}
+
+#[test]
+fn rule_b6_ten_minutes_without_mail_end_the_session_however_busy() {
+    let mut lab = Lab::greeted(MailPolicy::default());
+    let accepted = lab.now;
+    for _ in 0..9 {
+        lab.now += Duration::from_mins(1);
+        lab.say("NOOP\r\n");
+    }
+    assert_eq!(
+        lab.session.deadline(),
+        Some(accepted + Duration::from_mins(10))
+    );
+    lab.now += Duration::from_mins(1);
+    lab.session.timeout(lab.now);
+    assert_eq!(lab.told(), "421 4.4.2 lb.example timeout exceeded|");
+    let mut lab = Lab::greeted(MailPolicy::default());
+    lab.now += Duration::from_mins(4);
+    lab.feed("MAIL FROM:<a@x>\r\n");
+    lab.lease();
+    lab.passed();
+    lab.hear("250 ok\r\n");
+    lab.now += Duration::from_mins(4);
+    lab.say("RSET\r\n");
+    assert_eq!(
+        lab.session.deadline(),
+        Some(lab.now + Duration::from_secs(295)),
+        "its backend's RSET is due first"
+    );
+    lab.passed();
+    lab.hear("250 ok\r\n");
+    assert_eq!(
+        lab.session.deadline(),
+        Some(lab.now + Duration::from_mins(5))
+    );
+}
+
+#[test]
+fn rule_b6_a_command_in_pieces_has_no_more_time_than_a_whole_one() {
+    for piece in ["N", &"x".repeat(3_000)] {
+        let mut lab = Lab::greeted(MailPolicy::default());
+        let due = lab.now + Duration::from_mins(5);
+        lab.now += Duration::from_mins(4);
+        lab.feed(piece);
+        assert_eq!(lab.session.deadline(), Some(due));
+    }
+}
+
+#[test]
+fn rule_b6_a_message_comes_with_a_hundred_octets_a_second() {
+    let mut lab = Lab::up_to_data(MailPolicy::default());
+    lab.feed(&"x".repeat(100));
+    lab.passed();
+    let began = lab.now;
+    for _ in 0..3 {
+        lab.now += Duration::from_secs(15);
+        lab.feed(&"x".repeat(100));
+        lab.passed();
+    }
+    assert_eq!(lab.session.deadline(), Some(began + Duration::from_mins(1)));
+    lab.feed(&"x".repeat(30_000));
+    lab.passed();
+    assert_eq!(
+        lab.session.deadline(),
+        Some(lab.now + Duration::from_mins(3)),
+        "what came fast has time"
+    );
+    let mut lab = Lab::up_to_data(MailPolicy::default());
+    lab.feed("x");
+    lab.passed();
+    lab.now += Duration::from_mins(1);
+    lab.session.timeout(lab.now);
+    assert_eq!(lab.told(), "421 4.4.2 lb.example timeout|");
+}
+
+#[test]
+fn rule_b6_small_chunks_do_not_stretch_a_message() {
+    let mut lab = Lab::up_to_chunks(MailPolicy::default());
+    let began = lab.now;
+    for _ in 0..3 {
+        lab.feed("BDAT 1\r\na");
+        lab.passed();
+        lab.now += Duration::from_secs(100);
+        // That was its backend's time.
+        assert_eq!(lab.hear("250 ok\r\n"), "250 ok|");
+        lab.now += Duration::from_secs(15);
+    }
+    let waited = Duration::from_mins(5);
+    let due = began + waited + Duration::from_mins(1);
+    assert_eq!(lab.session.deadline(), Some(due));
+    lab.session.timeout(due);
+    assert_eq!(lab.told(), "421 4.4.2 lb.example timeout|");
+}
+
+#[test]
+fn rule_k2_the_time_of_a_client_begins_when_it_is_answered() {
+    let mut lab = Lab::up_to_data(MailPolicy::default());
+    lab.feed("text\r\n.\r\n");
+    lab.passed();
+    lab.now += Duration::from_secs(590);
+    assert_eq!(lab.hear("250 ok\r\n"), "250 ok|");
+    assert_eq!(
+        lab.session.deadline(),
+        Some(lab.now + Duration::from_mins(5))
+    );
+}
+
+#[test]
+fn rule_k2_a_reply_that_came_late_is_still_to_be_read() {
+    let mut lab = Lab::greeted(MailPolicy::default());
+    lab.feed("MAIL FROM:<a@x>\r\n");
+    lab.session.drain();
+    for _ in 0..=MOVES_MAX {
+        lab.lease();
+        lab.passed();
+        lab.now += Duration::from_mins(5);
+        lab.session.timeout(lab.now);
+    }
+    let told = lab.told();
+    assert!(told.starts_with("451 4.4.2 "), "{told}");
+    assert!(
+        told.ends_with("|421 4.3.2 lb.example shutting down|"),
+        "{told}"
+    );
+}
+
+#[test]
+fn rule_d10_a_message_far_over_the_limit_is_not_read_to_its_end() {
+    let mut lab = Lab::up_to_data(sized(20));
+    lab.feed("a line of 21 octets\r\n");
+    lab.feed("another of 21 octets\r\n");
+    assert_eq!(lab.told(), "552 5.3.4 message too big|");
+    assert!(lab.session.is_closing() && !lab.session.is_in_transaction());
+    let mut lab = Lab::up_to_data(sized(20));
+    lab.feed("a line of 21 octets\r\n");
+    assert_eq!(
+        lab.session.deadline(),
+        Some(lab.now + Duration::from_mins(1))
+    );
+    lab.now += Duration::from_mins(1);
+    lab.session.timeout(lab.now);
+    assert_eq!(lab.told(), "552 5.3.4 message too big|");
+    assert!(lab.session.is_closing() && !lab.session.is_in_transaction());
+}
+
+#[test]
+fn rule_g2_the_rest_of_an_overlong_line_is_never_executed_while_a_reply_is_awaited() {
+    let mut lab = Lab::greeted(MailPolicy::default());
+    lab.feed("MAIL FROM:<a@x>\r\n");
+    assert!(
+        lab.feed(&"x".repeat(3_000)) > 2_900,
+        "it is dropped as it comes"
+    );
+    assert_eq!(lab.feed(" QUIT\r\n"), 0, "its answer waits");
+    lab.lease();
+    lab.passed();
+    assert_eq!(lab.hear("250 ok\r\n"), "250 ok|");
+    assert_eq!(lab.say(" QUIT\r\n"), "500 5.5.2 line too long|");
+}
+
+#[test]
+fn a_backend_that_takes_no_more_of_a_message_is_not_its_client_s_fault() {
+    let mut lab = Lab::up_to_data(MailPolicy::default());
+    lab.feed(&"half a message\r\n".repeat(1_500));
     lab.now += Duration::from_mins(2);
     lab.feed("and more\r\n");
     lab.now += Duration::from_mins(1);

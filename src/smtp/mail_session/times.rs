@@ -1,22 +1,28 @@
-//! How long a session waits, and for whom (rules B6, K1).
+//! How long a session waits, and for whom (rules B6, D10, K1, K2).
+//!
+//! Each wait has its own bound. A client's time begins anew when we have answered, and does not run
+//! while it waits for us; only the first MAIL and the average of a message have a bound over all.
 
 use std::time::Instant;
 
-use super::super::exchange::Trouble;
+use super::super::exchange::{Exchange, Trouble};
+use super::super::pace::DataPace;
 use super::super::replies::OwnReply;
 use super::MailSession;
+
+/// How a message comes in.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    /// Its first octet came then; later by the time in which we did not want to read.
+    since: Instant,
+    octets: u64,
+}
 
 impl MailSession {
     /// When [`MailSession::timeout`] is to be called.
     pub fn deadline(&self) -> Option<Instant> {
         let backend = self.backend_deadline();
-        let limit = match self.open {
-            _ if self.is_closing() || self.is_full() => None,
-            _ if self.is_in_content() => Some(self.policy.block_time),
-            Some(_) if self.is_awaited() => None,
-            Some(_) | None => Some(self.policy.command_time),
-        };
-        let client = limit.map(|limit| self.active + limit);
+        let client = self.client_deadline();
         backend.into_iter().chain(client).min()
     }
 
@@ -28,6 +34,38 @@ impl MailSession {
             .filter(|_| !open.waits_for_client())
     }
 
+    /// When the client is given up.
+    fn client_deadline(&self) -> Option<Instant> {
+        if self.is_closing() {
+            let unread = !self.replies.is_empty();
+            return unread.then(|| self.active + self.policy.command_time);
+        }
+        if self.is_held_up() {
+            return None;
+        }
+        let silence = if self.is_in_content() {
+            self.policy.block_time
+        } else {
+            self.policy.command_time
+        };
+        let slow = self.pace.map(|pace| {
+            let last = self.active.saturating_duration_since(pace.since);
+            let octets = pace.octets;
+            pace.since + DataPace { octets, last }.gives_up_at().0
+        });
+        let others = [slow, self.until_mail, self.drains_until()];
+        others
+            .into_iter()
+            .flatten()
+            .chain([self.active + silence])
+            .min()
+    }
+
+    /// Until when a message over the limit is read on (rule D10).
+    fn drains_until(&self) -> Option<Instant> {
+        self.open.as_deref()?.drains_until
+    }
+
     /// The deadline has passed.
     pub fn timeout(&mut self, now: Instant) {
         let is_late = self.backend_deadline().is_some_and(|late| late <= now);
@@ -36,19 +74,61 @@ impl MailSession {
         {
             open.exchange.lost(Trouble::Silent, &[], now);
             self.collect();
+            self.keep_time(now);
         }
-        if self.deadline().is_none_or(|deadline| deadline > now) {
+        if self.client_deadline().is_some_and(|late| late <= now) {
+            self.give_client_up(now);
+        }
+        self.keep_time(now);
+    }
+
+    fn give_client_up(&mut self, now: Instant) {
+        if self.is_closing() {
+            // It does not even read its last reply.
+            self.replies.clear();
             return;
         }
-        let reply = if self.is_in_content() {
-            OwnReply::DATA_TIMEOUT
-        } else {
-            OwnReply::TIMEOUT
-        };
-        if let Some(open) = &mut self.open {
-            open.exchange.client_lost();
-        }
+        let is_drained = self.drains_until().is_some_and(|until| until <= now);
+        self.own(match (is_drained, self.pace) {
+            (true, _) => OwnReply::FAR_TOO_BIG,
+            (false, Some(_)) => OwnReply::DATA_TIMEOUT,
+            (false, None) if self.is_in_content() => OwnReply::DATA_TIMEOUT,
+            (false, None) => OwnReply::TIMEOUT,
+        });
+        self.active = now;
         self.collect();
-        self.own(reply);
+    }
+
+    /// Whether it is not the client's turn.
+    fn is_held_up(&self) -> bool {
+        self.is_full() || self.is_awaited()
+    }
+
+    /// So many octets of its message have come.
+    pub(super) fn came(&mut self, octets: usize, now: Instant) {
+        let start = Pace {
+            since: now,
+            octets: 0,
+        };
+        self.pace.get_or_insert(start).octets += octets as u64;
+    }
+
+    /// Takes note of whose turn it is, at the end of each call that knows the time.
+    pub(super) fn keep_time(&mut self, now: Instant) {
+        match (self.is_held_up(), self.held_up) {
+            (true, None) => self.held_up = Some(now),
+            (false, Some(since)) => {
+                self.held_up = None;
+                self.active = now;
+                if let Some(pace) = &mut self.pace {
+                    pace.since += now.saturating_duration_since(since);
+                }
+            }
+            (true, Some(_)) | (false, None) => {}
+        }
+        let by_chunks = |exchange: &Exchange| exchange.chunks().is_some();
+        if !self.is_in_content() && !self.exchange().is_some_and(by_chunks) {
+            self.pace = None;
+        }
     }
 }

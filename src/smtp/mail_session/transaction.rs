@@ -25,6 +25,8 @@ pub(super) struct Transaction {
     pub(super) body: MessageBody,
     /// Octets of the message so far, as SIZE counts them.
     pub(super) size: u64,
+    /// Set when it is over the limit: it is not read on for longer (rule D10).
+    pub(super) drains_until: Option<Instant>,
     /// Octets of the end of the message that have been written.
     end_sent: usize,
 }
@@ -39,6 +41,7 @@ impl Transaction {
             scanner: None,
             body: MessageBody::new(memory, replay_max),
             size: 0,
+            drains_until: None,
             end_sent: 0,
         }
     }

@@ -73,6 +73,8 @@ impl Tally {
             "struck",
             "timed out",
             "client left",
+            "client stalled",
+            "client sent away",
             "drained",
         ];
         for what in expected {
@@ -121,6 +123,8 @@ struct World {
     kept: Vec<Kept>,
     in_doubt: u64,
     client_left: bool,
+    /// It says nothing more.
+    client_stalled: bool,
     tally: Tally,
 }
 
@@ -198,6 +202,7 @@ impl World {
             kept: Vec::new(),
             in_doubt: 0,
             client_left: false,
+            client_stalled: false,
             tally: Tally::default(),
             rng,
         }
@@ -236,7 +241,7 @@ impl World {
     }
 
     fn client_speaks(&mut self) -> bool {
-        if self.client_left {
+        if self.client_left || self.client_stalled {
             return false;
         }
         self.client.speak(&mut self.rng);
@@ -421,7 +426,12 @@ impl World {
                 self.tally.note("drained");
                 true
             }
-            2..=40 => {
+            2 if !self.client_stalled => {
+                self.client_stalled = true;
+                self.tally.note("client stalled");
+                true
+            }
+            3..=40 => {
                 let rng = &mut self.rng;
                 let idle = self.idle.last_mut();
                 idle.map(|line| line.server.leave(rng)).is_some()
@@ -440,8 +450,9 @@ impl World {
             .is_some_and(|line| !line.server.output.is_empty() || line.server.is_ended);
         let talks = !self.client_left && !self.session.to_client().is_empty();
         self.client.speak(&mut self.rng);
-        let speaks = !self.client_left && !self.client.output.is_empty();
-        let used = if self.client_left || !self.session.reads_client() {
+        let is_silent = self.client_left || self.client_stalled;
+        let speaks = !is_silent && !self.client.output.is_empty();
+        let used = if is_silent || !self.session.reads_client() {
             0
         } else {
             self.session
@@ -453,12 +464,7 @@ impl World {
 
     /// Time passes until something is due.
     fn wait(&mut self) {
-        if self.client.is_over && !self.client_left {
-            // It has read 221 or 421 and closes.
-            self.client_left = true;
-            self.session.client_lost();
-            return;
-        }
+        // A client that has read 221 or 421 is not listened to any more.
         let deadline = self.session.deadline();
         let deadline = deadline.expect("no session waits for ever");
         self.now = self.now.max(deadline) + Duration::from_millis(1);
@@ -553,7 +559,10 @@ impl World {
             }
         }
         assert!(doubtful <= self.in_doubt, "copies that nobody doubts");
-        if !self.client_left && !self.client.is_over {
+        if self.client_stalled && self.client.is_over {
+            self.tally.note("client sent away");
+        }
+        if !self.client_left && !self.client_stalled && !self.client.is_over {
             assert!(self.client.is_content(), "promise 3: every command a reply");
         }
     }
