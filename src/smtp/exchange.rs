@@ -18,21 +18,13 @@ mod terms;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-pub use terms::{Answer, Fate, Leased, Output, TransactionEnd, Trouble, Verb, Want};
+pub use terms::{Answer, BackendTimes, Fate, Leased, Output, TransactionEnd, Trouble, Verb, Want};
 
 use super::chunking::{Chunk, ChunkPlace};
 use super::replies::OwnReply;
 
 /// How often a transaction may move to another backend (rule F10).
 pub const MOVES_MAX: u8 = 2;
-/// A backend may take so long for its reply to MAIL, RCPT and RSET (RFC 5321 §4.5.3.2, less 5 s).
-const REPLY_TIME: Duration = Duration::from_secs(295);
-/// For 354.
-const DATA_TIME: Duration = Duration::from_secs(115);
-/// To take a block of the message.
-const BLOCK_TIME: Duration = Duration::from_mins(3);
-/// For the reply to the end of the message.
-const FINAL_TIME: Duration = Duration::from_secs(595);
 /// A message is moved to another backend so long after its end at most: clients lose patience.
 const REPLAY_TIME: Duration = Duration::from_mins(1);
 
@@ -93,6 +85,7 @@ struct Held {
     size: bool,
     chunking: bool,
     reused: bool,
+    times: BackendTimes,
     /// Some of it was answered to the client before: every answer must come true again.
     replay: bool,
     /// Nothing was heard yet.
@@ -377,6 +370,7 @@ impl Exchange {
             size: leased.size,
             chunking: leased.chunking,
             reused: leased.reused,
+            times: leased.times,
             replay: self.said.iter().any(|said| said.told.is_some()),
             unheard: true,
             next: 0,
@@ -451,17 +445,18 @@ impl Exchange {
         let Line::Held(held) = &self.line else {
             return None;
         };
+        let times = &held.times;
         let limit = match held.sending {
             Sending::Commands => {
                 let first = *held.outstanding.front()?;
                 match self.said[first].verb {
-                    Verb::Data => DATA_TIME,
-                    Verb::Mail | Verb::Rcpt => REPLY_TIME,
+                    Verb::Data => times.data,
+                    Verb::Mail | Verb::Rcpt => times.reply,
                 }
             }
-            Sending::Content => BLOCK_TIME,
-            Sending::Chunk | Sending::Committed | Sending::LoneDot => FINAL_TIME,
-            Sending::Reset(_) => REPLY_TIME,
+            Sending::Content => times.block,
+            Sending::Chunk | Sending::Committed | Sending::LoneDot => times.last,
+            Sending::Reset(_) => times.reply,
         };
         Some(held.since + limit)
     }

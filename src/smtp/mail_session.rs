@@ -23,7 +23,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use terms::{Effect, Kept, MailPolicy, Outgoing};
+pub use terms::{Effect, Kept, LeaseTerms, MailPolicy, Outgoing};
 
 use super::budget::{Budget, Cost};
 use super::closing::Next;

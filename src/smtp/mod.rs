@@ -39,7 +39,8 @@ pub use command::{
 pub use conversation::Conversation;
 pub use data::{DataCounts, DataProgress, DataScanner, LineEndings, Offence, Piece};
 pub use exchange::{
-    Answer, Exchange, Fate, Leased, MOVES_MAX, Output, TransactionEnd, Trouble, Verb, Want,
+    Answer, BackendTimes, Exchange, Fate, Leased, MOVES_MAX, Output, TransactionEnd, Trouble, Verb,
+    Want,
 };
 pub use extensions::{
     Extensions, Keyword, Keywords, MECHANISMS_MAX, OwnExtensions, SessionLimits, write_helo,
@@ -53,7 +54,7 @@ pub use line::{
     AUTH_LINE_MAX, BareLf, COMMAND_LINE_MAX, CommandLine, DROPPED_LINE_MAX, LineDefect, LineKind,
     LineReader,
 };
-pub use mail_session::{Effect, Kept, MailPolicy, MailSession, Outgoing};
+pub use mail_session::{Effect, Kept, LeaseTerms, MailPolicy, MailSession, Outgoing};
 pub use opening::{Opening, OpeningFailure, OpeningStep};
 pub use pace::{
     DATA_BLOCK_TIME_MAX, DATA_RATE_GRACE, DATA_RATE_MIN_PER_SECOND, DataFault, DataPace,

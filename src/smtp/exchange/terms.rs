@@ -1,5 +1,7 @@
 //! What an exchange is told, and what it asks for.
 
+use std::time::Duration;
+
 use super::super::replies::OwnReply;
 use super::super::reply::Reply;
 
@@ -23,6 +25,33 @@ pub struct Leased {
     pub chunking: bool,
     /// It has carried transactions before: if it fails at once, it was dead already.
     pub reused: bool,
+    /// How long it is waited for.
+    pub times: BackendTimes,
+}
+
+/// How long a backend is waited for (rule K1): for one reply or one block each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BackendTimes {
+    /// The reply to MAIL, RCPT or RSET.
+    pub reply: Duration,
+    /// The 354.
+    pub data: Duration,
+    /// Until it takes the next octets of a message.
+    pub block: Duration,
+    /// The reply to the end of a message, or of a chunk.
+    pub last: Duration,
+}
+
+impl Default for BackendTimes {
+    /// What RFC 5321 §4.5.3.2 tells clients, less 5 s: so that ours is still there when we answer.
+    fn default() -> Self {
+        Self {
+            reply: Duration::from_secs(295),
+            data: Duration::from_secs(115),
+            block: Duration::from_mins(3),
+            last: Duration::from_secs(595),
+        }
+    }
 }
 
 /// What the client is answered.

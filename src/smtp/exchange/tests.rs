@@ -14,23 +14,32 @@ struct Lab {
     asked: Vec<Output>,
 }
 
+const TIMES: BackendTimes = BackendTimes {
+    reply: Duration::from_secs(11),
+    data: Duration::from_secs(12),
+    block: Duration::from_secs(13),
+    last: Duration::from_secs(14),
+};
 const FRESH: Leased = Leased {
     pipelining: true,
     size: true,
     chunking: true,
     reused: false,
+    times: TIMES,
 };
 const KEPT: Leased = Leased {
     pipelining: true,
     size: true,
     chunking: true,
     reused: true,
+    times: TIMES,
 };
 const SERIAL: Leased = Leased {
     pipelining: false,
     size: true,
     chunking: false,
     reused: false,
+    times: TIMES,
 };
 
 impl Lab {
@@ -510,18 +519,37 @@ fn without_any_backend_each_command_gets_one_answer() {
 }
 
 #[test]
-fn timeouts_follow_what_is_awaited_k1() {
+fn rule_k1_times_are_the_pool_s_and_follow_what_is_awaited() {
     let mut lab = Lab::new();
     lab.say("MAIL FROM:<a@x>");
     assert_eq!(lab.exchange.deadline(), None);
     lab.lease(FRESH);
-    assert_eq!(lab.exchange.deadline(), Some(lab.now + REPLY_TIME));
+    assert_eq!(lab.exchange.deadline(), Some(lab.now + TIMES.reply));
     lab.hear("250 ok");
     assert_eq!(lab.exchange.deadline(), None, "the client's turn");
+    lab.say("RCPT TO:<b@y>");
+    lab.hear("250 ok");
+    lab.say("DATA");
+    assert_eq!(lab.exchange.deadline(), Some(lab.now + TIMES.data));
     let lab = Lab::up_to_data(FRESH);
-    assert_eq!(lab.exchange.deadline(), Some(lab.now + BLOCK_TIME));
+    assert_eq!(lab.exchange.deadline(), Some(lab.now + TIMES.block));
     let lab = Lab::up_to_commit(FRESH);
-    assert_eq!(lab.exchange.deadline(), Some(lab.now + FINAL_TIME));
+    assert_eq!(lab.exchange.deadline(), Some(lab.now + TIMES.last));
+    let mut lab = Lab::up_to_chunks(FRESH);
+    lab.chunk(1, ChunkPlace::More);
+    assert_eq!(lab.exchange.deadline(), Some(lab.now + TIMES.block));
+    lab.chunk_left();
+    assert_eq!(lab.exchange.deadline(), Some(lab.now + TIMES.last));
+    lab.hear("250 ok");
+    lab.exchange.abandon(lab.now);
+    assert_eq!(lab.exchange.deadline(), Some(lab.now + TIMES.reply));
+}
+
+#[test]
+fn rule_k1_without_a_pool_s_word_a_backend_has_a_little_less_than_its_client() {
+    let times = BackendTimes::default();
+    let seconds = [times.reply, times.data, times.block, times.last].map(|time| time.as_secs());
+    assert_eq!(seconds, [295, 115, 180, 595]);
 }
 
 #[test]

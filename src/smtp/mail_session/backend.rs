@@ -10,7 +10,7 @@ use super::super::parameters::Smtputf8;
 use super::super::replies::{OwnReply, ReplyText, write_reply};
 use super::super::reply::{ReplyRead, read_reply};
 use super::transaction::Transaction;
-use super::{Effect, Kept, MailSession, Outgoing, Stage};
+use super::{Effect, Kept, LeaseTerms, MailSession, Outgoing, Stage};
 
 impl MailSession {
     /// What is to be written to the backend.
@@ -32,13 +32,20 @@ impl MailSession {
         self.keep_time(now);
     }
 
-    /// A connection has been found. Its backend said `extensions` to EHLO.
+    /// A connection has been found, and its backend is waited for as usual. It said `extensions` to
+    /// EHLO.
     pub fn leased(&mut self, extensions: &Extensions, kept: Kept, now: Instant) {
+        self.leased_on(extensions, &LeaseTerms::of(kept), now);
+    }
+
+    /// A connection has been found. Its backend said `extensions` to EHLO.
+    pub fn leased_on(&mut self, extensions: &Extensions, terms: &LeaseTerms, now: Instant) {
         let leased = Leased {
             pipelining: extensions.keywords.has(Keyword::Pipelining),
             size: extensions.keywords.has(Keyword::Size),
             chunking: extensions.keywords.has(Keyword::Chunking),
-            reused: kept == Kept::Yes,
+            reused: terms.kept == Kept::Yes,
+            times: terms.times,
         };
         if let Some(open) = &mut self.open {
             open.exchange.leased(leased, now);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::super::body::ReplayLoss;
 use super::super::data::LineEndings;
-use super::super::exchange::{Fate, TransactionEnd, Trouble, Want};
+use super::super::exchange::{BackendTimes, Fate, TransactionEnd, Trouble, Want};
 use super::super::parameters::Needed;
 
 /// What a listener says about its sessions.
@@ -69,6 +69,25 @@ pub struct Outgoing<'a> {
     /// of it is the commit (rule F5): before writing it, look whether both sides are still there
     /// (F6).
     pub end: &'a [u8],
+}
+
+/// What a connection that was found is like, but for what its backend announced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaseTerms {
+    /// Whether it has carried transactions before.
+    pub kept: Kept,
+    /// How long its backend is waited for.
+    pub times: BackendTimes,
+}
+
+impl LeaseTerms {
+    /// With the times of [`BackendTimes::default`].
+    pub fn of(kept: Kept) -> Self {
+        Self {
+            kept,
+            times: BackendTimes::default(),
+        }
+    }
 }
 
 /// Whether a connection has carried transactions before.
