@@ -51,3 +51,6 @@
 //! | events kept between ticks of a pool | 256 | `balance::shared` | the oldest go first |
 //! | clients in a listener's table of limits | 1,048,576 | `balance::admit` | idle ones are forgotten first; then refused as `TableFull` |
 //! | slow start | from 1/16 of the weight | `balance::slow_start` | grows in a straight line over `slow_start` |
+//! | lines that wait for the log's reader | 64 batches of 64 KiB, 256 KiB of events | `telemetry` | dropped, counted, said by `log.dropped` |
+//! | one kind of line in a second | 50 per worker and outcome (not of what went well, nor of messages in doubt), 200 per event | `telemetry::storm` | counted, said by `log.suppressed` |
+//! | a value in the log | 1,024 octets; a reply 512, recipients 8 KiB together | `telemetry` | cut; recipients that are left out are counted |
