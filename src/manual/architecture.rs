@@ -28,14 +28,19 @@
 //! | doors | [`admin`](crate::admin), [`lab`](crate::lab) | HTTP status; the test MTA | |
 //! | top | [`cli`](crate::cli), [`app`](crate::app) | arguments, composition, exit codes | logic |
 //!
-//! The second mode, `smtp` (the client's SMTP ends here and transactions are placed on kept-alive
-//! backend connections), is being built. Its cores are in [`smtp`](crate::smtp): words (lines,
-//! commands, extensions, replies), message data with its copy for a replay, and three that hold them
-//! together: [`Opening`](crate::smtp::Opening) (a connection up to our EHLO),
+//! The second mode, `smtp`, ends the client's SMTP and places transactions on kept-alive connections
+//! to backends. Its cores are in [`smtp`](crate::smtp): words (lines, commands, extensions,
+//! replies), message data with its copy for a replay, and three that hold them together:
+//! [`Opening`](crate::smtp::Opening) (a connection up to our EHLO),
 //! [`Exchange`](crate::smtp::Exchange) (one transaction over one backend connection after another)
-//! and [`MailSession`](crate::smtp::MailSession) (the client's half). Its driver comes beside
-//! `session::relay`, its leases in `worker`. Until then `mode = "smtp"` is refused with a sentence
-//! that says so.
+//! and [`MailSession`](crate::smtp::MailSession) (the client's half, which owns every decision). The
+//! driver, `session::mail`, reads, writes and finds connections. It finds them where passthrough
+//! does, in `session::connect`: the same picks, races, queue and deadlines, but that an attempt goes
+//! on to EHLO, and that `session::keeper` may have a kept connection for a pick. The keeper belongs
+//! to a thread; what it holds counts as sockets of the backend and not as in flight
+//! ([`Parked`](crate::balance::Parked)). `session::capabilities` knows what backends announce,
+//! `session::warm` keeps a few connections ready, and [`Quotas`](crate::balance::Quotas) make a
+//! backend full whose provider allows no more.
 //!
 //! `tests/simulation` plays that session between seeded clients, backends and networks: every
 //! command in pieces, backends that die, fall silent, say 421, refuse early or cut their reply at
@@ -82,6 +87,8 @@
 //!    poll that read it. A retry after that cannot be written, because the attempt has been consumed.
 //! 6. `session::relay` moves octets until both sides have ended, one has reset, or nothing moved for
 //!    too long.
+//!    In smtp mode steps 4 to 6 are `session::mail` instead: greeting and commands are ours, and each
+//!    MAIL searches for a connection.
 //! 7. `session::record` accounts for the end in `Drop`: whatever ends a session (a step, a cut, a
 //!    panic) leaves one outcome, one log line and balanced counts.
 //!
