@@ -214,7 +214,7 @@ async fn after_the_commit_it_is_in_doubt_and_sent_to_nobody_else_f3_f4() {
 
 #[tokio::test]
 async fn a_silent_backend_is_left_in_its_time_k1() {
-    for at in [At::Greeting, At::Ehlo] {
+    for at in [At::Greeting, At::Ehlo, At::Mail, At::Rcpt, At::Data] {
         let bad = sink(
             "bad.test",
             Script::good().act(at, posthouse::lab::Act::Silent),
@@ -224,6 +224,8 @@ async fn a_silent_backend_is_left_in_its_time_k1() {
         let pool = pool(&mut config);
         pool.hedge.enabled = false;
         pool.greeting_timeout = Duration::from_millis(100);
+        pool.smtp.reply_timeout = Duration::from_millis(100);
+        pool.smtp.data_timeout = Duration::from_millis(100);
         let balancer = Balancer::start(config);
         let mut client = client(&balancer).await;
         client.send_message(BODY).await;
@@ -621,4 +623,59 @@ async fn a_client_that_is_silent_for_too_long_is_told_so_b6() {
     client.expect("421 4.4.2 lb.test").await;
     assert_eq!(client.expect_end().await, End::Fin);
     balancer.wait_for(SessionOutcome::IdleTimeout, 1).await;
+}
+
+/// Rules C1 and C2; first twenty, 17.
+#[tokio::test]
+async fn chunks_arrive_as_they_are_and_refused_ones_are_no_commands_c1_c2() {
+    let backend = good("one.test");
+    let balancer = Balancer::start(smtp(&[&backend]));
+    let mut client = client(&balancer).await;
+    client.send_message(BODY).await;
+    let offered = offered(&balancer).await;
+    assert!(offered.iter().any(|line| line == "CHUNKING"), "{offered:?}");
+    client.ask("EHLO client.test", "250").await;
+    client.say("BDAT 6\r\nQUIT\r\nNOOP\r\n").await;
+    client.expect("503").await;
+    client.expect("250 2.0.0").await;
+    client.ask("MAIL FROM:<a@example.org>", "250").await;
+    client.ask("RCPT TO:<b@example.net>", "250").await;
+    client.say("BDAT 9\r\n.\r\nQUIT\r\n").await;
+    client.expect("250").await;
+    client.say("BDAT 5 LAST\r\nrest\n").await;
+    client.expect("250").await;
+    quit(client).await;
+    let messages = backend.messages();
+    assert_eq!(messages.len(), 2);
+    assert_eq!(messages[1].content, b".\r\nQUIT\r\nrest\n");
+}
+
+#[tokio::test]
+async fn a_backend_that_dies_between_chunks_is_replaced_f1_c1() {
+    let bad = sink(
+        "bad.test",
+        Script::good().close_at(At::MidData).after_mails(1),
+    );
+    let backend = good("good.test");
+    let balancer = Balancer::start(smtp(&[&bad, &backend]));
+    let mut client = client(&balancer).await;
+    client.send_message(BODY).await;
+    for state in balancer.shared.registry.backends() {
+        state.announces(
+            &["CHUNKING".into(), "PIPELINING".into()]
+                .into_iter()
+                .collect(),
+        );
+    }
+    client.ask("EHLO client.test", "250").await;
+    client.ask("MAIL FROM:<a@example.org>", "250").await;
+    client.ask("RCPT TO:<b@example.net>", "250").await;
+    client.say("BDAT 5\r\none\r\n").await;
+    client.expect("250").await;
+    client.say("BDAT 5 LAST\r\ntwo\r\n").await;
+    client.expect("250").await;
+    quit(client).await;
+    let messages = backend.messages();
+    assert_eq!((bad.counts().messages, messages.len()), (1, 1));
+    assert_eq!(messages[0].content, b"one\r\ntwo\r\n");
 }

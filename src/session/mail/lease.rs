@@ -14,7 +14,7 @@ use crate::session::closing::Refusal;
 use crate::session::connect::{self, Aim, Connecting, Found, From};
 use crate::session::context::since;
 use crate::session::keeper::Kept;
-use crate::smtp::{self, Fate, Needed, OwnReply, Trouble, Want};
+use crate::smtp::{self, BackendTimes, Fate, LeaseTerms, Needed, OwnReply, Trouble, Want};
 
 /// The session's connection to a backend.
 #[derive(Debug)]
@@ -137,7 +137,24 @@ impl Mail<'_> {
             slot,
             since: now,
         });
-        self.core.leased(&extensions, is_kept, now);
+        let terms = self.terms(is_kept);
+        self.core.leased_on(&extensions, &terms, now);
+    }
+
+    /// How long the backend is waited for: what its pool says now.
+    fn terms(&self, kept: smtp::Kept) -> LeaseTerms {
+        let snapshot = self.session.cx.shared.current.load();
+        let mut terms = LeaseTerms::of(kept);
+        if let Some(pool) = connect::pool_now(&snapshot, self.session) {
+            let settings = &pool.settings.smtp;
+            terms.times = BackendTimes {
+                reply: settings.reply_timeout,
+                data: settings.data_timeout,
+                block: settings.block_timeout,
+                last: settings.final_timeout,
+            };
+        }
+        terms
     }
 
     fn not_found(&mut self, reply: OwnReply) {
