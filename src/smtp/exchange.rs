@@ -86,6 +86,7 @@ struct Held {
     chunking: bool,
     reused: bool,
     times: BackendTimes,
+    hedge: Hedge,
     /// Some of it was answered to the client before: every answer must come true again.
     replay: bool,
     /// Nothing was heard yet.
@@ -98,6 +99,16 @@ struct Held {
     /// Octets of the message in chunks that it has accepted.
     taken: u64,
     since: Instant,
+}
+
+/// Whether another backend is thought of when MAIL is not answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hedge {
+    Off,
+    /// It is slow from then on.
+    At(Instant),
+    /// The owner has been told so.
+    Asked,
 }
 
 #[derive(Debug)]
@@ -371,6 +382,10 @@ impl Exchange {
             chunking: leased.chunking,
             reused: leased.reused,
             times: leased.times,
+            hedge: match leased.slow_after {
+                Some(after) => Hedge::At(now + after),
+                None => Hedge::Off,
+            },
             replay: self.said.iter().any(|said| said.told.is_some()),
             unheard: true,
             next: 0,
@@ -440,8 +455,58 @@ impl Exchange {
         self.check();
     }
 
-    /// When the backend's silence is too long.
+    /// When [`Exchange::timeout`] is to be called.
     pub fn deadline(&self) -> Option<Instant> {
+        let slow = self.slow_at();
+        slow.into_iter().chain(self.silent_at()).min()
+    }
+
+    /// When a MAIL without an answer is slow. Only while nothing was heard from this backend: then
+    /// nobody has been told anything that it could take back.
+    fn slow_at(&self) -> Option<Instant> {
+        let Line::Held(held) = &self.line else {
+            return None;
+        };
+        match held.hedge {
+            Hedge::At(at) if self.may_hedge(held) => Some(at),
+            Hedge::At(_) | Hedge::Off | Hedge::Asked => None,
+        }
+    }
+
+    fn may_hedge(&self, held: &Held) -> bool {
+        held.unheard && held.sending == Sending::Commands && self.moves < MOVES_MAX
+    }
+
+    /// The deadline has passed.
+    pub fn timeout(&mut self, now: Instant) {
+        if self.slow_at().is_some_and(|at| at <= now)
+            && let Line::Held(held) = &mut self.line
+        {
+            held.hedge = Hedge::Asked;
+            self.outputs.push_back(Output::Slow);
+        }
+        if self.silent_at().is_some_and(|at| at <= now) {
+            self.lost(Trouble::Silent, &[], now);
+        }
+        self.check();
+    }
+
+    /// The owner grants another backend to a MAIL that was [slow](Output::Slow). Whether it was
+    /// still of use.
+    pub fn hedge(&mut self, now: Instant) -> bool {
+        let Line::Held(held) = &self.line else {
+            return false;
+        };
+        let granted = held.hedge == Hedge::Asked && self.may_hedge(held) && self.may_move(now);
+        if granted {
+            self.trouble(Trouble::Silent, now);
+        }
+        self.check();
+        granted
+    }
+
+    /// When the backend's silence is too long.
+    fn silent_at(&self) -> Option<Instant> {
         let Line::Held(held) = &self.line else {
             return None;
         };

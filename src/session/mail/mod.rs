@@ -185,6 +185,8 @@ impl<'a> Mail<'a> {
                 Effect::Lease { want, needed } => self.lease(want, needed, now),
                 Effect::Release(fate) => self.release(fate, now),
                 Effect::Strike(trouble) => self.strike(trouble, now),
+                // Asked only where the lease says how long MAIL usually takes.
+                Effect::Slow => {}
                 Effect::NotReplayable(loss) => self.session.cx.counters().not_replayable(loss),
                 Effect::Ended(end) => {
                     let spent = self.spent.take();

@@ -27,6 +27,8 @@ pub struct Leased {
     pub reused: bool,
     /// How long it is waited for.
     pub times: BackendTimes,
+    /// After so long without any answer it is slow; `None` is never.
+    pub slow_after: Option<Duration>,
 }
 
 /// How long a backend is waited for (rule K1): for one reply or one block each.
@@ -86,6 +88,9 @@ pub enum Output {
     Release(Fate),
     /// The connection failed, through its backend's fault.
     Strike(Trouble),
+    /// MAIL has not been answered for longer than usual: [`Exchange::hedge`](super::Exchange::hedge)
+    /// would say it to another backend. Asked once for each connection.
+    Slow,
     /// The transaction has ended; nothing follows.
     End(TransactionEnd),
 }

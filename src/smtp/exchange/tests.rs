@@ -26,6 +26,7 @@ const FRESH: Leased = Leased {
     chunking: true,
     reused: false,
     times: TIMES,
+    slow_after: None,
 };
 const KEPT: Leased = Leased {
     pipelining: true,
@@ -33,6 +34,7 @@ const KEPT: Leased = Leased {
     chunking: true,
     reused: true,
     times: TIMES,
+    slow_after: None,
 };
 const SERIAL: Leased = Leased {
     pipelining: false,
@@ -40,6 +42,7 @@ const SERIAL: Leased = Leased {
     chunking: false,
     reused: false,
     times: TIMES,
+    slow_after: None,
 };
 
 impl Lab {
@@ -550,6 +553,88 @@ fn rule_k1_without_a_pool_s_word_a_backend_has_a_little_less_than_its_client() {
     let times = BackendTimes::default();
     let seconds = [times.reply, times.data, times.block, times.last].map(|time| time.as_secs());
     assert_eq!(seconds, [295, 115, 180, 595]);
+}
+
+/// A backend whose MAIL is slow after two seconds.
+const WATCHED: Leased = Leased {
+    slow_after: Some(Duration::from_secs(2)),
+    ..FRESH
+};
+
+#[test]
+fn a_slow_mail_is_said_to_another_backend_where_that_is_granted() {
+    let mut lab = Lab::new();
+    for line in ["MAIL FROM:<a@x>", "RCPT TO:<b@y>", "DATA"] {
+        lab.say(line);
+    }
+    lab.lease(WATCHED);
+    lab.asked();
+    lab.said();
+    lab.now += Duration::from_secs(2);
+    assert_eq!(lab.exchange.deadline(), Some(lab.now));
+    assert!(!lab.exchange.hedge(lab.now), "it was not asked for");
+    lab.exchange.timeout(lab.now);
+    lab.collect();
+    assert_eq!(lab.asked(), [Output::Slow]);
+    let patience = lab.now - Duration::from_secs(2) + TIMES.reply;
+    assert_eq!(lab.exchange.deadline(), Some(patience), "it is asked once");
+    assert!(lab.exchange.hedge(lab.now));
+    lab.collect();
+    assert_eq!(lab.asked(), moves(Trouble::Silent), "and counts as a move");
+    lab.lease(WATCHED);
+    assert_eq!(lab.said(), "MAIL FROM:<a@x>|RCPT TO:<b@y>|DATA|");
+}
+
+#[test]
+fn a_slow_mail_that_is_not_granted_another_backend_has_the_rfc_s_patience() {
+    let mut lab = Lab::new();
+    lab.say("MAIL FROM:<a@x>");
+    lab.lease(WATCHED);
+    lab.asked();
+    lab.now += Duration::from_secs(3);
+    lab.exchange.timeout(lab.now);
+    lab.hear("250 ok");
+    assert_eq!(lab.told(), ["250 ok"]);
+    assert!(!lab.exchange.hedge(lab.now), "the answer came first");
+    assert_eq!(lab.asked(), [Output::Slow]);
+}
+
+#[test]
+fn what_a_backend_has_begun_to_answer_is_not_hedged() {
+    let mut lab = Lab::new();
+    for line in ["MAIL FROM:<a@x>", "RCPT TO:<b@y>"] {
+        lab.say(line);
+    }
+    lab.lease(WATCHED);
+    lab.hear("250 ok");
+    assert_eq!(lab.exchange.deadline(), Some(lab.now + TIMES.reply));
+    let mut lab = Lab::up_to_commit(FRESH);
+    lab.lose("250 ");
+    assert!(!lab.exchange.hedge(lab.now));
+    // Nor is a third move granted.
+    let mut lab = Lab::new();
+    lab.say("MAIL FROM:<a@x>");
+    for _ in 0..MOVES_MAX {
+        lab.lease(WATCHED);
+        lab.lose("");
+    }
+    lab.lease(WATCHED);
+    assert_eq!(lab.exchange.deadline(), Some(lab.now + TIMES.reply));
+}
+
+#[test]
+fn a_replay_is_hedged_too_while_its_mail_is_unanswered() {
+    let mut lab = Lab::up_to_data(FRESH);
+    lab.lose("");
+    lab.lease(WATCHED);
+    lab.asked();
+    lab.now += Duration::from_secs(2);
+    lab.exchange.timeout(lab.now);
+    assert!(lab.exchange.hedge(lab.now));
+    lab.collect();
+    lab.said();
+    lab.asked();
+    lab.replay();
 }
 
 #[test]

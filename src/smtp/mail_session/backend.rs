@@ -46,6 +46,7 @@ impl MailSession {
             chunking: extensions.keywords.has(Keyword::Chunking),
             reused: terms.kept == Kept::Yes,
             times: terms.times,
+            slow_after: terms.slow_after,
         };
         if let Some(open) = &mut self.open {
             open.exchange.leased(leased, now);
@@ -60,6 +61,15 @@ impl MailSession {
             open.exchange.not_leased(reply);
         }
         self.collect();
+    }
+
+    /// Another backend is granted to a MAIL that is slow, at the cost of a strike and a move: behind
+    /// [`Effect::Slow`]. Whether it was of use; an answer may have come meanwhile.
+    pub fn hedge(&mut self, now: Instant) -> bool {
+        let open = self.open.as_deref_mut();
+        let is_moved = open.is_some_and(|open| open.exchange.hedge(now));
+        self.collect();
+        is_moved
     }
 
     /// What the backend has said.
@@ -123,6 +133,7 @@ impl MailSession {
                     self.effects.push_back(Effect::Release(Fate::Retire));
                 }
                 Output::Release(fate) => self.effects.push_back(Effect::Release(fate)),
+                Output::Slow => self.effects.push_back(Effect::Slow),
                 Output::Strike(trouble) => self.effects.push_back(Effect::Strike(trouble)),
                 Output::End(end) => self.effects.push_back(Effect::Ended(end)),
             }

@@ -54,6 +54,9 @@ pub enum Effect {
     Release(Fate),
     /// The connection failed through its backend's fault.
     Strike(Trouble),
+    /// MAIL has not been answered for longer than usual: [`hedge`](super::MailSession::hedge) would
+    /// say it to another backend. Asked once for each connection.
+    Slow,
     /// The message streams on and cannot be replayed.
     NotReplayable(ReplayLoss),
     /// The transaction has ended. A connection that was asked for is not needed any more.
@@ -78,6 +81,8 @@ pub struct LeaseTerms {
     pub kept: Kept,
     /// How long its backend is waited for.
     pub times: BackendTimes,
+    /// After so long without an answer to MAIL, [`Effect::Slow`]; `None` is never.
+    pub slow_after: Option<Duration>,
 }
 
 impl LeaseTerms {
@@ -86,6 +91,7 @@ impl LeaseTerms {
         Self {
             kept,
             times: BackendTimes::default(),
+            slow_after: None,
         }
     }
 }

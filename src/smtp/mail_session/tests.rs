@@ -573,6 +573,43 @@ fn a_backend_that_takes_no_more_of_a_message_is_not_its_client_s_fault() {
 }
 
 #[test]
+fn rule_s7_a_slow_mail_asks_once_and_moves_when_that_is_granted() {
+    let mut lab = Lab::greeted(MailPolicy::default());
+    lab.feed("MAIL FROM:<a@x>\r\n");
+    let terms = LeaseTerms {
+        slow_after: Some(Duration::from_secs(1)),
+        ..LeaseTerms::of(Kept::No)
+    };
+    lab.session.leased_on(&able(), &terms, lab.now);
+    lab.passed();
+    lab.effects();
+    lab.now += Duration::from_secs(1);
+    assert_eq!(lab.session.deadline(), Some(lab.now));
+    lab.session.timeout(lab.now);
+    assert_eq!(lab.effects(), [Effect::Slow]);
+    assert!(lab.session.hedge(lab.now));
+    let effects = lab.effects();
+    assert_eq!(
+        effects[..2],
+        [
+            Effect::Strike(Trouble::Silent),
+            Effect::Release(Fate::Abort)
+        ]
+    );
+    assert!(matches!(
+        effects[2],
+        Effect::Lease {
+            want: Want::Other,
+            ..
+        }
+    ));
+    assert!(!lab.session.hedge(lab.now));
+    lab.lease();
+    assert_eq!(lab.passed(), "MAIL FROM:<a@x>|");
+    assert_eq!(lab.hear("250 ok\r\n"), "250 ok|");
+}
+
+#[test]
 fn rule_g11_a_backend_cannot_slip_octets_into_its_reply() {
     let mut lab = Lab::greeted(MailPolicy::default());
     lab.feed("MAIL FROM:<a@x>\r\n");

@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use super::super::exchange::{Exchange, Trouble};
+use super::super::exchange::Exchange;
 use super::super::pace::DataPace;
 use super::super::replies::OwnReply;
 use super::MailSession;
@@ -72,7 +72,7 @@ impl MailSession {
         if let Some(open) = &mut self.open
             && is_late
         {
-            open.exchange.lost(Trouble::Silent, &[], now);
+            open.exchange.timeout(now);
             self.collect();
             self.keep_time(now);
         }

@@ -12,8 +12,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use posthouse::smtp::{
-    Effect, Extensions, Fate, Kept as Reuse, Keyword, Keywords, MailPolicy, MailSession, Needed,
-    OwnExtensions, OwnReply, ReplayMemory, SessionLimits, TransactionEnd, Want,
+    Effect, Extensions, Fate, Kept as Reuse, Keyword, Keywords, LeaseTerms, MailPolicy,
+    MailSession, Needed, OwnExtensions, OwnReply, ReplayMemory, SessionLimits, TransactionEnd,
+    Want,
 };
 use posthouse::types::Rng;
 
@@ -67,6 +68,8 @@ impl Tally {
             "in doubt",
             "failed",
             "abandoned",
+            "slow",
+            "hedged",
             "kept connection used",
             "kept connection dead",
             "moved",
@@ -404,7 +407,11 @@ impl World {
             Reuse::No
         };
         self.line = Some(line);
-        self.session.leased(&extensions, reuse, self.now);
+        let terms = LeaseTerms {
+            slow_after: (self.rng.below(2) == 0).then_some(Duration::from_secs(1)),
+            ..LeaseTerms::of(reuse)
+        };
+        self.session.leased_on(&extensions, &terms, self.now);
         true
     }
 
@@ -470,6 +477,12 @@ impl World {
         self.now = self.now.max(deadline) + Duration::from_millis(1);
         self.tally.note("timed out");
         self.session.timeout(self.now);
+        self.effects();
+        if self.rng.below(2) == 0
+            && let Some(line) = &mut self.line
+        {
+            line.server.arrive();
+        }
     }
 
     fn effects(&mut self) {
@@ -494,6 +507,12 @@ impl World {
                         self.idle.push(line);
                     } else if fate == Fate::Abort {
                         self.tried.push(line.backend);
+                    }
+                }
+                Effect::Slow => {
+                    self.tally.note("slow");
+                    if self.rng.below(2) == 0 && self.session.hedge(self.now) {
+                        self.tally.note("hedged");
                     }
                 }
                 Effect::Strike(_) => self.tally.note("struck"),
@@ -584,7 +603,7 @@ fn extensions(kind: Kind) -> Extensions {
 fn fault(rng: &mut Rng) -> Fault {
     let moment = [Moment::Mail, Moment::Rcpt, Moment::Data][rng.below(3) as usize];
     let at = rng.below(400) as usize;
-    match rng.below(10) {
+    match rng.below(11) {
         0 => Fault::EndAt(moment),
         1 => Fault::SilentAt(moment),
         2 => Fault::ClosingAt(moment),
@@ -594,6 +613,7 @@ fn fault(rng: &mut Rng) -> Fault {
         6 => Fault::CutReply(rng.below(18) as usize),
         7 => Fault::ForgetAndEnd,
         8 => Fault::Full,
+        9 => Fault::Slow,
         _ => Fault::CutReply(0),
     }
 }

@@ -20,6 +20,8 @@ pub(crate) enum Fault {
     EndAt(Moment),
     /// It says nothing more from this command on.
     SilentAt(Moment),
+    /// It answers late from MAIL on.
+    Slow,
     /// 421 to this command.
     ClosingAt(Moment),
     /// It ends in the middle of the content.
@@ -80,6 +82,8 @@ pub(crate) struct Server {
     share: u32,
     input: Vec<u8>,
     pub(crate) output: Vec<u8>,
+    /// Said, and on its way for long.
+    late: Option<Vec<u8>>,
     /// Closed by the server; what is in `output` is still delivered.
     pub(crate) is_ended: bool,
     is_silent: bool,
@@ -98,6 +102,7 @@ impl Server {
             share: 1 + rng.below(6),
             input: Vec::new(),
             output: Vec::new(),
+            late: None,
             is_ended: false,
             is_silent: false,
             mail: None,
@@ -172,6 +177,7 @@ impl Server {
             match self.fault {
                 Fault::EndAt(at) if at == moment => return self.is_ended = true,
                 Fault::SilentAt(at) if at == moment => return self.is_silent = true,
+                Fault::Slow if moment == Moment::Mail => self.late = Some(Vec::new()),
                 Fault::ClosingAt(at) if at == moment => {
                     self.say("421 4.3.2 going down");
                     return self.is_ended = true;
@@ -374,7 +380,15 @@ impl Server {
     }
 
     fn say(&mut self, line: &str) {
-        self.output.extend_from_slice(line.as_bytes());
-        self.output.extend_from_slice(b"\r\n");
+        let output = self.late.as_mut().unwrap_or(&mut self.output);
+        output.extend_from_slice(line.as_bytes());
+        output.extend_from_slice(b"\r\n");
+    }
+
+    /// What was late arrives.
+    pub(crate) fn arrive(&mut self) {
+        if let Some(late) = self.late.take() {
+            self.output.extend(late);
+        }
     }
 }
