@@ -286,6 +286,11 @@ impl BackendState {
         }
     }
 
+    /// Whether it is in service, and neither down nor ejected.
+    pub fn is_usable(&self) -> bool {
+        self.standing().is_usable()
+    }
+
     /// Whether the operator lets it serve: neither in drain nor in maintenance.
     pub fn is_in_service(&self) -> bool {
         self.standing().is_ready()

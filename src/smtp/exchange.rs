@@ -217,6 +217,17 @@ impl Exchange {
         matches!(self.line, Line::Held(_))
     }
 
+    /// Whether the connection may be left for another without a doubt about the message.
+    pub fn may_be_left(&self) -> bool {
+        let before_end = |sending| {
+            matches!(
+                sending,
+                Sending::Commands | Sending::Content | Sending::Chunk
+            )
+        };
+        matches!(&self.line, Line::Held(held) if before_end(held.sending))
+    }
+
     /// Whether the client has done with it, and only its connection is not free yet.
     pub fn is_put_away(&self) -> bool {
         let waits = |held: &Held| matches!(held.sending, Sending::Reset(_) | Sending::LoneDot);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use posthouse::balance::{FailureKind, Observation, Stage};
 use posthouse::config::Config;
 use posthouse::config::model::{Mode, Quota, QuotaUnit, Sticky};
 use posthouse::lab::{At, Script, Sink, SinkHandle, SinkPlan, WhenFull};
@@ -678,4 +679,59 @@ async fn a_backend_that_dies_between_chunks_is_replaced_f1_c1() {
     let messages = backend.messages();
     assert_eq!((bad.counts().messages, messages.len()), (1, 1));
     assert_eq!(messages[0].content, b"one\r\ntwo\r\n");
+}
+
+#[tokio::test]
+async fn a_mail_that_is_not_answered_is_said_to_another_backend_long_before_its_time() {
+    let frozen = sink(
+        "frozen.test",
+        Script::good().act(At::Mail, posthouse::lab::Act::Silent),
+    );
+    let backend = good("good.test");
+    let mut config = smtp(&[&frozen, &backend]);
+    pool(&mut config).hedge.greeting_after = Some(Duration::from_millis(50));
+    let balancer = Balancer::start(config);
+    let mut client = client(&balancer).await;
+    client.send_message(BODY).await;
+    quit(client).await;
+    let hedges: u64 = balancer
+        .shared
+        .workers
+        .iter()
+        .map(|w| w.mail_hedges.value())
+        .sum();
+    assert_eq!((hedges, backend.counts().messages), (1, 1));
+}
+
+#[tokio::test]
+async fn a_transaction_leaves_a_backend_that_is_found_down_while_it_is_silent() {
+    let frozen = sink(
+        "frozen.test",
+        Script::good().act(At::Rcpt, posthouse::lab::Act::Silent),
+    );
+    let backend = good("good.test");
+    let balancer = Balancer::start(smtp(&[&frozen, &backend]));
+    let mut client = client(&balancer).await;
+    client.ask("MAIL FROM:<a@example.org>", "250").await;
+    client.say("RCPT TO:<b@example.net>\r\n").await;
+    let backends = balancer.shared.registry.backends();
+    let first = backends.iter().find(|state| &**state.name() == "b0");
+    for _ in 0..5 {
+        let strike = Observation::Strike {
+            stage: Stage::Greeting,
+            kind: FailureKind::Timeout,
+            code: None,
+            text: None,
+            after: Duration::from_secs(1),
+        };
+        first
+            .expect("the backend")
+            .observe(strike, std::time::Instant::now());
+    }
+    client.expect("250").await;
+    client.ask("DATA", "354").await;
+    client.say(BODY).await;
+    client.ask(".", "250").await;
+    quit(client).await;
+    assert_eq!(backend.counts().messages, 1);
 }

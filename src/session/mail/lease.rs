@@ -3,12 +3,12 @@
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Mail;
 use super::account::Account;
 use crate::balance::{BackendState, FailureKind, NoBackend, Observation, Slot, Stage};
-use crate::config::model::Sticky;
+use crate::config::model::{Hedge, Sticky};
 use crate::session::attempt::{self, Attempt, Failure, Purpose};
 use crate::session::closing::Refusal;
 use crate::session::connect::{self, Aim, Connecting, Found, From};
@@ -36,7 +36,21 @@ pub(super) struct Held {
     pub(super) kept: Kept,
     slot: Slot,
     since: Instant,
+    /// When the backend's health was looked at.
+    pub(super) looked: Instant,
 }
+
+impl Held {
+    /// Whether probes and sessions find the backend well.
+    pub(super) fn is_usable(&self) -> bool {
+        self.slot.member().settings.state.is_usable()
+    }
+}
+
+/// MAIL is not slow before this, whatever the backend's usual.
+const SLOW_MIN: Duration = Duration::from_secs(1);
+/// MAIL is slow when it takes so many times what the backend usually takes to greet.
+const SLOW_FACTOR: u32 = 3;
 
 impl Mail<'_> {
     /// Begins to look for a connection.
@@ -136,6 +150,7 @@ impl Mail<'_> {
             kept,
             slot,
             since: now,
+            looked: now,
         });
         let terms = self.terms(is_kept);
         self.core.leased_on(&extensions, &terms, now);
@@ -153,8 +168,44 @@ impl Mail<'_> {
                 block: settings.block_timeout,
                 last: settings.final_timeout,
             };
+            terms.slow_after = self.slow_after(&pool.settings.hedge);
         }
         terms
+    }
+
+    /// After how long MAIL is slow; `None` where the pool does not hedge.
+    fn slow_after(&self, hedge: &Hedge) -> Option<Duration> {
+        if !hedge.enabled {
+            return None;
+        }
+        let Line::Held(held) = &self.line else {
+            return None;
+        };
+        let usual = held.slot.member().settings.state.usual_greeting();
+        let by_usual = SLOW_MIN.max(usual.unwrap_or_default() * SLOW_FACTOR);
+        Some(hedge.greeting_after.unwrap_or(by_usual))
+    }
+
+    /// MAIL is slow: another backend is asked, if one has a place and the pool's budget of hedges
+    /// allows it.
+    pub(super) fn hedge(&mut self, now: Instant) {
+        let Line::Held(held) = &self.line else { return };
+        let mut tried = self.tried.clone();
+        tried.add(held.slot.member());
+        let picked = {
+            let snapshot = self.session.cx.shared.current.load();
+            let Some(pool) = connect::pool_now(&snapshot, self.session) else {
+                return;
+            };
+            let client = self.session.client_key();
+            let mut rng = self.session.cx.rng.borrow_mut();
+            pool.pool.pick_hedge(client, &tried, now, &mut rng)
+        };
+        // The place is looked for again when the core asks for it.
+        if picked.is_ok() && self.core.hedge(now) {
+            self.session.hedged = true;
+            self.session.cx.counters().mail_hedges.inc();
+        }
     }
 
     fn not_found(&mut self, reply: OwnReply) {

@@ -33,6 +33,8 @@ const AHEAD_MAX: usize = 64 * 1024;
 const ROUNDS_MAX: u32 = 32;
 /// Keepalive is set on the client's socket when a session lasts so long.
 const LASTING: Duration = Duration::from_secs(10);
+/// Between looks whether the backend of an open transaction is still in service.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long a client may take to read the last reply.
 const LAST_REPLY_TIME: Duration = Duration::from_secs(10);
 
@@ -185,8 +187,7 @@ impl<'a> Mail<'a> {
                 Effect::Lease { want, needed } => self.lease(want, needed, now),
                 Effect::Release(fate) => self.release(fate, now),
                 Effect::Strike(trouble) => self.strike(trouble, now),
-                // Asked only where the lease says how long MAIL usually takes.
-                Effect::Slow => {}
+                Effect::Slow => self.hedge(now),
                 Effect::NotReplayable(loss) => self.session.cx.counters().not_replayable(loss),
                 Effect::Ended(end) => {
                     let spent = self.spent.take();
@@ -348,7 +349,8 @@ impl<'a> Mail<'a> {
     fn next_deadline(&self) -> Option<Instant> {
         let finding = match &self.line {
             Line::Wanted(wanted) => Some(wanted.connecting.deadline()),
-            Line::None | Line::Held(_) => None,
+            Line::Held(held) => Some(held.looked + LOOK_EVERY),
+            Line::None => None,
         };
         // A transaction that was committed is waited for, whoever has left (rule F11).
         let gives_up = self.gives_up.filter(|_| !self.core.to_client().is_empty());
@@ -371,6 +373,14 @@ impl<'a> Mail<'a> {
         }
         if self.core.deadline().is_some_and(|late| late <= now) {
             self.core.timeout(now);
+        }
+        if let Line::Held(held) = &mut self.line
+            && held.looked + LOOK_EVERY <= now
+        {
+            held.looked = now;
+            if !held.is_usable() {
+                self.core.leave_backend(now);
+            }
         }
     }
 

@@ -112,6 +112,19 @@ impl MailSession {
         self.keep_time(now);
     }
 
+    /// The backend has been found to be out of service while it is waited for: it is left as one
+    /// that is silent, but never behind the commit.
+    pub fn leave_backend(&mut self, now: Instant) {
+        if let Some(open) = &mut self.open
+            && open.exchange.is_awaited()
+            && open.exchange.may_be_left()
+        {
+            open.exchange.lost(Trouble::Silent, &[], now);
+            self.collect();
+            self.keep_time(now);
+        }
+    }
+
     pub(super) fn collect(&mut self) {
         self.collect_after(false);
     }
