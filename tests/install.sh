@@ -16,7 +16,7 @@ cd "$(dirname "$0")/.."
 readonly LAB=$PWD/.lab
 readonly HARAKA_VERSION=3.3.4
 readonly PACKAGES=(
-    postfix haproxy nginx-light libnginx-mod-stream
+    postfix haproxy nginx-light libnginx-mod-stream libnginx-mod-mail
     swaks libnet-ssleay-perl openssl ca-certificates
     strace valgrind libc6-dbg
     iproute2 ethtool netcat-openbsd procps util-linux

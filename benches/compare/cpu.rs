@@ -1,4 +1,5 @@
-//! CPU time of the balancer for fixed work, by smtp-source and smtp-sink.
+//! CPU time of the balancer for fixed work, by smtp-source (or a client that says EHLO) and
+//! smtp-sink.
 //!
 //! The ruler is the scheduler's own clock of every thread (ns, net of stolen time). All peers run
 //! side by side and take turns forwards and backwards (A B C C B A), so that whatever drifts hits all
@@ -10,6 +11,7 @@ use std::process::Stdio;
 use anyhow::{Context, Result, bail};
 
 use super::Plan;
+use super::support::client::Style;
 use super::support::loopback;
 use super::support::peer::{Kind, Logs, Peer, Run, start_smtp_sink};
 use super::support::process::{Process, pinned, stolen_jiffies};
@@ -27,29 +29,28 @@ const BACKENDS: u16 = 8;
 struct Load {
     row: &'static str,
     metric: &'static str,
+    kinds: Vec<Kind>,
     logs: Logs,
     sessions_at_once: u32,
     messages: u32,
     octets: u32,
-    /// Messages over kept connections.
-    keep: Keep,
+    generator: Generator,
     /// What the CPU time of one run is divided by.
     units: f64,
     blocks: usize,
-    budgets: Budgets,
+    /// Whom ours is compared with, and the most of their CPU that it may use. The first has a twin.
+    against: Vec<(Kind, Option<f64>)>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Keep {
-    No,
-    Yes,
-}
-
-/// Most of the CPU of the others that ours may use.
-#[derive(Clone, Copy, Default)]
-struct Budgets {
-    nginx: Option<f64>,
-    haproxy: Option<f64>,
+/// Who sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Generator {
+    /// smtp-source, a message per connection.
+    Source,
+    /// smtp-source that keeps its connections.
+    SourceKeeping,
+    /// Our client, so many messages per connection.
+    Client(Style, u32),
 }
 
 pub(super) fn short(plan: &Plan, report: &mut Report) -> Result<()> {
@@ -73,17 +74,15 @@ fn short_load(plan: &Plan, row: &'static str, logs: Logs) -> Load {
     Load {
         row,
         metric: "CPU µs / session",
+        kinds: plan.kinds.clone(),
         logs,
         sessions_at_once: 32,
         messages,
         octets: 10_240,
-        keep: Keep::No,
+        generator: Generator::Source,
         units: f64::from(messages),
         blocks: plan.pick(20, 3),
-        budgets: Budgets {
-            nginx: Some(1.0),
-            haproxy: Some(0.85),
-        },
+        against: vec![(Kind::Nginx, Some(1.0)), (Kind::Haproxy, Some(0.85))],
     }
 }
 
@@ -95,7 +94,7 @@ pub(super) fn medium(plan: &Plan, report: &mut Report) -> Result<()> {
         octets: 102_400,
         units: f64::from(messages),
         blocks: plan.pick(15, 2),
-        budgets: Budgets::default(),
+        against: vec![(Kind::Nginx, None), (Kind::Haproxy, None)],
         ..short_load(plan, "", Logs::Off)
     };
     run(plan, report, &load)
@@ -111,10 +110,7 @@ pub(super) fn large(plan: &Plan, report: &mut Report) -> Result<()> {
         octets: 10 << 20,
         units: f64::from(messages) * 10.0,
         blocks: plan.pick(15, 2),
-        budgets: Budgets {
-            nginx: Some(0.5),
-            haproxy: Some(0.5),
-        },
+        against: vec![(Kind::Nginx, Some(0.5)), (Kind::Haproxy, Some(0.5))],
         ..short_load(plan, "", Logs::Off)
     };
     run(plan, report, &load)
@@ -128,16 +124,64 @@ pub(super) fn kept(plan: &Plan, report: &mut Report) -> Result<()> {
         metric: "CPU µs / message",
         sessions_at_once: messages / 100,
         messages,
-        keep: Keep::Yes,
+        generator: Generator::SourceKeeping,
         units: f64::from(messages),
         blocks: plan.pick(15, 2),
-        budgets: Budgets {
-            nginx: Some(1.0),
-            haproxy: None,
-        },
+        against: vec![(Kind::Nginx, Some(1.0)), (Kind::Haproxy, None)],
         ..short_load(plan, "", Logs::Off)
     };
     run(plan, report, &load)
+}
+
+/// A session and a message of 4 KB through mode "smtp".
+pub(super) fn mail_short(plan: &Plan, report: &mut Report) -> Result<()> {
+    let messages = plan.pick(1_500, 300);
+    let load = Load {
+        row: "smtp mode: a session with 1 message of 4 KB",
+        messages,
+        octets: 4_096,
+        units: f64::from(messages),
+        generator: Generator::Client(Style::Ehlo, 1),
+        sessions_at_once: 32,
+        against: vec![(Kind::NginxMail, Some(0.7)), (Kind::Haproxy, None)],
+        ..mail_load(plan)
+    };
+    run(plan, report, &load)
+}
+
+/// The same on client connections that are kept.
+pub(super) fn mail_kept_lock_step(plan: &Plan, report: &mut Report) -> Result<()> {
+    let load = Load {
+        row: "smtp mode: 100 messages of 4 KB per connection",
+        generator: Generator::Client(Style::Ehlo, 100),
+        ..mail_load(plan)
+    };
+    run(plan, report, &load)
+}
+
+/// The same in groups.
+pub(super) fn mail_kept_pipelined(plan: &Plan, report: &mut Report) -> Result<()> {
+    let load = Load {
+        row: "smtp mode: 100 messages of 4 KB per connection, pipelined",
+        generator: Generator::Client(Style::Pipelined, 100),
+        ..mail_load(plan)
+    };
+    run(plan, report, &load)
+}
+
+fn mail_load(plan: &Plan) -> Load {
+    let messages = plan.pick(3_200, 640);
+    Load {
+        metric: "CPU µs / message",
+        kinds: plan.mail_kinds.clone(),
+        messages,
+        octets: 4_096,
+        units: f64::from(messages),
+        sessions_at_once: 16,
+        // On a kept session both others are a tunnel to one backend: no more than a hint.
+        against: vec![(Kind::NginxMail, None), (Kind::Haproxy, None)],
+        ..short_load(plan, "", Logs::Off)
+    }
 }
 
 fn run(plan: &Plan, report: &mut Report, load: &Load) -> Result<()> {
@@ -148,15 +192,16 @@ fn run(plan: &Plan, report: &mut Report, load: &Load) -> Result<()> {
         .collect();
     setup.logs = load.logs;
     setup.cpu = Some(BALANCER_CPU);
-    let mut peers = plan
+    let mut peers = load
         .kinds
         .iter()
         .map(|kind| Peer::start(*kind, &setup))
         .collect::<Result<Vec<_>>>()?;
     // The twin for the A/A row.
-    let twin_of = plan.kinds.iter().copied().find(|kind| *kind == Kind::Nginx);
+    let twin_of = load.against.iter().map(|(kind, _)| *kind);
     let twin_of = twin_of
-        .or(plan.kinds.first().copied())
+        .chain(load.kinds.iter().copied())
+        .find(|kind| load.kinds.contains(kind))
         .context("no peers")?;
     peers.push(Peer::start(twin_of, &setup)?);
     let mut spent: Vec<Vec<f64>> = peers.iter().map(|_| Vec::new()).collect();
@@ -191,7 +236,7 @@ fn run(plan: &Plan, report: &mut Report, load: &Load) -> Result<()> {
             eprintln!("  {}: block {blocks} of {}", load.row, load.blocks);
         }
     }
-    say(plan, report, load, &peers, &spent);
+    say(report, load, &peers, &spent);
     if dropped > 0 {
         report.note(
             load.row,
@@ -201,8 +246,8 @@ fn run(plan: &Plan, report: &mut Report, load: &Load) -> Result<()> {
     Ok(())
 }
 
-fn say(plan: &Plan, report: &mut Report, load: &Load, peers: &[Peer], spent: &[Vec<f64>]) {
-    for (peer, series) in peers.iter().zip(spent).take(plan.kinds.len()) {
+fn say(report: &mut Report, load: &Load, peers: &[Peer], spent: &[Vec<f64>]) {
+    for (peer, series) in peers.iter().zip(spent).take(load.kinds.len()) {
         report.add(
             load.row,
             load.metric,
@@ -211,28 +256,25 @@ fn say(plan: &Plan, report: &mut Report, load: &Load, peers: &[Peer], spent: &[V
         );
     }
     let series_of = |kind| {
-        plan.kinds
+        load.kinds
             .iter()
             .position(|k| *k == kind)
             .map(|place| &spent[place])
     };
-    for (against, name, budget) in [
-        (Kind::Nginx, "× nginx", load.budgets.nginx),
-        (Kind::Haproxy, "× haproxy", load.budgets.haproxy),
-    ] {
+    for &(against, budget) in &load.against {
         let Some(theirs) = series_of(against) else {
             continue;
         };
-        for (kind, ours) in plan
+        for (kind, ours) in load
             .kinds
             .iter()
             .zip(spent)
             .filter(|(kind, _)| **kind != against)
         {
-            let budget = budget.filter(|_| *kind == Kind::Posthouse);
+            let budget = budget.filter(|_| kind.is_ours());
             report.ratio(
                 load.row,
-                name,
+                &format!("× {against}"),
                 &kind.to_string(),
                 paired_ratio(ours, theirs),
                 budget,
@@ -256,23 +298,34 @@ fn say(plan: &Plan, report: &mut Report, load: &Load, peers: &[Peer], spent: &[V
     }
 }
 
-/// One run of smtp-source through a peer.
+/// One run of the load through a peer.
 fn generate(load: &Load, peer: &Peer, address: u16) -> Result<()> {
-    let mut command = pinned(Some(GENERATOR_CPU), &tools::SMTP_SOURCE.ensure()?);
-    if load.keep == Keep::Yes {
-        command.arg("-d");
-    }
-    command
-        .args(["-s", &load.sessions_at_once.to_string()])
-        .args(["-m", &load.messages.to_string()])
-        .args(["-l", &load.octets.to_string()])
-        .args(["-M", "client.example"])
-        .arg(peer.address(address).to_string())
-        .stdin(Stdio::null())
-        .stdout(Stdio::null());
+    let to = peer.address(address).to_string();
+    let (octets, at_once) = (load.octets.to_string(), load.sessions_at_once.to_string());
+    let mut command = match load.generator {
+        Generator::Source | Generator::SourceKeeping => {
+            let mut command = pinned(Some(GENERATOR_CPU), &tools::SMTP_SOURCE.ensure()?);
+            if load.generator == Generator::SourceKeeping {
+                command.arg("-d");
+            }
+            command
+                .args(["-s", &at_once, "-m", &load.messages.to_string()])
+                .args(["-l", &octets, "-M", "client.example", &to]);
+            command
+        }
+        Generator::Client(style, messages) => {
+            let sessions = (load.messages / messages).to_string();
+            let mut command = pinned(Some(GENERATOR_CPU), &std::env::current_exe()?);
+            command
+                .args(["role", "client", &to, &sessions, &at_once])
+                .args([&messages.to_string(), &octets, style.name()]);
+            command
+        }
+    };
+    command.stdin(Stdio::null()).stdout(Stdio::null());
     let status = Process::spawn(&mut command)?.wait()?;
     if !status.success() {
-        bail!("smtp-source through {} ended with {status}", peer.kind);
+        bail!("the generator through {} ended with {status}", peer.kind);
     }
     Ok(())
 }

@@ -36,7 +36,7 @@ struct Row {
     run: fn(&Plan, &mut Report) -> Result<()>,
 }
 
-const ROWS: [Row; 15] = [
+const ROWS: [Row; 19] = [
     Row {
         name: "counts",
         about: "10 KB session: system calls, instructions, allocations",
@@ -112,12 +112,40 @@ const ROWS: [Row; 15] = [
         about: "reload with 10,000 backends under load",
         run: reload::large,
     },
+    Row {
+        name: "mail-short",
+        about: "smtp mode: a session with one message: CPU",
+        run: cpu::mail_short,
+    },
+    Row {
+        name: "mail-kept",
+        about: "smtp mode: a message on a kept session: calls, instructions, CPU",
+        run: mail_kept,
+    },
+    Row {
+        name: "mail-counts",
+        about: "smtp mode: a session with one message: calls, instructions",
+        run: counts::mail_session,
+    },
+    Row {
+        name: "mail-idle",
+        about: "smtp mode: memory per idle session",
+        run: counts::mail_idle,
+    },
 ];
+
+fn mail_kept(plan: &Plan, report: &mut Report) -> Result<()> {
+    counts::mail_kept(plan, report)?;
+    cpu::mail_kept_lock_step(plan, report)?;
+    cpu::mail_kept_pipelined(plan, report)
+}
 
 /// What to measure and how long.
 struct Plan {
     bench: Bench,
     kinds: Vec<Kind>,
+    /// Those of the rows about mode "smtp".
+    mail_kinds: Vec<Kind>,
     quick: bool,
 }
 
@@ -158,6 +186,7 @@ fn compare(arguments: &[String]) -> Result<bool> {
     let mut quick = false;
     let mut json = None;
     let mut kinds = Kind::PROXIES.to_vec();
+    let mut mail_kinds = Kind::MAIL.to_vec();
     let mut rows: Vec<&Row> = Vec::new();
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
@@ -177,6 +206,8 @@ fn compare(arguments: &[String]) -> Result<bool> {
                     .split(',')
                     .map(|name| Kind::named(name).with_context(|| format!("no peer {name}")))
                     .collect::<Result<_>>()?;
+                mail_kinds.retain(|kind| kinds.contains(kind));
+                kinds.retain(|kind| *kind == Kind::Haproxy || !Kind::MAIL.contains(kind));
             }
             name => {
                 let Some(row) = ROWS.iter().find(|row| row.name == name) else {
@@ -196,6 +227,7 @@ fn compare(arguments: &[String]) -> Result<bool> {
             posthouse: posthouse(),
         },
         kinds,
+        mail_kinds,
         quick,
     };
     let report = measure(&plan, &rows)?;
@@ -224,6 +256,7 @@ fn measure(plan: &Plan, rows: &[&Row]) -> Result<Report> {
     for tool in [
         tools::HAPROXY,
         tools::NGINX,
+        tools::NGINX_MAIL,
         tools::SMTP_SOURCE,
         tools::STRACE,
         tools::VALGRIND,

@@ -1,16 +1,19 @@
-//! The parts this binary plays as a child process: a sink that can be killed or stopped, and the
-//! small loop of picks that callgrind counts.
+//! The parts this binary plays as a child process: a sink that can be killed or stopped, clients
+//! that have a CPU of their own, and the small loop of picks that callgrind counts.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result, bail};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::pick;
-use super::support::sink::{Behaviour, Greeting, Sink};
+use super::support::client::{Style, Work};
+use super::support::measure;
+use super::support::sink::{Behaviour, Fault, Sink};
 
-/// `sink ADDRESS` serves until it is ended; SIGUSR1 makes it greet 421. `pick …`: see [`pick`].
+/// `sink ADDRESS` serves until it is ended; SIGUSR1 makes it greet 421. `client …` sends messages.
+/// `pick …`: see [`pick`].
 pub(super) fn play(arguments: &[String]) -> Result<()> {
     match arguments
         .iter()
@@ -19,6 +22,13 @@ pub(super) fn play(arguments: &[String]) -> Result<()> {
         .as_slice()
     {
         ["sink", address] => serve(address.parse().context("an address")?),
+        ["client", to, sessions, at_once, messages, octets, style] => {
+            let style = Style::ALL.into_iter().find(|known| known.name() == *style);
+            let work =
+                Work::new(messages.parse()?, octets.parse()?).spoken(style.context("a style")?);
+            let to: SocketAddr = to.parse()?;
+            measure::sessions_at_once(|_| to, &work, sessions.parse()?, at_once.parse()?)
+        }
         ["pick", policy, backends, picks] => pick::play(policy, backends.parse()?, picks.parse()?),
         other => bail!("no such role: {other:?}"),
     }
@@ -32,14 +42,12 @@ fn serve(address: SocketAddr) -> Result<()> {
     runtime.block_on(async {
         let mut turn = signal(SignalKind::user_defined1())?;
         let behaviour = Behaviour {
-            greeting: Greeting::Good,
-            greeting_delay: Duration::ZERO,
+            fault: Fault::Greeting421,
+            ..Behaviour::good()
         };
         let sink = Sink::start(&[address], behaviour)?;
         while turn.recv().await.is_some() {
-            sink.counts
-                .busy
-                .store(true, std::sync::atomic::Ordering::Relaxed);
+            sink.counts.fails.store(true, Ordering::Relaxed);
         }
         Ok(())
     })

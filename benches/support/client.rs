@@ -1,4 +1,4 @@
-//! A blocking client that waits for every reply: what smtp-source sends, one write per step.
+//! A blocking client: what smtp-source sends, one write per step, and the same in groups.
 //!
 //! The 10 KB session is HELO, MAIL, RCPT, DATA, a body of 10,240 octets with its dot in one write,
 //! QUIT: 13 chunks through a proxy. Bodies above 128 KiB go in writes of 128 KiB, as smtp-source's.
@@ -28,10 +28,22 @@ pub(crate) struct Failure {
     pub(crate) text: String,
 }
 
+/// How a session is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Style {
+    /// HELO, and every reply is awaited.
+    Helo,
+    /// EHLO, and every reply is awaited.
+    Ehlo,
+    /// EHLO; MAIL, RCPT and DATA in one write.
+    Pipelined,
+}
+
 /// What one session does.
 #[derive(Clone, Debug)]
 pub(crate) struct Work {
     pub(crate) messages: u32,
+    pub(crate) style: Style,
     body: Vec<u8>,
 }
 
@@ -60,6 +72,18 @@ impl Failure {
     }
 }
 
+impl Style {
+    pub(crate) const ALL: [Self; 3] = [Self::Helo, Self::Ehlo, Self::Pipelined];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Helo => "helo",
+            Self::Ehlo => "ehlo",
+            Self::Pipelined => "pipelined",
+        }
+    }
+}
+
 impl Work {
     /// `messages` messages of `octets` octets each (header, body and final dot).
     pub(crate) fn new(messages: u32, octets: usize) -> Self {
@@ -74,7 +98,16 @@ impl Work {
             body.extend_from_slice(&line[line.len() - rest..]);
         }
         body.extend_from_slice(b".\r\n");
-        Self { messages, body }
+        Self {
+            messages,
+            style: Style::Helo,
+            body,
+        }
+    }
+
+    /// The same in another style.
+    pub(crate) fn spoken(self, style: Style) -> Self {
+        Self { style, ..self }
     }
 
     /// What is sent after the 354, dot included.
@@ -118,27 +151,49 @@ impl Client {
 
     /// One command in one write, then its reply.
     pub(crate) fn command(&mut self, line: &[u8], code: [u8; 3]) -> Result<(), Failure> {
-        self.stream
-            .write_all(line)
-            .map_err(|error| Failure::new(Stage::Later, error))?;
+        self.say(line)?;
         self.expect(code, Stage::Later)
     }
 
-    /// HELO, messages, QUIT and the end of the connection.
+    /// Octets in one write, and no wait.
+    pub(crate) fn say(&mut self, octets: &[u8]) -> Result<(), Failure> {
+        self.stream
+            .write_all(octets)
+            .map_err(|error| Failure::new(Stage::Later, error))
+    }
+
+    /// HELO or EHLO, messages, QUIT and the end of the connection.
     pub(crate) fn finish(mut self, work: &Work) -> Result<(), Failure> {
-        self.command(b"HELO client.example\r\n", *b"250")?;
+        self.hello(work.style)?;
         for _ in 0..work.messages {
+            self.message(work)?;
+        }
+        self.quit()
+    }
+
+    /// HELO or EHLO.
+    pub(crate) fn hello(&mut self, style: Style) -> Result<(), Failure> {
+        let hello: &[u8] = match style {
+            Style::Helo => b"HELO client.example\r\n",
+            Style::Ehlo | Style::Pipelined => b"EHLO client.example\r\n",
+        };
+        self.command(hello, *b"250")
+    }
+
+    /// One message, acknowledged.
+    pub(crate) fn message(&mut self, work: &Work) -> Result<(), Failure> {
+        if work.style == Style::Pipelined {
+            self.say(b"MAIL FROM:<a@client.example>\r\nRCPT TO:<b@sink.example>\r\nDATA\r\n")?;
+            self.expect_all(&[*b"250", *b"250", *b"354"], Stage::Later)?;
+        } else {
             self.command(b"MAIL FROM:<a@client.example>\r\n", *b"250")?;
             self.command(b"RCPT TO:<b@sink.example>\r\n", *b"250")?;
             self.command(b"DATA\r\n", *b"354")?;
-            for part in work.body.chunks(WRITE_MAX) {
-                self.stream
-                    .write_all(part)
-                    .map_err(|error| Failure::new(Stage::Later, error))?;
-            }
-            self.expect(*b"250", Stage::Later)?;
         }
-        self.quit()
+        for part in work.body.chunks(WRITE_MAX) {
+            self.say(part)?;
+        }
+        self.expect(*b"250", Stage::Later)
     }
 
     /// QUIT, its reply, and the end of the connection.
@@ -151,7 +206,12 @@ impl Client {
         }
     }
 
-    fn expect(&mut self, code: [u8; 3], stage: Stage) -> Result<(), Failure> {
+    pub(crate) fn expect(&mut self, code: [u8; 3], stage: Stage) -> Result<(), Failure> {
+        self.expect_all(&[code], stage)
+    }
+
+    /// So many replies, with these codes.
+    fn expect_all(&mut self, codes: &[[u8; 3]], stage: Stage) -> Result<(), Failure> {
         let mut buffer = [0; 512];
         let mut filled = 0;
         loop {
@@ -163,20 +223,25 @@ impl Client {
                 return Err(Failure::new(stage, "the connection ended"));
             }
             filled += octets;
-            if is_whole_reply(&buffer[..filled]) {
-                break;
+            let heard = &buffer[..filled];
+            let said = || {
+                let text = String::from_utf8_lossy(heard).trim_end().to_owned();
+                Err(Failure::new(stage, text))
+            };
+            let found = replies(heard);
+            if found.iter().zip(codes).any(|(found, code)| found != code) {
+                return said();
+            }
+            if found.len() == codes.len() && heard.ends_with(b"\r\n") {
+                return Ok(());
+            }
+            if found.len() > codes.len() {
+                return said();
             }
             if filled == buffer.len() {
-                return Err(Failure::new(stage, "a reply longer than 512 octets"));
+                return Err(Failure::new(stage, "replies longer than 512 octets"));
             }
         }
-        if buffer.starts_with(&code) {
-            return Ok(());
-        }
-        let text = String::from_utf8_lossy(&buffer[..filled])
-            .trim_end()
-            .to_owned();
-        Err(Failure::new(stage, text))
     }
 }
 
@@ -185,14 +250,12 @@ pub(crate) fn run_session(to: SocketAddr, work: &Work) -> Result<(), Failure> {
     Client::connect(to, PATIENCE)?.finish(work)
 }
 
-/// Whether the last line is there and is a final one (RFC 5321 §4.2.1).
-pub(crate) fn is_whole_reply(octets: &[u8]) -> bool {
-    let Some(lines) = octets.strip_suffix(b"\r\n") else {
-        return false;
-    };
-    let last = lines
-        .rsplit(|octet| *octet == b'\n')
-        .next()
-        .unwrap_or(lines);
-    last.get(3).is_none_or(|separator| *separator == b' ')
+/// The codes of the whole replies (RFC 5321 §4.2.1: a hyphen says that another line follows).
+pub(crate) fn replies(octets: &[u8]) -> Vec<[u8; 3]> {
+    octets
+        .split_inclusive(|octet| *octet == b'\n')
+        .filter(|line| line.ends_with(b"\r\n"))
+        .filter(|line| line.get(3).is_none_or(|separator| *separator != b'-'))
+        .filter_map(|line| line.first_chunk().copied())
+        .collect()
 }

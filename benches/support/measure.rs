@@ -3,6 +3,7 @@
 //! All are slopes between less and more of the same work, so that start-up and whatever does not
 //! grow with sessions cancels out.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
@@ -10,7 +11,7 @@ use std::thread;
 use anyhow::{Context, Result, anyhow, ensure};
 
 use super::callgrind::{self, Counted};
-use super::client::{self, Client, PATIENCE, Work};
+use super::client::{self, Client, PATIENCE, Style, Work};
 use super::peer::{Health, Kind, Logs, Peer, Run, Setup};
 use super::process::Memory;
 use super::sink::{Behaviour, Sink};
@@ -55,31 +56,53 @@ impl Bench {
         }
     }
 
-    /// System calls per lock-step session, and which: counted with perf, named by strace. A traced
-    /// process is slow, so that its timers would weigh more than they do.
+    /// System calls per lock-step session, and which.
     pub(crate) fn session_syscalls(
         &self,
         kind: Kind,
         work: &Work,
         counts: (u32, u32),
     ) -> Result<(f64, String)> {
-        let (_sink, port) = start_sink(&Behaviour::lock_step())?;
+        let run = |peer: &Peer, sessions| sessions_in_turn(peer, work, sessions);
+        self.syscalls(kind, &Behaviour::lock_step(), counts, run)
+    }
+
+    /// System calls per message on a kept session, and which; the sink takes groups of commands.
+    pub(crate) fn message_syscalls(
+        &self,
+        kind: Kind,
+        work: &Work,
+        counts: (u32, u32),
+    ) -> Result<(f64, String)> {
+        let run = |peer: &Peer, messages| messages_in_turn(peer, work, messages);
+        self.syscalls(kind, &Behaviour::pipelining(), counts, run)
+    }
+
+    /// Counted with perf, named by strace: a traced process is slow, so that its timers would weigh
+    /// more than they do.
+    fn syscalls(
+        &self,
+        kind: Kind,
+        behaviour: &Behaviour,
+        counts: (u32, u32),
+        run: impl Fn(&Peer, u32) -> Result<()>,
+    ) -> Result<(f64, String)> {
+        let (_sink, port) = start_sink(behaviour)?;
         let peer = Peer::start(kind, &self.setup(port, Run::Plain))?;
         let (process, folder) = (peer.running()?, peer.folder());
-        let traced = |sessions: u32| {
-            syscalls::traced(process, folder, || sessions_in_turn(&peer, work, sessions))
-        };
-        let counted = |sessions: u32| -> Result<f64> {
-            let work = || sessions_in_turn(&peer, work, sessions);
-            Ok(syscalls::counted(process, folder, work)? as f64)
+        // Once uncounted: the first session finds no kept connection.
+        run(&peer, 1)?;
+        let traced = |units: u32| syscalls::traced(process, folder, || run(&peer, units));
+        let counted = |units: u32| -> Result<f64> {
+            Ok(syscalls::counted(process, folder, || run(&peer, units))? as f64)
         };
         let (few, many) = (traced(counts.0)?, traced(counts.1)?);
         let which = syscalls::describe(&few, &many, counts.1 - counts.0);
-        let per_session = slope(
+        let per_unit = slope(
             (counts.0, counted(counts.0)?),
             (counts.1, counted(counts.1)?),
         );
-        Ok((per_session, which))
+        Ok((per_unit, which))
     }
 
     /// System calls of a session with one long message: the middle of several, with perf, because a
@@ -106,8 +129,51 @@ impl Bench {
         counts: (u32, u32),
         at_once: u32,
     ) -> Result<Instructions> {
-        let few = self.counted(kind, work, counts.0, at_once)?;
-        let many = self.counted(kind, work, counts.1, at_once)?;
+        self.instructions_of(kind, &Behaviour::good(), counts, |peer, sessions| {
+            sessions_at_once(|number| peer.address(number), work, sessions, at_once)
+        })
+    }
+
+    /// The same per message on a kept session; the sink takes groups of commands.
+    pub(crate) fn message_instructions(
+        &self,
+        kind: Kind,
+        work: &Work,
+        counts: (u32, u32),
+    ) -> Result<Instructions> {
+        self.instructions_of(kind, &Behaviour::pipelining(), counts, |peer, messages| {
+            messages_in_turn(peer, work, messages)
+        })
+    }
+
+    /// The same per session, of a message each; the sink takes groups of commands.
+    pub(crate) fn mail_session_instructions(
+        &self,
+        kind: Kind,
+        work: &Work,
+        counts: (u32, u32),
+    ) -> Result<Instructions> {
+        self.instructions_of(kind, &Behaviour::pipelining(), counts, |peer, sessions| {
+            sessions_in_turn(peer, work, sessions)
+        })
+    }
+
+    fn instructions_of(
+        &self,
+        kind: Kind,
+        behaviour: &Behaviour,
+        counts: (u32, u32),
+        run: impl Fn(&Peer, u32) -> Result<()>,
+    ) -> Result<Instructions> {
+        let counted = |units: u32| -> Result<Counted> {
+            let (_sink, port) = start_sink(behaviour)?;
+            let peer = Peer::start(kind, &self.setup(port, Run::Callgrind))?;
+            run(&peer, units)?;
+            let folder = peer.folder().to_owned();
+            peer.stop()?;
+            callgrind::read(&folder)
+        };
+        let (few, many) = (counted(counts.0)?, counted(counts.1)?);
         let per = |of: fn(&Counted) -> u64| {
             slope((counts.0, of(&few) as f64), (counts.1, of(&many) as f64))
         };
@@ -118,17 +184,14 @@ impl Bench {
         })
     }
 
-    fn counted(&self, kind: Kind, work: &Work, sessions: u32, at_once: u32) -> Result<Counted> {
-        let (_sink, port) = start_sink(&Behaviour::good())?;
-        let peer = Peer::start(kind, &self.setup(port, Run::Callgrind))?;
-        sessions_at_once(&peer, work, sessions, at_once)?;
-        let folder = peer.folder().to_owned();
-        peer.stop()?;
-        callgrind::read(&folder)
-    }
-
-    /// Memory per session that sits idle after EHLO: the slope between two numbers of them.
-    pub(crate) fn idle_memory(&self, kind: Kind, counts: (u32, u32)) -> Result<(f64, f64)> {
+    /// Memory per session that sits idle after `work` (of no message: after EHLO): the slope between
+    /// two numbers of them, private and proportional.
+    pub(crate) fn idle_memory(
+        &self,
+        kind: Kind,
+        work: &Work,
+        counts: (u32, u32),
+    ) -> Result<(f64, f64)> {
         let (_sink, port) = start_sink(&Behaviour::good())?;
         let peer = Peer::start(kind, &self.setup(port, Run::Plain))?;
         let mut held: Vec<Client> = Vec::new();
@@ -137,7 +200,10 @@ impl Bench {
                 let number = u16::try_from(held.len() % 16).context("below 16")?;
                 let mut client = Client::connect(peer.address(number + 1), PATIENCE)
                     .with_context(|| format!("idle session {}", held.len()))?;
-                client.command(b"EHLO client.example\r\n", *b"250")?;
+                client.hello(Style::Ehlo)?;
+                for _ in 0..work.messages {
+                    client.message(work)?;
+                }
                 held.push(client);
             }
             peer.running()?.memory()
@@ -176,14 +242,28 @@ pub(crate) fn sessions_in_turn(peer: &Peer, work: &Work, sessions: u32) -> Resul
     Ok(())
 }
 
-/// So many sessions in all, of which so many go on at the same time, as smtp-source does.
-fn sessions_at_once(peer: &Peer, work: &Work, sessions: u32, at_once: u32) -> Result<()> {
+/// One session with so many messages.
+fn messages_in_turn(peer: &Peer, work: &Work, messages: u32) -> Result<()> {
+    let mut work = work.clone();
+    work.messages = messages;
+    client::run_session(peer.address(1), &work)
+        .with_context(|| format!("{messages} messages through {}", peer.kind))
+}
+
+/// So many sessions in all, of which so many go on at the same time, as smtp-source does. `to` says
+/// where the client with a number goes.
+pub(crate) fn sessions_at_once(
+    to: impl Fn(u16) -> SocketAddr + Sync,
+    work: &Work,
+    sessions: u32,
+    at_once: u32,
+) -> Result<()> {
     let left = AtomicU32::new(sessions);
     let one = |number: u16| -> Result<()> {
         let take = || left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
         while take().is_ok() {
-            client::run_session(peer.address(number), work)
-                .with_context(|| format!("a session through {}", peer.kind))?;
+            let at = to(number);
+            client::run_session(at, work).with_context(|| format!("a session to {at}"))?;
         }
         Ok(())
     };

@@ -5,8 +5,10 @@
 //! folder, on ports below 32768 so that no ephemeral port can be in the way.
 #![allow(dead_code, reason = "the bench and the gates each use a part of this")]
 
+pub(crate) mod auth;
 pub(crate) mod callgrind;
 pub(crate) mod client;
+pub(crate) mod configuration;
 pub(crate) mod measure;
 pub(crate) mod peer;
 pub(crate) mod process;

@@ -1,7 +1,7 @@
-//! The balancers under comparison: one configuration each, one worker, the same listener, the same
-//! backends, the same timeouts. A new peer is one more [`Kind`] and one more configuration.
+//! The balancers under comparison: one worker, the same listener, the same backends, the same
+//! timeouts. A new peer is one more [`Kind`] and one more configuration.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rustix::process::Signal;
 
+use super::auth::Auth;
 use super::client::{Client, PATIENCE};
 use super::process::{Process, pinned};
 use super::{callgrind, free_port, loopback, tools};
@@ -28,7 +29,11 @@ pub(crate) enum Kind {
     /// `option splice-request` and `splice-response`.
     HaproxySplice,
     Nginx,
+    /// The module that ends the client's SMTP until the first RCPT.
+    NginxMail,
     Posthouse,
+    /// `mode = "smtp"`.
+    PosthouseSmtp,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,8 +82,10 @@ pub(crate) struct Peer {
     /// Of the status endpoint (posthouse only).
     pub(crate) admin: Option<SocketAddr>,
     pub(crate) process: Option<Process>,
-    folder: PathBuf,
-    setup: Setup,
+    /// What nginx's mail module asks.
+    pub(super) auth: Option<Auth>,
+    pub(super) folder: PathBuf,
+    pub(super) setup: Setup,
 }
 
 impl fmt::Display for Kind {
@@ -88,7 +95,9 @@ impl fmt::Display for Kind {
             Self::Haproxy => "haproxy",
             Self::HaproxySplice => "haproxy-splice",
             Self::Nginx => "nginx",
+            Self::NginxMail => "nginx-mail",
             Self::Posthouse => "posthouse",
+            Self::PosthouseSmtp => "posthouse-smtp",
         })
     }
 }
@@ -107,19 +116,28 @@ impl Kind {
         Self::Posthouse,
     ];
 
+    /// Those that are compared where whole messages are counted.
+    pub(crate) const MAIL: [Self; 3] = [Self::Haproxy, Self::NginxMail, Self::PosthouseSmtp];
+
     pub(crate) fn named(name: &str) -> Option<Self> {
         [Self::Direct]
             .into_iter()
             .chain(Self::PROXIES)
+            .chain(Self::MAIL)
             .find(|kind| kind.to_string() == name)
+    }
+
+    /// Whether budgets are for it.
+    pub(crate) fn is_ours(self) -> bool {
+        matches!(self, Self::Posthouse | Self::PosthouseSmtp)
     }
 
     fn file(self) -> &'static str {
         match self {
             Self::Direct => "none",
             Self::Haproxy | Self::HaproxySplice => "haproxy.cfg",
-            Self::Nginx => "nginx.conf",
-            Self::Posthouse => "posthouse.toml",
+            Self::Nginx | Self::NginxMail => "nginx.conf",
+            Self::Posthouse | Self::PosthouseSmtp => "posthouse.toml",
         }
     }
 }
@@ -146,7 +164,14 @@ impl Peer {
         let folder = setup.folder.join(format!("{kind}-{port}"));
         fs::create_dir_all(&folder)?;
         let admin = match kind {
-            Kind::Posthouse => Some(loopback(1, free_port()?)),
+            Kind::Posthouse | Kind::PosthouseSmtp => Some(loopback(1, free_port()?)),
+            _ => None,
+        };
+        let auth = match kind {
+            Kind::NginxMail => {
+                let backends = setup.backends.iter().map(|(at, _)| *at).collect();
+                Some(Auth::start(backends, setup.cpu.map(|_| 0))?)
+            }
             _ => None,
         };
         let mut peer = Self {
@@ -154,6 +179,7 @@ impl Peer {
             port,
             admin,
             process: None,
+            auth,
             folder,
             setup: setup.clone(),
         };
@@ -193,11 +219,8 @@ impl Peer {
 
     /// Writes the configuration anew, for a reload.
     pub(crate) fn write_configuration(&self, backends: &[(SocketAddr, u32)]) -> Result<()> {
-        let text = match self.kind {
-            Kind::Direct => return Ok(()),
-            Kind::Haproxy | Kind::HaproxySplice => self.haproxy(backends),
-            Kind::Nginx => self.nginx(backends),
-            Kind::Posthouse => self.posthouse(backends),
+        let Some(text) = self.configuration(backends) else {
+            return Ok(());
         };
         // Written aside and renamed, so that no reload reads half a file.
         let path = self.folder.join(self.kind.file());
@@ -211,7 +234,9 @@ impl Peer {
         match self.kind {
             Kind::Direct => Ok(()),
             Kind::Haproxy | Kind::HaproxySplice => self.running()?.signal(Signal::USR2),
-            Kind::Nginx | Kind::Posthouse => self.running()?.signal(Signal::HUP),
+            Kind::Nginx | Kind::NginxMail | Kind::Posthouse | Kind::PosthouseSmtp => {
+                self.running()?.signal(Signal::HUP)
+            }
         }
     }
 
@@ -245,7 +270,8 @@ impl Peer {
             Kind::Direct => bail!("no program"),
             Kind::Haproxy | Kind::HaproxySplice => tools::HAPROXY.ensure()?,
             Kind::Nginx => tools::NGINX.ensure()?,
-            Kind::Posthouse => self.setup.posthouse.clone(),
+            Kind::NginxMail => tools::NGINX_MAIL.ensure()?,
+            Kind::Posthouse | Kind::PosthouseSmtp => self.setup.posthouse.clone(),
         };
         let mut command = match self.setup.run {
             Run::Callgrind => callgrind::command(&program, &self.folder)?,
@@ -262,10 +288,10 @@ impl Peer {
                 };
                 command.arg(mode).arg("-f").arg(&file);
             }
-            Kind::Nginx => {
+            Kind::Nginx | Kind::NginxMail => {
                 command.arg("-p").arg(&self.folder).arg("-c").arg(&file);
             }
-            Kind::Posthouse => {
+            Kind::Posthouse | Kind::PosthouseSmtp => {
                 command.arg("run").arg("-c").arg(&file);
             }
         }
@@ -302,102 +328,6 @@ impl Peer {
         let text = fs::read_to_string(self.folder.join("output.log")).unwrap_or_default();
         let lines: Vec<&str> = text.lines().rev().take(10).collect();
         lines.into_iter().rev().collect::<Vec<_>>().join("\n")
-    }
-
-    fn haproxy(&self, backends: &[(SocketAddr, u32)]) -> String {
-        let mut text = String::from(
-            "global\n  nbthread 1\n  maxconn 9000\n  maxpipes 100\n\ndefaults\n  mode tcp\n  \
-             timeout connect 3s\n  timeout client 660s\n  timeout server 660s\n  retries 3\n  \
-             option redispatch\n  balance leastconn\n",
-        );
-        if self.kind == Kind::HaproxySplice {
-            text.push_str("  option splice-request\n  option splice-response\n");
-        }
-        if self.setup.logs == Logs::On {
-            text.push_str("  log stdout format raw local0\n  option tcplog\n");
-        }
-        let _ = writeln!(
-            text,
-            "\nfrontend mx\n  bind 0.0.0.0:{} backlog 4096",
-            self.port
-        );
-        text.push_str("  default_backend mx\n\nbackend mx\n");
-        if self.setup.health == Health::On {
-            text.push_str("  option smtpchk EHLO bench.example\n");
-            text.push_str("  default-server check inter 2s fall 3 rise 2\n");
-        }
-        for (number, (at, weight)) in backends.iter().enumerate() {
-            let _ = writeln!(text, "  server b{number} {at} weight {weight}");
-        }
-        text
-    }
-
-    fn nginx(&self, backends: &[(SocketAddr, u32)]) -> String {
-        let folder = self.folder.display();
-        let mut text = format!(
-            "load_module {};\ndaemon off;\nmaster_process {};\nworker_processes 1;\nuser root;\n\
-             pid {folder}/nginx.pid;\nerror_log stderr crit;\nworker_rlimit_nofile 20000;\n\
-             events {{ worker_connections 19000; }}\nstream {{\n",
-            tools::STREAM_MODULE,
-            if self.setup.run == Run::Callgrind {
-                "off"
-            } else {
-                "on"
-            },
-        );
-        match self.setup.logs {
-            Logs::Off => text.push_str("  access_log off;\n"),
-            Logs::On => {
-                let _ = writeln!(
-                    text,
-                    "  log_format session '$remote_addr:$remote_port [$time_local] $upstream_addr \
-                     $status $bytes_received $bytes_sent $upstream_connect_time \
-                     $upstream_first_byte_time $session_time';\n  access_log {folder}/access.log \
-                     session;"
-                );
-            }
-        }
-        text.push_str("  upstream mx {\n    least_conn;\n");
-        let noticed = match self.setup.health {
-            Health::Off => "max_fails=0",
-            Health::On => "max_fails=1 fail_timeout=10s",
-        };
-        for (at, weight) in backends {
-            let _ = writeln!(text, "    server {at} weight={weight} {noticed};");
-        }
-        let _ = writeln!(
-            text,
-            "  }}\n  server {{\n    listen 0.0.0.0:{} backlog=4096;\n    proxy_pass mx;\n    \
-             proxy_buffer_size 16k;\n    proxy_connect_timeout 3s;\n    proxy_timeout 660s;\n  \
-             }}\n}}",
-            self.port
-        );
-        text
-    }
-
-    fn posthouse(&self, backends: &[(SocketAddr, u32)]) -> String {
-        let sessions = self.setup.logs == Logs::On;
-        let mut text = format!(
-            "workers = 1\nhostname = \"bench.example\"\n\n[log]\nlevel = \"{}\"\nsessions = \
-             {sessions}\n\n[listeners.mx]\nbind = [\"0.0.0.0:{}\"]\nmode = \"passthrough\"\npool = \
-             \"mx\"\n\n[pools.mx]\nbalance = \"least-connections\"\nidentity = \"none\"\n",
-            if sessions { "info" } else { "error" },
-            self.port,
-        );
-        if let Some(admin) = self.admin {
-            let _ = writeln!(text, "\n[admin]\nbind = \"{admin}\"");
-        }
-        if self.setup.health == Health::Off {
-            text.push_str("\n[pools.mx.health]\nprobe = false\n");
-        }
-        text.push_str("\n[pools.mx.backends]\n");
-        for (number, (at, weight)) in backends.iter().enumerate() {
-            let _ = writeln!(
-                text,
-                "b{number} = {{ address = \"{at}\", weight = {weight} }}"
-            );
-        }
-        text
     }
 }
 

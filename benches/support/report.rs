@@ -40,7 +40,7 @@ impl Report {
 
     /// Records a figure of ours that has a budget (others' figures have none).
     pub(crate) fn judge(&mut self, row: &str, metric: &str, kind: Kind, value: f64, budget: f64) {
-        let budget = (kind == Kind::Posthouse).then_some(budget);
+        let budget = kind.is_ours().then_some(budget);
         self.push(row, metric, kind.to_string(), value, None, budget);
     }
 

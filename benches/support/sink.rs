@@ -1,13 +1,15 @@
-//! A cheap SMTP sink: one thread, any number of sessions, one write per reply, and a few faults.
+//! A cheap SMTP sink: one thread, any number of sessions, one write per group of replies, a few
+//! faults that can be switched on while it serves, and a journal that outlives it.
 //!
-//! It answers the next octets only when the last reply was asked for, so it suits clients that wait
-//! for every reply (smtp-source, and the client of this folder), not pipelining ones. A message ends
-//! with a read that ends in CRLF.CRLF. It is deterministic: the `221` and the FIN leave in one
-//! segment, so that whoever reads them makes the same system calls every time.
+//! Of a message it asks what all clients here do: that its end is the end of a read, as nobody says
+//! more before the reply to it. It is deterministic: the `221` and the FIN leave in one segment, so
+//! that whoever reads them makes the same system calls every time.
 
 use std::cell::RefCell;
-use std::io;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -25,20 +27,39 @@ const BACKLOG: i32 = 4096;
 const SCRATCH: usize = 256 * 1024;
 const END_OF_DATA: &[u8] = b"\r\n.\r\n";
 
-/// How it greets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Greeting {
-    Good,
-    /// `421` and close.
-    Busy,
+/// What it does wrong once it is told to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// `421` instead of a greeting, and close.
+    #[default]
+    Greeting421,
+    /// `421` to MAIL, and close.
+    Mail421,
+    /// Closes when the first octets of a message have come.
+    CloseMidData,
+    /// `451 4.3.1` to every message.
+    Dot431,
 }
 
 /// What a sink does.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Behaviour {
-    pub(crate) greeting: Greeting,
     /// Waits before it greets, so that the other side is surely waiting for it.
     pub(crate) greeting_delay: Duration,
+    /// Announces PIPELINING.
+    pub(crate) pipelining: Pipelining,
+    pub(crate) fault: Fault,
+    /// Every message is noted here before it is acknowledged: sender and octets. What is written
+    /// stays when the process is killed.
+    pub(crate) journal: Option<PathBuf>,
+}
+
+/// Whether EHLO announces it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Pipelining {
+    Announced,
+    #[default]
+    NotAnnounced,
 }
 
 /// What a sink counted.
@@ -47,8 +68,8 @@ pub(crate) struct Counts {
     pub(crate) sessions: AtomicU64,
     pub(crate) messages: AtomicU64,
     pub(crate) octets: AtomicU64,
-    /// Greets 421 from now on.
-    pub(crate) busy: AtomicBool,
+    /// Does from now on what its fault says.
+    pub(crate) fails: AtomicBool,
 }
 
 /// A sink on a thread of this process; ends when dropped.
@@ -62,17 +83,22 @@ pub(crate) struct Sink {
 impl Behaviour {
     /// Greets at once.
     pub(crate) fn good() -> Self {
-        Self {
-            greeting: Greeting::Good,
-            greeting_delay: Duration::ZERO,
-        }
+        Self::default()
     }
 
     /// Greets after a millisecond: whoever dialled is asleep by then, every time.
     pub(crate) fn lock_step() -> Self {
         Self {
-            greeting: Greeting::Good,
             greeting_delay: Duration::from_millis(1),
+            ..Self::default()
+        }
+    }
+
+    /// The same, and takes groups of commands.
+    pub(crate) fn pipelining() -> Self {
+        Self {
+            pipelining: Pipelining::Announced,
+            ..Self::lock_step()
         }
     }
 }
@@ -85,9 +111,6 @@ impl Sink {
             .map(|at| bind(*at))
             .collect::<Result<Vec<_>>>()?;
         let counts = Arc::new(Counts::default());
-        counts
-            .busy
-            .store(behaviour.greeting == Greeting::Busy, Ordering::Relaxed);
         let (stop, stopped) = watch::channel(false);
         let shared = Arc::clone(&counts);
         let thread = thread::Builder::new()
@@ -135,12 +158,21 @@ fn serve(
         .build()
         .expect("a runtime needs an epoll and an eventfd");
     let local = tokio::task::LocalSet::new();
-    let scratch = Rc::new(RefCell::new(vec![0; SCRATCH]));
+    let journal = behaviour.journal.as_ref().map(|path| {
+        let mut options = OpenOptions::new();
+        let file = options.create(true).append(true).open(path);
+        file.expect("the folder of the journal is ours")
+    });
+    let shared = Rc::new(Shared {
+        behaviour: behaviour.clone(),
+        counts: Arc::clone(counts),
+        scratch: RefCell::new(vec![0; SCRATCH]),
+        journal,
+    });
     local.block_on(&runtime, async {
         for socket in sockets {
             let listener = TcpListener::from_std(socket).expect("the socket listens already");
-            let (behaviour, counts) = (behaviour.clone(), Arc::clone(counts));
-            let scratch = Rc::clone(&scratch);
+            let shared = Rc::clone(&shared);
             tokio::task::spawn_local(async move {
                 loop {
                     let Ok((stream, _)) = listener.accept().await else {
@@ -148,13 +180,7 @@ fn serve(
                         tokio::time::sleep(Duration::from_millis(20)).await;
                         continue;
                     };
-                    let session = session(
-                        stream,
-                        behaviour.greeting_delay,
-                        Arc::clone(&counts),
-                        Rc::clone(&scratch),
-                    );
-                    tokio::task::spawn_local(session);
+                    tokio::task::spawn_local(session(stream, Rc::clone(&shared)));
                 }
             });
         }
@@ -162,83 +188,178 @@ fn serve(
     });
 }
 
-/// One session; an error of the socket just ends it.
-async fn session(
-    stream: TcpStream,
-    delay: Duration,
+/// What all sessions of a sink use.
+struct Shared {
+    behaviour: Behaviour,
     counts: Arc<Counts>,
-    scratch: Rc<RefCell<Vec<u8>>>,
-) {
+    scratch: RefCell<Vec<u8>>,
+    journal: Option<File>,
+}
+
+impl Shared {
+    fn fails(&self, fault: Fault) -> bool {
+        self.behaviour.fault == fault && self.counts.fails.load(Ordering::Relaxed)
+    }
+}
+
+/// One session; an error of the socket just ends it.
+async fn session(stream: TcpStream, shared: Rc<Shared>) {
     let _ = stream.set_nodelay(true);
-    counts.sessions.fetch_add(1, Ordering::Relaxed);
+    shared.counts.sessions.fetch_add(1, Ordering::Relaxed);
+    let delay = shared.behaviour.greeting_delay;
     if !delay.is_zero() {
         tokio::time::sleep(delay).await;
     }
-    if counts.busy.load(Ordering::Relaxed) {
+    if shared.fails(Fault::Greeting421) {
         let _ = goodbye(&stream, b"421 4.3.2 sink.example too busy\r\n").await;
         return;
     }
-    let _ = converse(&stream, &counts, &scratch).await;
+    let _ = converse(&stream, &shared).await;
 }
 
-async fn converse(
-    stream: &TcpStream,
-    counts: &Counts,
-    scratch: &RefCell<Vec<u8>>,
-) -> io::Result<()> {
+async fn converse(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
     write(stream, b"220 sink.example ESMTP\r\n").await?;
-    let mut in_data = false;
-    // The last octets of the read before, in case the end of data is cut in two.
-    let mut tail = [0_u8; END_OF_DATA.len()];
+    let mut dialogue = Dialogue::default();
     loop {
         stream.readable().await?;
-        let (octets, verb) = {
-            let mut buffer = scratch.borrow_mut();
+        let next = {
+            let mut buffer = shared.scratch.borrow_mut();
             let octets = match stream.try_read(&mut buffer) {
                 Ok(0) => return Ok(()),
                 Ok(octets) => octets,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
                 Err(error) => return Err(error),
             };
-            for octet in &buffer[octets.saturating_sub(tail.len())..octets] {
-                tail.rotate_left(1);
-                tail[END_OF_DATA.len() - 1] = *octet;
-            }
-            let letter = |at: usize| {
-                if at < octets {
-                    buffer[at].to_ascii_uppercase()
-                } else {
-                    0
-                }
-            };
-            let verb: [u8; 4] = std::array::from_fn(letter);
-            (octets, verb)
+            shared
+                .counts
+                .octets
+                .fetch_add(octets as u64, Ordering::Relaxed);
+            dialogue.hear(&buffer[..octets], shared)
         };
-        counts.octets.fetch_add(octets as u64, Ordering::Relaxed);
-        if in_data {
-            if tail == END_OF_DATA {
-                in_data = false;
-                counts.messages.fetch_add(1, Ordering::Relaxed);
-                write(stream, b"250 2.0.0 Ok\r\n").await?;
+        let replies = std::mem::take(&mut dialogue.replies);
+        match next {
+            Next::GoOn if replies.is_empty() => {}
+            Next::GoOn => write(stream, &replies).await?,
+            Next::End => return goodbye(stream, &replies).await,
+            Next::Drop => return Ok(()),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    GoOn,
+    /// Says the replies and closes.
+    End,
+    /// Closes without a word.
+    Drop,
+}
+
+/// What one session has come to.
+#[derive(Debug, Default)]
+struct Dialogue {
+    /// The beginning of a line whose end has not come.
+    begun: Vec<u8>,
+    replies: Vec<u8>,
+    /// The last octets of the message, in case its end is cut in two; `None` outside of one.
+    tail: Option<[u8; END_OF_DATA.len()]>,
+    sender: Vec<u8>,
+    size: usize,
+}
+
+impl Dialogue {
+    fn hear(&mut self, octets: &[u8], shared: &Shared) -> Next {
+        if self.tail.is_some() {
+            return self.message(octets, shared);
+        }
+        let mut rest = octets;
+        while let Some(end) = rest.iter().position(|octet| *octet == b'\n') {
+            let (line, behind) = rest.split_at(end + 1);
+            rest = behind;
+            let next = if self.begun.is_empty() {
+                self.command(line, shared)
+            } else {
+                self.begun.extend_from_slice(line);
+                let line = std::mem::take(&mut self.begun);
+                self.command(&line, shared)
+            };
+            if next != Next::GoOn {
+                return next;
             }
-            continue;
         }
-        if !tail.ends_with(b"\r\n") {
-            continue;
-        }
-        match &verb {
-            b"HELO" => write(stream, b"250 sink.example\r\n").await?,
-            b"EHLO" => write(stream, b"250-sink.example\r\n250-8BITMIME\r\n250 SIZE\r\n").await?,
-            b"MAIL" => write(stream, b"250 2.1.0 Ok\r\n").await?,
-            b"RCPT" => write(stream, b"250 2.1.5 Ok\r\n").await?,
-            b"NOOP" | b"RSET" => write(stream, b"250 2.0.0 Ok\r\n").await?,
+        self.begun.extend_from_slice(rest);
+        Next::GoOn
+    }
+
+    fn command(&mut self, line: &[u8], shared: &Shared) -> Next {
+        let letter = |at: usize| line.get(at).map_or(0, u8::to_ascii_uppercase);
+        let verb: [u8; 4] = std::array::from_fn(letter);
+        let reply: &[u8] = match &verb {
+            b"HELO" => b"250 sink.example\r\n",
+            b"EHLO" => match shared.behaviour.pipelining {
+                Pipelining::Announced => {
+                    b"250-sink.example\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 SIZE\r\n"
+                }
+                Pipelining::NotAnnounced => b"250-sink.example\r\n250-8BITMIME\r\n250 SIZE\r\n",
+            },
+            b"MAIL" if shared.fails(Fault::Mail421) => {
+                self.replies
+                    .extend_from_slice(b"421 4.3.2 sink.example is going\r\n");
+                return Next::End;
+            }
+            b"MAIL" => {
+                line.trim_ascii_end().clone_into(&mut self.sender);
+                b"250 2.1.0 Ok\r\n"
+            }
+            b"RCPT" => b"250 2.1.5 Ok\r\n",
+            b"NOOP" | b"RSET" => b"250 2.0.0 Ok\r\n",
             b"DATA" => {
-                write(stream, b"354 End data with <CR><LF>.<CR><LF>\r\n").await?;
-                in_data = true;
+                self.tail = Some(*b"\0\0\0\r\n");
+                self.size = 0;
+                b"354 End data with <CR><LF>.<CR><LF>\r\n"
             }
-            b"QUIT" => return goodbye(stream, b"221 Bye\r\n").await,
-            _ => write(stream, b"502 5.5.2 Not here\r\n").await?,
+            b"QUIT" => {
+                self.replies.extend_from_slice(b"221 Bye\r\n");
+                return Next::End;
+            }
+            _ => b"502 5.5.2 Not here\r\n",
+        };
+        self.replies.extend_from_slice(reply);
+        Next::GoOn
+    }
+
+    fn message(&mut self, octets: &[u8], shared: &Shared) -> Next {
+        if shared.fails(Fault::CloseMidData) {
+            return Next::Drop;
         }
+        let Some(tail) = &mut self.tail else {
+            return Next::GoOn;
+        };
+        self.size += octets.len();
+        for octet in &octets[octets.len().saturating_sub(tail.len())..] {
+            tail.rotate_left(1);
+            tail[END_OF_DATA.len() - 1] = *octet;
+        }
+        if tail != END_OF_DATA {
+            return Next::GoOn;
+        }
+        self.tail = None;
+        if shared.fails(Fault::Dot431) {
+            self.replies
+                .extend_from_slice(b"451 4.3.1 Mail system full\r\n");
+            return Next::GoOn;
+        }
+        shared.counts.messages.fetch_add(1, Ordering::Relaxed);
+        if let Some(mut journal) = shared.journal.as_ref() {
+            let sender = String::from_utf8_lossy(&self.sender);
+            // One write, so that no entry is torn.
+            let entry = format!("{} {sender}\n", self.size);
+            if journal.write_all(entry.as_bytes()).is_err() {
+                return Next::Drop;
+            }
+        }
+        self.replies.extend_from_slice(b"250 2.0.0 Ok\r\n");
+        Next::GoOn
     }
 }
 

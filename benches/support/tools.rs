@@ -25,6 +25,10 @@ pub(crate) const NGINX: Tool = Tool {
     program: "nginx",
     packages: &["nginx-light", "libnginx-mod-stream"],
 };
+pub(crate) const NGINX_MAIL: Tool = Tool {
+    program: "nginx",
+    packages: &["nginx-light", "libnginx-mod-mail"],
+};
 pub(crate) const SMTP_SOURCE: Tool = Tool {
     program: "smtp-source",
     packages: &["postfix"],
@@ -46,8 +50,9 @@ pub(crate) const PERF: Tool = Tool {
     packages: &["linux-perf"],
 };
 
-/// Where nginx's stream module is.
+/// Where nginx's modules are.
 pub(crate) const STREAM_MODULE: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
+pub(crate) const MAIL_MODULE: &str = "/usr/lib/nginx/modules/ngx_mail_module.so";
 
 const PATHS: [&str; 5] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/bin"];
 const POLICY: &str = "/usr/sbin/policy-rc.d";
@@ -63,8 +68,14 @@ impl Tool {
 
     /// Where the program is; installs it first if it is missing.
     pub(crate) fn ensure(self) -> Result<PathBuf> {
-        if self.program == "nginx" && !Path::new(STREAM_MODULE).exists() {
-            self.install()?;
+        let modules = [
+            ("libnginx-mod-stream", STREAM_MODULE),
+            ("libnginx-mod-mail", MAIL_MODULE),
+        ];
+        for (package, module) in modules {
+            if self.packages.contains(&package) && !Path::new(module).exists() {
+                self.install()?;
+            }
         }
         if let Some(path) = self.find() {
             return Ok(path);

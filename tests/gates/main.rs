@@ -15,7 +15,7 @@ use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result, bail};
 
-use support::client::Work;
+use support::client::{Style, Work};
 use support::measure::{AT_ONCE, Bench, Instructions, at_most};
 use support::peer::Kind;
 use support::process::Process;
@@ -35,8 +35,26 @@ const ALLOCATIONS_MAX: f64 = 2.5;
 const CHUNK_ALLOCATIONS_MAX: f64 = 0.5;
 /// Private memory of one session that idles after EHLO, in bytes (HAProxy: 3,376, nginx: 9,824).
 const IDLE_BYTES_MAX: f64 = 1_200.0;
+/// Mode "smtp", messages of 4 KB: system calls of a message on a kept session whose client waits for
+/// every reply, and of one whose client sends MAIL, RCPT and DATA in one write.
+const MESSAGE_SYSCALLS_MAX: f64 = 28.0;
+const GROUPED_SYSCALLS_MAX: f64 = 14.0;
+/// User instructions and allocations of the same two.
+const MESSAGE_INSTRUCTIONS_MAX: f64 = 51_000.0;
+const GROUPED_INSTRUCTIONS_MAX: f64 = 43_000.0;
+const MESSAGE_ALLOCATIONS_MAX: f64 = 30.0;
+/// A session with one message: system calls (nginx's mail module: 60), instructions, allocations.
+const MAIL_SESSION_SYSCALLS_MAX: f64 = 40.0;
+const MAIL_SESSION_INSTRUCTIONS_MAX: f64 = 67_000.0;
+const MAIL_SESSION_ALLOCATIONS_MAX: f64 = 45.0;
+/// Private memory of an idle session, in bytes, after EHLO and after a message (nginx's mail module:
+/// 5,060 and 9,710).
+const MAIL_IDLE_BYTES_MAX: f64 = 3_000.0;
 /// A pick among 10,000 against a pick among 10.
 const PICK_GROWTH_MAX: f64 = 4.0;
+
+/// The message that mode "smtp" is counted with.
+const MAIL_OCTETS: usize = 4_096;
 
 /// One gate at a time: they would not falsify each other, but they would take longer.
 static TURN: Mutex<()> = Mutex::new(());
@@ -110,7 +128,8 @@ fn a_relayed_chunk_allocates_nothing() -> Result<()> {
 #[test]
 fn an_idle_session_holds_at_most_1_200_bytes() -> Result<()> {
     let (bench, _turn) = bench("idle")?;
-    let (private, proportional) = bench.idle_memory(Kind::Posthouse, (1_000, 7_000))?;
+    let (private, proportional) =
+        bench.idle_memory(Kind::Posthouse, &Work::new(0, 0), (1_000, 7_000))?;
     let detail = format!("proportional: {proportional:.0}");
     at_most(
         "private bytes per idle session",
@@ -118,6 +137,68 @@ fn an_idle_session_holds_at_most_1_200_bytes() -> Result<()> {
         IDLE_BYTES_MAX,
         &detail,
     )
+}
+
+#[test]
+fn a_message_on_a_kept_session_makes_at_most_28_system_calls() -> Result<()> {
+    let (bench, _turn) = bench("message-syscalls")?;
+    for (style, budget) in [
+        (Style::Ehlo, MESSAGE_SYSCALLS_MAX),
+        (Style::Pipelined, GROUPED_SYSCALLS_MAX),
+    ] {
+        let work = Work::new(1, MAIL_OCTETS).spoken(style);
+        let (calls, which) = bench.message_syscalls(Kind::PosthouseSmtp, &work, (50, 150))?;
+        let what = format!("system calls per message, {}", style.name());
+        at_most(&what, calls, budget, &which)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_message_on_a_kept_session_takes_few_instructions_and_allocations() -> Result<()> {
+    let (bench, _turn) = bench("message-instructions")?;
+    for (style, budget) in [
+        (Style::Ehlo, MESSAGE_INSTRUCTIONS_MAX),
+        (Style::Pipelined, GROUPED_INSTRUCTIONS_MAX),
+    ] {
+        let work = Work::new(1, MAIL_OCTETS).spoken(style);
+        let cost = bench.message_instructions(Kind::PosthouseSmtp, &work, (100, 600))?;
+        let (name, top) = (style.name(), describe(&cost));
+        let what = format!("user instructions per message, {name}");
+        at_most(&what, cost.per_session, budget, &top)?;
+        let what = format!("allocations per message, {name}");
+        at_most(&what, cost.allocations, MESSAGE_ALLOCATIONS_MAX, &top)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_session_with_one_message_of_mode_smtp_stays_within_its_counts() -> Result<()> {
+    let (bench, _turn) = bench("mail-session")?;
+    let work = Work::new(1, MAIL_OCTETS).spoken(Style::Ehlo);
+    let (calls, which) = bench.session_syscalls(Kind::PosthouseSmtp, &work, (50, 150))?;
+    let what = "system calls per session with a message";
+    at_most(what, calls, MAIL_SESSION_SYSCALLS_MAX, &which)?;
+    let cost = bench.mail_session_instructions(Kind::PosthouseSmtp, &work, (100, 600))?;
+    let top = describe(&cost);
+    let what = "user instructions per session with a message";
+    at_most(what, cost.per_session, MAIL_SESSION_INSTRUCTIONS_MAX, &top)?;
+    let what = "allocations per session with a message";
+    at_most(what, cost.allocations, MAIL_SESSION_ALLOCATIONS_MAX, &top)
+}
+
+#[test]
+fn an_idle_session_of_mode_smtp_holds_at_most_3_000_bytes() -> Result<()> {
+    let (bench, _turn) = bench("mail-idle")?;
+    for (messages, after) in [(0, "EHLO"), (1, "a message")] {
+        let work = Work::new(messages, MAIL_OCTETS).spoken(Style::Ehlo);
+        let (private, proportional) =
+            bench.idle_memory(Kind::PosthouseSmtp, &work, (1_000, 7_000))?;
+        let detail = format!("proportional: {proportional:.0}");
+        let what = format!("private bytes per session idle after {after}");
+        at_most(&what, private, MAIL_IDLE_BYTES_MAX, &detail)?;
+    }
+    Ok(())
 }
 
 #[test]
