@@ -15,7 +15,7 @@ use crate::metrics::WorkerCounters;
 use crate::net::clock;
 use crate::net::event_loop::{EventLoop, TaskId};
 use crate::net::pipe::PipePool;
-use crate::smtp::MailPolicy;
+use crate::smtp::{First354, InDoubt, MailPolicy, Manners};
 use crate::snapshot::{ListenerView, Shared};
 use crate::telemetry::WorkerLog;
 use crate::types::{Rng, SessionId, WorkerId};
@@ -45,6 +45,18 @@ impl LocalListener {
             size_max: settings.max_message_size,
             recipients_max: settings.max_recipients as usize,
             replay_max: settings.replay_max,
+            manners: Manners {
+                in_doubt: if settings.replay_in_doubt {
+                    InDoubt::Replay
+                } else {
+                    InDoubt::Tell
+                },
+                first_354: if settings.buffer_first {
+                    First354::Ours
+                } else {
+                    First354::Backends
+                },
+            },
             command_time: settings.command_timeout,
             block_time: settings.data_timeout,
         };

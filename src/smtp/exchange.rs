@@ -18,7 +18,10 @@ mod terms;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-pub use terms::{Answer, BackendTimes, Fate, Leased, Output, TransactionEnd, Trouble, Verb, Want};
+pub use terms::{
+    Answer, BackendTimes, Fate, First354, InDoubt, Leased, Manners, Output, TransactionEnd,
+    Trouble, Verb, Want,
+};
 
 use super::chunking::{Chunk, ChunkPlace};
 use super::replies::OwnReply;
@@ -124,6 +127,7 @@ enum Line {
 /// A transaction.
 #[derive(Debug)]
 pub struct Exchange {
+    manners: Manners,
     said: Vec<Said>,
     line: Line,
     moves: u8,
@@ -133,6 +137,8 @@ pub struct Exchange {
     /// The owner holds every octet of the message so far.
     has_copy: bool,
     completed: Option<Instant>,
+    /// A message in doubt is being said again: whatever comes of it, the first copy may exist.
+    is_doubted: bool,
     /// Nobody waits for answers any more.
     is_deserted: bool,
     /// What is to be answered when the client has ended its message (rule D7),
@@ -150,6 +156,7 @@ pub struct Exchange {
 impl Default for Exchange {
     fn default() -> Self {
         Self {
+            manners: Manners::default(),
             said: Vec::new(),
             line: Line::Idle,
             moves: 0,
@@ -157,6 +164,7 @@ impl Default for Exchange {
             chunks: None,
             has_copy: true,
             completed: None,
+            is_doubted: false,
             is_deserted: false,
             verdict: None,
             ending: None,
@@ -169,6 +177,14 @@ impl Default for Exchange {
 }
 
 impl Exchange {
+    /// One that does what its operator wants done.
+    pub fn new(manners: Manners) -> Self {
+        Self {
+            manners,
+            ..Self::default()
+        }
+    }
+
     /// What is to be done next.
     pub fn output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
@@ -204,6 +220,12 @@ impl Exchange {
     /// from its beginning.
     pub fn wants_content(&self) -> bool {
         matches!(&self.line, Line::Held(held) if held.sending == Sending::Content)
+    }
+
+    /// Whether more of the message is of use to somebody. The rest of one that was judged before its
+    /// end is only read.
+    pub fn wants_message(&self) -> bool {
+        !self.is_over() && self.verdict.is_none()
     }
 
     /// Whether no backend is needed any more. What the client says next needs a new one, but for
@@ -286,7 +308,8 @@ impl Exchange {
         self.check();
     }
 
-    /// The client says RCPT or DATA, while the exchange [takes commands](Self::takes_commands).
+    /// The client says RCPT or DATA, while the exchange [takes commands](Self::takes_commands). Where
+    /// we answer DATA ourselves, only when nothing is awaited.
     pub fn say(&mut self, verb: Verb, line: &[u8], now: Instant) {
         debug_assert!(verb != Verb::Mail && self.takes_commands());
         self.said.push(Said {
@@ -295,6 +318,11 @@ impl Exchange {
             without_size: None,
             told: None,
         });
+        let ours = self.manners.first_354 == First354::Ours;
+        if verb == Verb::Data && ours && self.has_recipient() {
+            self.answer(self.said.len() - 1, Told::Accepted, OwnReply::SEND_DATA);
+            self.content = Content::Open;
+        }
         self.advance(now);
         self.check();
     }

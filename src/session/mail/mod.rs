@@ -188,6 +188,8 @@ impl<'a> Mail<'a> {
                 Effect::Release(fate) => self.release(fate, now),
                 Effect::Strike(trouble) => self.strike(trouble, now),
                 Effect::Slow => self.hedge(now),
+                // Its end says what became of it.
+                Effect::ReplayInDoubt => {}
                 Effect::NotReplayable(loss) => self.session.cx.counters().not_replayable(loss),
                 Effect::Ended(end) => {
                     let spent = self.spent.take();

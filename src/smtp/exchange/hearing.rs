@@ -5,8 +5,8 @@ use std::time::Instant;
 use super::super::replies::OwnReply;
 use super::super::reply::{Reply, ReplyCode};
 use super::{
-    Answer, Content, Exchange, Fate, Line, Output, Sending, Told, TransactionEnd, Trouble, Verb,
-    Want,
+    Answer, Content, Exchange, Fate, First354, Line, Output, Sending, Told, TransactionEnd,
+    Trouble, Verb, Want,
 };
 
 impl Exchange {
@@ -72,9 +72,35 @@ impl Exchange {
                 self.accepted(index, now);
             }
             (Some(Told::Accepted), true) => self.accepted(index, now),
+            (Some(Told::Accepted), false)
+                if self.said[index].verb == Verb::Data
+                    && self.manners.first_354 == First354::Ours =>
+            {
+                self.data_refused(reply, now);
+            }
             // What the client was told does not come true here (F8): nothing can be taken back.
             (Some(_), _) => self.give_up(Fate::Abort, OwnReply::BACKEND_LOST),
         }
+    }
+
+    /// DATA, which we have answered ourselves, is refused: that is the reply to the message (F9).
+    fn data_refused(&mut self, reply: &Reply<'_>, now: Instant) {
+        match reply.code.class() {
+            4 if is_unwell(reply) && self.may_move(now) => self.leave_unwell(reply, Fate::Abort),
+            4 | 5 => {
+                self.tell(Answer::of(reply));
+                self.reset(TransactionEnd::Refused, now);
+            }
+            _ => self.trouble(Trouble::Desync, now),
+        }
+    }
+
+    /// What was refused because of the backend's own state is said to another (row 8).
+    fn leave_unwell(&mut self, reply: &Reply<'_>, fate: Fate) {
+        self.unwell = (reply.code != ReplyCode::CLOSING).then(|| Answer::of(reply));
+        self.outputs.push_back(Output::Strike(Trouble::Unwell));
+        self.outputs.push_back(Output::Release(fate));
+        self.move_on(Want::Other);
     }
 
     fn accepted(&mut self, index: usize, now: Instant) {
@@ -112,12 +138,7 @@ impl Exchange {
                 self.tell(Answer::of(reply));
                 self.end(Some(fate), TransactionEnd::Accepted);
             }
-            4 if is_unwell(reply) && self.may_move(now) => {
-                self.unwell = (reply.code != ReplyCode::CLOSING).then(|| Answer::of(reply));
-                self.outputs.push_back(Output::Strike(Trouble::Unwell));
-                self.outputs.push_back(Output::Release(fate));
-                self.move_on(Want::Other);
-            }
+            4 if is_unwell(reply) && self.may_move(now) => self.leave_unwell(reply, fate),
             4 if reply.code == ReplyCode::CLOSING => {
                 // A 421 would tell the client that its connection closes (S13).
                 self.tell(OwnReply::NO_BACKEND);
@@ -147,12 +168,7 @@ impl Exchange {
                 }
                 self.tell(Answer::of(reply));
             }
-            4 if is_unwell(reply) && self.may_move(now) => {
-                self.unwell = Some(Answer::of(reply));
-                self.outputs.push_back(Output::Strike(Trouble::Unwell));
-                self.outputs.push_back(Output::Release(Fate::Abort));
-                self.move_on(Want::Other);
-            }
+            4 if is_unwell(reply) && self.may_move(now) => self.leave_unwell(reply, Fate::Abort),
             4 | 5 => {
                 self.tell(Answer::of(reply));
                 self.reset(TransactionEnd::Refused, now);

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::super::replies::OwnReply;
 use super::{
-    Answer, Content, Exchange, Fate, Line, MOVES_MAX, Output, REPLAY_TIME, Sending, Told,
+    Answer, Content, Exchange, Fate, InDoubt, Line, MOVES_MAX, Output, REPLAY_TIME, Sending, Told,
     TransactionEnd, Trouble, Want,
 };
 
@@ -19,13 +19,20 @@ impl Exchange {
         self.outputs.push_back(Output::Answer(answer.into()));
     }
 
-    /// Answers the end of the message.
+    /// Answers the end of the message, or of a chunk. While it is in doubt, only with an acceptance:
+    /// a refusal by the second backend says nothing of the first copy.
     pub(super) fn tell(&mut self, answer: impl Into<Answer>) {
+        let answer = answer.into();
+        let answer = if self.is_doubted && !answer.accepts() {
+            OwnReply::IN_DOUBT.into()
+        } else {
+            answer
+        };
         if self.content == Content::Complete {
             self.content = Content::No;
-            self.outputs.push_back(Output::Answer(answer.into()));
+            self.outputs.push_back(Output::Answer(answer));
         } else {
-            self.verdict = Some(answer.into());
+            self.verdict = Some(answer);
         }
     }
 
@@ -35,6 +42,13 @@ impl Exchange {
         let sending = held.sending;
         let was_dead = held.unheard && held.reused && trouble == Trouble::Lost;
         match sending {
+            Sending::Committed if self.may_replay_in_doubt(now) => {
+                self.is_doubted = true;
+                self.outputs.push_back(Output::Strike(trouble));
+                self.outputs.push_back(Output::ReplayInDoubt);
+                self.outputs.push_back(Output::Release(Fate::Abort));
+                self.move_on(Want::Other);
+            }
             Sending::Committed => {
                 self.outputs.push_back(Output::Strike(trouble));
                 self.tell(OwnReply::IN_DOUBT);
@@ -93,6 +107,12 @@ impl Exchange {
         self.moves < MOVES_MAX && whole && in_time
     }
 
+    /// Once, and only for a client that still waits (rule F7).
+    fn may_replay_in_doubt(&self, now: Instant) -> bool {
+        let wanted = self.manners.in_doubt == InDoubt::Replay && !self.is_doubted;
+        wanted && !self.is_deserted && self.may_move(now)
+    }
+
     pub(super) fn move_on(&mut self, want: Want) {
         self.moves += 1;
         self.line = Line::Wanted;
@@ -137,6 +157,11 @@ impl Exchange {
     }
 
     pub(super) fn end(&mut self, fate: Option<Fate>, end: TransactionEnd) {
+        let end = match end {
+            TransactionEnd::Accepted => end,
+            _ if self.is_doubted => TransactionEnd::InDoubt,
+            _ => end,
+        };
         if let Some(fate) = fate {
             self.outputs.push_back(Output::Release(fate));
         }

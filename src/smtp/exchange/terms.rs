@@ -5,6 +5,35 @@ use std::time::Duration;
 use super::super::replies::OwnReply;
 use super::super::reply::Reply;
 
+/// What the operator wants done where the protocol leaves a choice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Manners {
+    /// About a message that is in doubt.
+    pub in_doubt: InDoubt,
+    /// About DATA.
+    pub first_354: First354,
+}
+
+/// What is done with a message whose backend is lost behind the commit octet (rule F7).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum InDoubt {
+    /// The client is told 451 4.4.2 and decides.
+    #[default]
+    Tell,
+    /// It is said to another backend, once; it may arrive twice.
+    Replay,
+}
+
+/// Who answers DATA first (rule F9).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum First354 {
+    /// The backend: its 354 is relayed.
+    #[default]
+    Backends,
+    /// We do, and what the backend says instead is the reply to the message.
+    Ours,
+}
+
 /// A command of a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names are RFC 5321's")]
@@ -69,6 +98,14 @@ impl Answer {
     pub(super) fn of(reply: &Reply<'_>) -> Self {
         Self::Backend(reply.octets.to_vec())
     }
+
+    /// Whether it is a 2yz.
+    pub(super) fn accepts(&self) -> bool {
+        match self {
+            Self::Own(reply) => reply.code().class() == 2,
+            Self::Backend(octets) => octets.first() == Some(&b'2'),
+        }
+    }
 }
 
 impl From<OwnReply> for Answer {
@@ -88,6 +125,8 @@ pub enum Output {
     Release(Fate),
     /// The connection failed, through its backend's fault.
     Strike(Trouble),
+    /// A message in doubt is said again, because [`InDoubt::Replay`] was asked for.
+    ReplayInDoubt,
     /// MAIL has not been answered for longer than usual: [`Exchange::hedge`](super::Exchange::hedge)
     /// would say it to another backend. Asked once for each connection.
     Slow,

@@ -47,8 +47,12 @@ const SERIAL: Leased = Leased {
 
 impl Lab {
     fn new() -> Self {
+        Self::with(Manners::default())
+    }
+
+    fn with(manners: Manners) -> Self {
         Self {
-            exchange: Exchange::default(),
+            exchange: Exchange::new(manners),
             now: Instant::now(),
             told: Vec::new(),
             said: String::new(),
@@ -123,7 +127,11 @@ impl Lab {
 
     /// As far as 354, at a backend of this kind.
     fn up_to_data(leased: Leased) -> Self {
-        let mut lab = Self::new();
+        Self::new().go_to_data(leased)
+    }
+
+    fn go_to_data(mut self, leased: Leased) -> Self {
+        let lab = &mut self;
         for line in ["MAIL FROM:<a@x>", "RCPT TO:<b@y>", "DATA"] {
             lab.say(line);
         }
@@ -135,16 +143,20 @@ impl Lab {
         assert_eq!(lab.told(), ["250 2.1.0 ok", "250 2.1.5 ok", "354 go on"]);
         assert!(lab.exchange.is_content() && lab.exchange.wants_content());
         lab.said();
-        lab
+        self
     }
 
     fn up_to_commit(leased: Leased) -> Self {
-        let mut lab = Self::up_to_data(leased);
+        Self::up_to_data(leased).go_to_commit()
+    }
+
+    fn go_to_commit(mut self) -> Self {
+        let lab = &mut self;
         lab.exchange.complete(lab.now);
         assert!(lab.exchange.wants_content());
         lab.exchange.committed(lab.now);
         lab.collect();
-        lab
+        self
     }
 
     /// Another backend takes everything up to 354.
@@ -570,13 +582,13 @@ fn a_slow_mail_is_said_to_another_backend_where_that_is_granted() {
     lab.lease(WATCHED);
     lab.asked();
     lab.said();
+    let patience = lab.now + TIMES.reply;
     lab.now += Duration::from_secs(2);
     assert_eq!(lab.exchange.deadline(), Some(lab.now));
     assert!(!lab.exchange.hedge(lab.now), "it was not asked for");
     lab.exchange.timeout(lab.now);
     lab.collect();
     assert_eq!(lab.asked(), [Output::Slow]);
-    let patience = lab.now + TIMES.reply.saturating_sub(Duration::from_secs(2));
     assert_eq!(lab.exchange.deadline(), Some(patience), "it is asked once");
     assert!(lab.exchange.hedge(lab.now));
     lab.collect();
@@ -885,4 +897,150 @@ fn rule_s13_behind_a_loss_each_recipient_is_told_451_and_none_503() {
         "{told:?}"
     );
     assert_eq!(lab.exchange.failure(), Some(OwnReply::BACKEND_LOST));
+}
+
+const REPLAYING: Manners = Manners {
+    in_doubt: InDoubt::Replay,
+    first_354: First354::Backends,
+};
+
+#[test]
+fn rule_f7_a_message_in_doubt_is_said_again_once_where_asked() {
+    let mut lab = Lab::with(REPLAYING).go_to_data(FRESH).go_to_commit();
+    lab.lose("250");
+    let asked = [
+        Output::Strike(Trouble::Lost),
+        Output::ReplayInDoubt,
+        Output::Release(Fate::Abort),
+        Output::Lease(Want::Other),
+    ];
+    assert_eq!(lab.asked(), asked);
+    assert!(lab.told().is_empty());
+    lab.replay();
+    lab.exchange.committed(lab.now);
+    lab.hear("250 2.0.0 queued");
+    assert_eq!(lab.told(), ["250 2.0.0 queued"]);
+    assert_eq!(lab.asked(), ends(Fate::Keep, TransactionEnd::Accepted));
+    // The second time it is told.
+    let mut lab = Lab::with(REPLAYING).go_to_data(FRESH).go_to_commit();
+    lab.lose("");
+    lab.asked();
+    lab.replay();
+    lab.exchange.committed(lab.now);
+    lab.lose("");
+    assert!(lab.told()[0].starts_with("451 4.4.2 "));
+    assert_eq!(
+        lab.asked()[1..],
+        ends(Fate::Retire, TransactionEnd::InDoubt)
+    );
+}
+
+#[test]
+fn rule_f7_what_was_in_doubt_once_is_never_told_to_be_refused() {
+    let mut lab = Lab::with(REPLAYING).go_to_data(FRESH).go_to_commit();
+    lab.lose("");
+    lab.asked();
+    lab.replay();
+    lab.exchange.committed(lab.now);
+    lab.hear("554 5.6.0 no");
+    assert!(
+        lab.told()[0].starts_with("451 4.4.2 no answer"),
+        "a 5yz would bounce a message that may be there"
+    );
+    assert_eq!(lab.asked(), ends(Fate::Keep, TransactionEnd::InDoubt));
+    let mut lab = Lab::with(REPLAYING).go_to_data(FRESH).go_to_commit();
+    lab.lose("");
+    lab.asked();
+    lab.exchange.not_leased(OwnReply::NO_BACKEND);
+    lab.collect();
+    assert!(lab.told()[0].starts_with("451 4.4.2 "));
+    assert_eq!(lab.asked(), [Output::End(TransactionEnd::InDoubt)]);
+}
+
+#[test]
+fn rule_f7_nobody_s_message_is_said_again_in_doubt() {
+    let mut lab = Lab::with(REPLAYING).go_to_data(FRESH).go_to_commit();
+    lab.exchange.client_lost();
+    lab.lose("");
+    assert_eq!(
+        lab.asked()[1..],
+        ends(Fate::Retire, TransactionEnd::InDoubt)
+    );
+    let mut lab = Lab::with(REPLAYING).go_to_data(FRESH).go_to_commit();
+    lab.exchange.copy_lost();
+    lab.lose("");
+    assert_eq!(
+        lab.asked()[1..],
+        ends(Fate::Retire, TransactionEnd::InDoubt)
+    );
+}
+
+const BUFFERING: Manners = Manners {
+    in_doubt: InDoubt::Tell,
+    first_354: First354::Ours,
+};
+
+impl Lab {
+    /// Our 354 has been said, the backend's not.
+    fn buffering() -> Self {
+        let mut lab = Self::with(BUFFERING);
+        for line in ["MAIL FROM:<a@x>", "RCPT TO:<b@y>"] {
+            lab.say(line);
+        }
+        lab.lease(FRESH);
+        lab.hear("250 ok");
+        lab.hear("250 ok");
+        lab.told();
+        lab.said();
+        lab.asked();
+        lab.say("DATA");
+        assert_eq!(lab.told(), ["354 end with <CRLF>.<CRLF>"]);
+        assert_eq!(lab.said(), "DATA|", "it is asked while the message comes");
+        assert!(lab.exchange.is_content() && !lab.exchange.wants_content());
+        lab
+    }
+}
+
+#[test]
+fn rule_f9_where_asked_we_say_354_ourselves() {
+    let mut lab = Lab::buffering();
+    lab.exchange.complete(lab.now);
+    lab.hear("354 go on");
+    assert!(lab.told().is_empty() && lab.exchange.wants_content());
+    lab.exchange.committed(lab.now);
+    lab.hear("250 2.0.0 queued");
+    assert_eq!(lab.told(), ["250 2.0.0 queued"]);
+}
+
+#[test]
+fn rule_f9_a_refusal_of_data_is_the_reply_to_the_message() {
+    let mut lab = Lab::buffering();
+    lab.hear("554 5.7.1 no");
+    assert!(lab.told().is_empty() && !lab.exchange.wants_message());
+    assert_eq!(lab.said(), "RSET|");
+    lab.exchange.complete(lab.now);
+    lab.collect();
+    assert_eq!(lab.told(), ["554 5.7.1 no"]);
+    lab.hear("250 ok");
+    assert_eq!(lab.asked(), ends(Fate::Keep, TransactionEnd::Refused));
+    // From a backend that is unwell it is none.
+    let mut lab = Lab::buffering();
+    lab.hear("452 4.3.1 full");
+    assert_eq!(lab.asked(), moves(Trouble::Unwell));
+    lab.replay();
+}
+
+#[test]
+fn rule_f9_without_a_recipient_nobody_is_told_354() {
+    let mut lab = Lab::with(BUFFERING);
+    lab.say("MAIL FROM:<a@x>");
+    lab.say("RCPT TO:<b@y>");
+    lab.lease(FRESH);
+    lab.hear("250 ok");
+    lab.hear("550 5.1.1 no");
+    lab.told();
+    lab.said();
+    lab.say("DATA");
+    assert_eq!(lab.told(), ["554 5.5.1 no valid recipients"]);
+    assert_eq!(lab.said(), "");
 }

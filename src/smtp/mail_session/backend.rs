@@ -146,6 +146,7 @@ impl MailSession {
                     self.effects.push_back(Effect::Release(Fate::Retire));
                 }
                 Output::Release(fate) => self.effects.push_back(Effect::Release(fate)),
+                Output::ReplayInDoubt => self.effects.push_back(Effect::ReplayInDoubt),
                 Output::Slow => self.effects.push_back(Effect::Slow),
                 Output::Strike(trouble) => self.effects.push_back(Effect::Strike(trouble)),
                 Output::End(end) => self.effects.push_back(Effect::Ended(end)),

@@ -100,7 +100,7 @@ impl MailSession {
             return 0;
         };
         let wanted = chunks.counter.fate() == ChunkFate::Forward;
-        let takes = |exchange: &Exchange| exchange.is_content() && !exchange.is_over();
+        let takes = |exchange: &Exchange| exchange.is_content() && exchange.wants_message();
         let open = self.open.as_deref_mut();
         let mut open = open.filter(|open| wanted && takes(&open.exchange));
         let room = open.as_ref().map_or(rest.len(), |open| open.body.room());

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::super::budget::Cost;
 use super::super::chunking::{Chunk, ChunkPlace};
 use super::super::command::{Command, Mail, Rcpt, parse_command};
-use super::super::exchange::Verb;
+use super::super::exchange::{First354, Verb};
 use super::super::extensions::{Extensions, Keyword, write_helo};
 use super::super::parameters::{Smtputf8, judge_mail, judge_rcpt};
 use super::super::replies::OwnReply;
@@ -107,7 +107,7 @@ impl MailSession {
         }
         self.failure = None;
         self.until_mail = None;
-        let mut open = Transaction::new(&terms, &self.memory, self.policy.replay_max);
+        let mut open = Transaction::new(&terms, &self.memory, &self.policy);
         let (mut line, mut plain) = (Vec::new(), Vec::new());
         let mut sized = Extensions::default();
         mail.write(&sized, &mut plain);
@@ -149,6 +149,9 @@ impl MailSession {
             return Taken::Later;
         };
         let exchange = &mut open.exchange;
+        if self.policy.manners.first_354 == First354::Ours && exchange.is_awaited() {
+            return Taken::Later;
+        }
         if exchange.recipients() > 0 {
             exchange.say(Verb::Data, b"DATA\r\n", now);
         } else if exchange.is_awaited() {

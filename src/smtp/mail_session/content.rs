@@ -26,11 +26,11 @@ impl MailSession {
         } = &mut **open;
         let line_endings = self.policy.line_endings;
         let scanning = scanner.get_or_insert_with(|| DataScanner::new(line_endings));
-        let room = if exchange.is_over() {
+        let room = if exchange.wants_message() {
+            rest.len().min(body.room())
+        } else {
             scanning.mute();
             rest.len()
-        } else {
-            rest.len().min(body.room())
         };
         if body.is_all_sent() {
             exchange.moved(now);

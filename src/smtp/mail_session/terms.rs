@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::super::body::ReplayLoss;
 use super::super::data::LineEndings;
-use super::super::exchange::{BackendTimes, Fate, TransactionEnd, Trouble, Want};
+use super::super::exchange::{BackendTimes, Fate, Manners, TransactionEnd, Trouble, Want};
 use super::super::parameters::Needed;
 
 /// What a listener says about its sessions.
@@ -20,6 +20,8 @@ pub struct MailPolicy {
     pub recipients_max: usize,
     /// Octets of a message that are kept for a replay.
     pub replay_max: u64,
+    /// What is done where the protocol leaves a choice (rules F7, F9).
+    pub manners: Manners,
     /// How long the next command may take (rule B6: 300 s at least).
     pub command_time: Duration,
     /// How long the next octets of a message may take.
@@ -34,6 +36,7 @@ impl Default for MailPolicy {
             size_max: 0,
             recipients_max: 1_000,
             replay_max: 32 << 20,
+            manners: Manners::default(),
             command_time: Duration::from_mins(5),
             block_time: Duration::from_mins(3),
         }
@@ -54,6 +57,10 @@ pub enum Effect {
     Release(Fate),
     /// The connection failed through its backend's fault.
     Strike(Trouble),
+    /// A message in doubt is said to another backend, because
+    /// [`InDoubt::Replay`](super::super::exchange::InDoubt) was asked for; it may arrive twice. Its
+    /// transaction ends accepted or in doubt.
+    ReplayInDoubt,
     /// MAIL has not been answered for longer than usual: [`hedge`](super::MailSession::hedge) would
     /// say it to another backend. Asked once for each connection.
     Slow,

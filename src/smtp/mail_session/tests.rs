@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::data::LineEndings;
-use super::super::exchange::{Fate, MOVES_MAX, TransactionEnd, Trouble, Want};
+use super::super::exchange::{Fate, First354, InDoubt, MOVES_MAX, TransactionEnd, Trouble, Want};
 use super::super::extensions::{Keyword, Keywords, OwnExtensions, SessionLimits};
 use super::*;
 
@@ -607,6 +607,47 @@ fn rule_s7_a_slow_mail_asks_once_and_moves_when_that_is_granted() {
     lab.lease();
     assert_eq!(lab.passed(), "MAIL FROM:<a@x>|");
     assert_eq!(lab.hear("250 ok\r\n"), "250 ok|");
+}
+
+#[test]
+fn rule_f9_our_354_waits_for_the_recipients_and_a_judged_message_is_read_to_its_end() {
+    let mut policy = MailPolicy {
+        replay_max: 10,
+        ..MailPolicy::default()
+    };
+    policy.manners.first_354 = First354::Ours;
+    let mut lab = Lab::greeted(policy);
+    let group = "MAIL FROM:<a@x>\r\nRCPT TO:<b@y>\r\nDATA\r\n";
+    assert_eq!(&group[lab.feed(group)..], "DATA\r\n");
+    lab.lease();
+    lab.passed();
+    lab.hear("250 ok\r\n250 ok\r\n");
+    assert_eq!(lab.say("DATA\r\n"), "354 end with <CRLF>.<CRLF>|");
+    lab.feed("a first piece that is no longer kept\r\n");
+    assert_eq!(lab.passed(), "DATA|");
+    assert_eq!(lab.hear("554 5.7.1 no\r\n"), "");
+    let long = "x".repeat(100_000);
+    assert_eq!(lab.feed(&long), long.len(), "nobody has to take it");
+    assert_eq!(lab.say("\r\n.\r\n"), "554 5.7.1 no|");
+    assert_eq!(lab.passed(), "RSET|");
+}
+
+#[test]
+fn rule_f7_a_replay_in_doubt_is_an_effect_of_its_own() {
+    let mut policy = MailPolicy::default();
+    policy.manners.in_doubt = InDoubt::Replay;
+    let mut lab = Lab::up_to_data(policy);
+    lab.feed("text\r\n.\r\n");
+    lab.passed();
+    lab.session.backend_lost(lab.now);
+    assert!(lab.effects().contains(&Effect::ReplayInDoubt));
+    lab.lease();
+    lab.passed();
+    lab.hear("250 ok\r\n250 ok\r\n");
+    lab.passed();
+    lab.hear("354 ok\r\n");
+    assert_eq!(lab.passed(), "text|.|");
+    assert_eq!(lab.hear("250 2.0.0 queued\r\n"), "250 2.0.0 queued|");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use super::super::data::DataScanner;
 use super::super::exchange::Exchange;
 use super::super::parameters::{MailTerms, Needed, Smtputf8};
 use super::super::replay_memory::ReplayMemory;
-use super::Outgoing;
+use super::{MailPolicy, Outgoing};
 
 /// The end of a message.
 const END_OF_DATA: &[u8] = b".\r\n";
@@ -32,14 +32,14 @@ pub(super) struct Transaction {
 }
 
 impl Transaction {
-    /// Before MAIL is passed on; of at most `replay_max` octets of its message a copy is kept.
-    pub(super) fn new(terms: &MailTerms, memory: &Arc<ReplayMemory>, replay_max: u64) -> Self {
+    /// Before MAIL is passed on.
+    pub(super) fn new(terms: &MailTerms, memory: &Arc<ReplayMemory>, policy: &MailPolicy) -> Self {
         Self {
-            exchange: Exchange::default(),
+            exchange: Exchange::new(policy.manners),
             smtputf8: terms.smtputf8,
             needed: terms.needed,
             scanner: None,
-            body: MessageBody::new(memory, replay_max),
+            body: MessageBody::new(memory, policy.replay_max),
             size: 0,
             drains_until: None,
             end_sent: 0,
@@ -120,7 +120,7 @@ impl Transaction {
     /// Whether the client's message must wait for the backend to take some of it.
     pub(super) fn is_full(&self) -> bool {
         let exchange = &self.exchange;
-        exchange.is_content() && !exchange.is_over() && self.body.room() == 0
+        exchange.is_content() && exchange.wants_message() && self.body.room() == 0
     }
 }
 

@@ -34,6 +34,8 @@ pub(crate) enum Fault {
     CutReply(usize),
     /// It ends after the end of the message and keeps nothing.
     ForgetAndEnd,
+    /// DATA or BDAT is refused.
+    DataRefused,
     /// The message is refused for want of room: 452 4.3.1.
     Full,
 }
@@ -220,6 +222,9 @@ impl Server {
                     self.say("554 5.5.1 no valid recipients");
                 }
             }
+            (Some(Moment::Data), _) if self.fault == Fault::DataRefused => {
+                self.say("451 4.7.1 not now");
+            }
             (Some(Moment::Data), _) => {
                 self.content = Some(0);
                 self.say("354 go on");
@@ -278,7 +283,7 @@ impl Server {
             chunks.is_failed |= !accepts;
             return Content::Over((accepts && is_last).then(|| self.message_of_chunks()));
         }
-        if self.fault == Fault::Full {
+        if matches!(self.fault, Fault::Full | Fault::DataRefused) {
             chunks.is_failed = true;
             self.say("452 4.3.1 no room");
             return Content::Over(None);
