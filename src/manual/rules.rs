@@ -49,7 +49,7 @@
 //! | A2 | What AUTH carries is shown by no log and no print. | `rule_a2_credentials_are_not_printed` |
 //! | B1 | EXPN, ETRN, ATRN, TURN, SEND, SOML, SAML and BURL are `502 5.5.1`; what is not a command of ours either is `500 5.5.2`. | `rule_b1_what_we_know_and_do_not_offer_is_told_apart` |
 //! | B3 | A line that begins with a command of another protocol, or with a name and a colon as in a header, ends the session. | `rule_b3_lines_of_other_protocols_end_the_session` |
-//! | B4 | A session has 10 error points (wrong syntax, order or verb 1, a refused RCPT ½, a failed AUTH 2) and 100 junk points (NOOP, HELP, VRFY, RSET without a transaction, EHLO again); then `421 4.7.0`. | `rule_b4_the_budget_ends_at_the_point` `rule_b4_errors_add_up_and_junk_is_apart` `rule_b4_commands_that_lead_nowhere_are_junk_and_mistakes_are_errors` |
+//! | B4 | A session has 10 error points (wrong syntax, order or verb 1, a refused RCPT ½, a failed AUTH 2) and 100 junk points (NOOP, HELP, VRFY, RSET without a transaction, EHLO again); then `421 4.7.0`. A delivered message gives them back. | `rule_b4_the_budget_ends_at_the_point` `rule_b4_errors_add_up_and_junk_is_apart` `rule_b4_commands_that_lead_nowhere_are_junk_and_mistakes_are_errors` `a_delivered_message_forgives_what_was_refused_before_it_b4` |
 //! | C1 | BDAT has a length of up to twenty digits, and maybe LAST. RFC 3030 §2. | `rule_c1_chunks_have_a_length_and_may_be_the_last` |
 //! | C3 | BDAT whose length cannot be read, or whose line is too long, is `501 5.5.4` and the end: nobody knows where its chunk does. | `rule_c3_a_chunk_without_readable_length_ends_the_session` `rule_c3_an_overlong_bdat_line_ends_the_session` |
 //!

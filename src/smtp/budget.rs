@@ -2,7 +2,8 @@
 //!
 //! Mistakes cost error points, commands that lead nowhere cost junk points. The command that spends
 //! the last point of either is answered [`OwnReply::TOO_MANY_ERRORS`](super::OwnReply), whatever
-//! its own answer was, and the session ends. Nothing is ever given back.
+//! its own answer was, and the session ends. A message that was delivered gives everything back, as
+//! with Postfix: a client that sends a thousand to many refused recipients is none that guesses.
 
 use super::closing::Next;
 

@@ -735,3 +735,24 @@ async fn a_transaction_leaves_a_backend_that_is_found_down_while_it_is_silent() 
     quit(client).await;
     assert_eq!(backend.counts().messages, 1);
 }
+
+#[tokio::test]
+async fn a_delivered_message_forgives_what_was_refused_before_it_b4() {
+    let script = Script::good()
+        .reply(At::Rcpt, "550 5.1.1 no such user")
+        .after_mails(1);
+    let refusing = sink("one.test", script);
+    let mut config = smtp(&[&refusing]);
+    // A new connection for every other transaction: one is good, and one is refused.
+    pool(&mut config).smtp.max_messages = 2;
+    let balancer = Balancer::start(config);
+    let mut client = client(&balancer).await;
+    for _ in 0..20 {
+        client.send_message(BODY).await;
+        client.ask("MAIL FROM:<a@example.org>", "250").await;
+        client.ask("RCPT TO:<b@example.net>", "550").await;
+        client.ask("RCPT TO:<c@example.net>", "550").await;
+        client.ask("RSET", "250").await;
+    }
+    quit(client).await;
+}

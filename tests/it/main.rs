@@ -16,6 +16,7 @@ mod drain;
 mod harness;
 mod mail;
 mod mail_changes;
+mod mail_storm;
 mod passthrough;
 mod probes;
 mod prometheus;

@@ -3,8 +3,8 @@
 
 use std::time::Instant;
 
-use super::super::budget::Cost;
-use super::super::exchange::{Answer, Exchange, Fate, Leased, Output, Trouble};
+use super::super::budget::{Budget, Cost};
+use super::super::exchange::{Answer, Exchange, Fate, Leased, Output, TransactionEnd, Trouble};
 use super::super::extensions::{Extensions, Keyword};
 use super::super::parameters::Smtputf8;
 use super::super::replies::{OwnReply, ReplyText, write_reply};
@@ -149,7 +149,12 @@ impl MailSession {
                 Output::ReplayInDoubt => self.effects.push_back(Effect::ReplayInDoubt),
                 Output::Slow => self.effects.push_back(Effect::Slow),
                 Output::Strike(trouble) => self.effects.push_back(Effect::Strike(trouble)),
-                Output::End(end) => self.effects.push_back(Effect::Ended(end)),
+                Output::End(end) => {
+                    if end == TransactionEnd::Accepted {
+                        self.budget = Budget::default();
+                    }
+                    self.effects.push_back(Effect::Ended(end));
+                }
             }
         }
         // The rest of a message that was judged early is still to come, from who is still there.

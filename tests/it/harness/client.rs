@@ -49,6 +49,11 @@ impl Client {
         }
     }
 
+    /// A whole reply, whatever it says; its last line.
+    pub(crate) async fn reply(&mut self) -> String {
+        self.expect("").await
+    }
+
     /// Says a line and expects a reply.
     pub(crate) async fn ask(&mut self, line: &str, start: &str) -> String {
         self.say(format!("{line}\r\n")).await;

@@ -192,6 +192,25 @@ impl Balancer {
         }
     }
 
+    /// Waits until no session is left and no transaction counts at a backend.
+    pub(crate) async fn wait_until_no_session(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let sessions: u64 = self.shared.workers.iter().map(|w| w.sessions.value()).sum();
+            let leased: u64 = self.shared.workers.iter().map(|w| w.leased.value()).sum();
+            let backends = self.shared.registry.backends();
+            let in_flight: u32 = backends.iter().map(|b| b.in_flight()).sum();
+            if (sessions, leased, in_flight) == (0, 0, 0) {
+                return;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "{sessions} sessions, {leased} leased, {in_flight} in flight are left"
+            );
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
     /// Waits until so many connections are kept and idle.
     pub(crate) async fn wait_until_idle(&self, count: u64) {
         let deadline = Instant::now() + PATIENCE;
