@@ -11,11 +11,12 @@ use super::capabilities::Capabilities;
 use super::keeper::Keeper;
 use super::warm::{self, Warming};
 use crate::balance::BackendState;
+use crate::config::model;
 use crate::metrics::WorkerCounters;
 use crate::net::clock;
 use crate::net::event_loop::{EventLoop, TaskId};
 use crate::net::pipe::PipePool;
-use crate::smtp::{First354, InDoubt, MailPolicy, Manners};
+use crate::smtp::{EarlyTalker, First354, InDoubt, MailPolicy, Manners};
 use crate::snapshot::{ListenerView, Shared};
 use crate::telemetry::WorkerLog;
 use crate::types::{Rng, SessionId, WorkerId};
@@ -45,6 +46,12 @@ impl LocalListener {
             size_max: settings.max_message_size,
             recipients_max: settings.max_recipients as usize,
             replay_max: settings.replay_max,
+            greet_delay: settings.greet_delay,
+            early_talker: match view.settings.early_talker {
+                model::EarlyTalker::Pass => EarlyTalker::Pass,
+                model::EarlyTalker::Log => EarlyTalker::Log,
+                model::EarlyTalker::Reject => EarlyTalker::Reject,
+            },
             manners: Manners {
                 in_doubt: if settings.replay_in_doubt {
                     InDoubt::Replay

@@ -23,7 +23,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use terms::{Effect, Kept, LeaseTerms, MailPolicy, Outgoing};
+pub use terms::{EarlyTalker, Effect, Kept, LeaseTerms, MailPolicy, Outgoing};
 
 use super::budget::{Budget, Cost};
 use super::closing::Next;
@@ -75,6 +75,8 @@ pub struct MailSession {
     next: Next,
     closes_with: Option<OwnReply>,
     stage: Stage,
+    /// The greeting that is held back.
+    greeting: Option<HeldGreeting>,
     /// When the client's turn began, or it last did something with it.
     active: Instant,
     /// Since when it has not been its turn.
@@ -83,6 +85,13 @@ pub struct MailSession {
     pace: Option<Pace>,
     /// Until then it must have said MAIL (rule B6).
     until_mail: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct HeldGreeting {
+    until: Instant,
+    /// The client has talked, which is known.
+    is_early: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,7 +104,8 @@ enum Stage {
 }
 
 impl MailSession {
-    /// A session that has just been accepted; the greeting is to be written.
+    /// A session that has just been accepted; the greeting is to be written, at once or when its
+    /// time has come.
     pub fn new(policy: Arc<MailPolicy>, memory: Arc<ReplayMemory>, now: Instant) -> Self {
         let mut session = Self {
             policy,
@@ -112,12 +122,21 @@ impl MailSession {
             next: Next::Continue,
             closes_with: None,
             stage: Stage::Open,
+            greeting: None,
             active: now,
             held_up: None,
             pace: None,
             until_mail: Some(now + FIRST_MAIL_TIME),
         };
-        session.own(OwnReply::GREETING);
+        let delay = session.policy.greet_delay;
+        if delay.is_zero() {
+            session.own(OwnReply::GREETING);
+        } else {
+            session.greeting = Some(HeldGreeting {
+                until: now + delay,
+                is_early: false,
+            });
+        }
         session
     }
 
@@ -153,7 +172,7 @@ impl MailSession {
 
     /// Whether more of the client's octets may be read now (rule P3).
     pub fn reads_client(&self) -> bool {
-        let open = self.stage != Stage::Ended && !self.is_closing();
+        let open = self.stage != Stage::Ended && !self.is_closing() && self.may_be_early();
         open && !self.is_full() && self.replies.len() < BACKLOG_MAX
     }
 
@@ -177,6 +196,10 @@ impl MailSession {
     }
 
     fn take(&mut self, octets: &[u8], announced: &Extensions, now: Instant) -> usize {
+        if self.greeting.is_some() {
+            self.hear_early(octets);
+            return 0;
+        }
         let mut used = 0;
         while used < octets.len() && self.reads_client() {
             let rest = &octets[used..];
@@ -251,8 +274,36 @@ impl MailSession {
     pub fn drain(&mut self) {
         if self.stage == Stage::Open {
             self.stage = Stage::Draining;
+            self.greeting = None;
         }
         self.collect();
+    }
+
+    /// Whether what the client says before its greeting is still to be seen.
+    fn may_be_early(&self) -> bool {
+        let passes = self.policy.early_talker == EarlyTalker::Pass;
+        self.greeting
+            .as_ref()
+            .is_none_or(|held| !passes && !held.is_early)
+    }
+
+    /// The client talks before it was greeted (rule S14).
+    fn hear_early(&mut self, octets: &[u8]) {
+        if octets.is_empty() || !self.may_be_early() {
+            return;
+        }
+        self.effects.push_back(Effect::EarlyTalker);
+        match self.policy.early_talker {
+            EarlyTalker::Pass | EarlyTalker::Log => {
+                if let Some(held) = &mut self.greeting {
+                    held.is_early = true;
+                }
+            }
+            EarlyTalker::Reject => {
+                self.greeting = None;
+                self.own(OwnReply::SYNCHRONIZATION);
+            }
+        }
     }
 
     fn exchange(&self) -> Option<&Exchange> {

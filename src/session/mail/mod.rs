@@ -188,6 +188,7 @@ impl<'a> Mail<'a> {
                 Effect::Release(fate) => self.release(fate, now),
                 Effect::Strike(trouble) => self.strike(trouble, now),
                 Effect::Slow => self.hedge(now),
+                Effect::EarlyTalker => self.early_talker(),
                 // Its end says what became of it.
                 Effect::ReplayInDoubt => {}
                 Effect::NotReplayable(loss) => self.session.cx.counters().not_replayable(loss),
@@ -209,6 +210,19 @@ impl<'a> Mail<'a> {
             }
         }
         any
+    }
+
+    /// The client talked before it was greeted (rule S14).
+    fn early_talker(&self) {
+        let session = &*self.session;
+        let worker = session.cx.worker.index();
+        let counters = session.listener.view.state.counters.of(worker);
+        counters.early_talkers.inc();
+        if !self.core.is_closing() {
+            tracing::info!(session.id = %session.id,
+                client.addr = %session.client(),
+                listener = &*session.listener.view.name, "session.early-talker");
+        }
     }
 
     fn hear_backend(&mut self, task: &mut Context<'_>, now: Instant) -> bool {

@@ -20,6 +20,10 @@ pub struct MailPolicy {
     pub recipients_max: usize,
     /// Octets of a message that are kept for a replay.
     pub replay_max: u64,
+    /// How long the greeting is held back; zero greets at once (rule S14).
+    pub greet_delay: Duration,
+    /// What is done about a client that talks meanwhile.
+    pub early_talker: EarlyTalker,
     /// What is done where the protocol leaves a choice (rules F7, F9).
     pub manners: Manners,
     /// How long the next command may take (rule B6: 300 s at least).
@@ -36,11 +40,25 @@ impl Default for MailPolicy {
             size_max: 0,
             recipients_max: 1_000,
             replay_max: 32 << 20,
+            greet_delay: Duration::ZERO,
+            early_talker: EarlyTalker::Pass,
             manners: Manners::default(),
             command_time: Duration::from_mins(5),
             block_time: Duration::from_mins(3),
         }
     }
+}
+
+/// What is done about a client that talks before it is greeted (rule S14).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EarlyTalker {
+    /// Nothing: what it says is read behind the greeting.
+    #[default]
+    Pass,
+    /// [`Effect::EarlyTalker`], and the same.
+    Log,
+    /// [`Effect::EarlyTalker`], `554 5.5.0` instead of the greeting, and the end.
+    Reject,
 }
 
 /// What the driver is to do.
@@ -61,6 +79,8 @@ pub enum Effect {
     /// [`InDoubt::Replay`](super::super::exchange::InDoubt) was asked for; it may arrive twice. Its
     /// transaction ends accepted or in doubt.
     ReplayInDoubt,
+    /// The client talks before it was greeted; said once, and never where that passes.
+    EarlyTalker,
     /// MAIL has not been answered for longer than usual: [`hedge`](super::MailSession::hedge) would
     /// say it to another backend. Asked once for each connection.
     Slow,

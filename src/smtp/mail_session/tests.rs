@@ -149,6 +149,64 @@ fn a_message_goes_through_and_what_follows_it_waits_for_its_reply() {
     ));
 }
 
+/// Where the greeting is held for three seconds.
+fn held_greeting(early_talker: EarlyTalker) -> MailSession {
+    let policy = MailPolicy {
+        host: "lb.example".into(),
+        greet_delay: Duration::from_secs(3),
+        early_talker,
+        ..MailPolicy::default()
+    };
+    MailSession::new(Arc::new(policy), ReplayMemory::new(0), Instant::now())
+}
+
+#[test]
+fn rule_s14_the_greeting_is_held_back_and_who_talks_meanwhile_is_found() {
+    for (early_talker, effect) in [
+        (EarlyTalker::Pass, None),
+        (EarlyTalker::Log, Some(Effect::EarlyTalker)),
+    ] {
+        let mut session = held_greeting(early_talker);
+        assert!(session.to_client().is_empty());
+        assert_eq!(session.reads_client(), early_talker == EarlyTalker::Log);
+        let due = session.deadline().expect("the greeting is due");
+        let announced = Extensions::default();
+        assert_eq!(session.client(b"EHLO x\r\n", &announced, due), 0);
+        assert_eq!(session.effect(), effect);
+        assert!(!session.reads_client(), "it is known now");
+        assert_eq!(session.client(b"EHLO x\r\n", &announced, due), 0);
+        assert_eq!(session.effect(), None, "once");
+        session.timeout(due);
+        assert_eq!(session.to_client(), b"220 lb.example ESMTP\r\n");
+        assert_eq!(session.client(b"EHLO x\r\n", &announced, due), 8);
+    }
+    let mut session = held_greeting(EarlyTalker::Reject);
+    let now = Instant::now();
+    assert_eq!(session.client(b"E", &Extensions::default(), now), 0);
+    assert_eq!(
+        session.to_client(),
+        b"554 5.5.0 protocol synchronization\r\n"
+    );
+    assert_eq!(session.effect(), Some(Effect::EarlyTalker));
+    assert!(session.is_closing() && !session.reads_client());
+}
+
+#[test]
+fn rule_s14_a_client_that_waits_is_greeted_and_a_drain_does_not_wait_for_that() {
+    let mut session = held_greeting(EarlyTalker::Reject);
+    let due = session.deadline().expect("the greeting is due");
+    session.timeout(due);
+    assert_eq!(session.to_client(), b"220 lb.example ESMTP\r\n");
+    assert_eq!(session.deadline(), Some(due + Duration::from_mins(5)));
+    let mut session = held_greeting(EarlyTalker::Reject);
+    session.drain();
+    assert_eq!(
+        session.to_client(),
+        b"421 4.3.2 lb.example shutting down\r\n"
+    );
+    assert!(session.is_closing());
+}
+
 #[test]
 fn rule_s1_commands_in_the_wrong_order_are_503() {
     let mut lab = Lab::new();

@@ -43,6 +43,9 @@ impl MailSession {
         if self.is_held_up() {
             return None;
         }
+        if let Some(held) = &self.greeting {
+            return Some(held.until);
+        }
         let silence = if self.is_in_content() {
             self.policy.block_time
         } else {
@@ -77,12 +80,17 @@ impl MailSession {
             self.keep_time(now);
         }
         if self.client_deadline().is_some_and(|late| late <= now) {
-            self.give_client_up(now);
+            self.client_is_due(now);
         }
         self.keep_time(now);
     }
 
-    fn give_client_up(&mut self, now: Instant) {
+    fn client_is_due(&mut self, now: Instant) {
+        if self.greeting.take().is_some() {
+            self.own(OwnReply::GREETING);
+            self.active = now;
+            return;
+        }
         if self.is_closing() {
             // It does not even read its last reply.
             self.replies.clear();

@@ -71,6 +71,8 @@ pub(crate) struct Client {
     pub(crate) output: Vec<u8>,
     input: Vec<u8>,
     pipelines: bool,
+    /// It says EHLO before it is greeted.
+    is_early: bool,
     name: u64,
     messages: u32,
     current: Sent,
@@ -89,8 +91,9 @@ impl Client {
         plan.push_back(Command::Quit);
         Self {
             plan,
-            // The greeting.
+            // The greeting, if it waits for that.
             waiting: VecDeque::from([Command::Other("")]),
+            is_early: rng.below(8) == 0,
             is_refused: false,
             output: Vec::new(),
             input: Vec::new(),
@@ -125,6 +128,11 @@ impl Client {
                 )
             };
             let behind = self.waiting.back();
+            if std::mem::take(&mut self.is_early) && *next == Command::Hello {
+                let next = self.plan.pop_front();
+                self.say(next.expect("it was just seen"), rng);
+                continue;
+            }
             let open = behind.is_none_or(|last| self.pipelines && is_group && may_follow(last));
             if !open || (behind.is_some() && rng.below(8) == 0) {
                 return;
@@ -253,6 +261,11 @@ impl Client {
     fn answered(&mut self, code: u16, line: &str) {
         self.replies += 1;
         if code == 421 {
+            self.is_over = true;
+            return;
+        }
+        if code == 554 && self.waiting.front() == Some(&Command::Other("")) {
+            // It talked too early.
             self.is_over = true;
             return;
         }

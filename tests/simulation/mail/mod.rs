@@ -12,9 +12,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use posthouse::smtp::{
-    Effect, Extensions, Fate, First354, InDoubt, Kept as Reuse, Keyword, Keywords, LeaseTerms,
-    MailPolicy, MailSession, Manners, Needed, OwnExtensions, OwnReply, ReplayMemory, SessionLimits,
-    TransactionEnd, Want,
+    EarlyTalker, Effect, Extensions, Fate, First354, InDoubt, Kept as Reuse, Keyword, Keywords,
+    LeaseTerms, MailPolicy, MailSession, Manners, Needed, OwnExtensions, OwnReply, ReplayMemory,
+    SessionLimits, TransactionEnd, Want,
 };
 use posthouse::types::Rng;
 
@@ -69,6 +69,7 @@ impl Tally {
             "failed",
             "abandoned",
             "replayed in doubt",
+            "early talker",
             "slow",
             "hedged",
             "kept connection used",
@@ -158,6 +159,9 @@ impl World {
         let policy = MailPolicy {
             host: "lb.example".into(),
             replay_max: if rng.below(4) == 0 { 200 } else { 1 << 20 },
+            greet_delay: Duration::from_secs(if rng.below(8) == 0 { 3 } else { 0 }),
+            early_talker: [EarlyTalker::Pass, EarlyTalker::Log, EarlyTalker::Reject]
+                [rng.below(3) as usize],
             manners: Manners {
                 in_doubt: if rng.below(6) == 0 {
                     InDoubt::Replay
@@ -529,6 +533,7 @@ impl World {
                     self.replays_in_doubt += 1;
                     self.tally.note("replayed in doubt");
                 }
+                Effect::EarlyTalker => self.tally.note("early talker"),
                 Effect::Slow => {
                     self.tally.note("slow");
                     if self.rng.below(2) == 0 && self.session.hedge(self.now) {
