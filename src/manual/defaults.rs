@@ -25,6 +25,7 @@
 //! | message that cannot be replayed | 64 KiB received and not sent | `smtp::body` | the client is not read; while a kept copy is being freed, up to a third of that copy more |
 //! | digested at a time | 256 KiB | `smtp::body` | freed memory waits for the next call |
 //! | message on average | 100 octets a second, behind 60 s | `smtp::pace` | `421 4.4.2` |
+//! | commands of a transaction | 8 KiB, then out of `replay_memory` in steps of 16 KiB | `smtp::mail_session` | `452 4.3.1` to RCPT |
 //! | first MAIL of a session | 600 s | `smtp::mail_session` | `421 4.4.2` |
 //! | message over the size limit | read on for 60 s and up to twice the limit | `smtp::mail_session` | `552 5.3.4`, closed |
 //! | replies a client does not read | 64 KiB, then neither it nor its backend is read; the last one for 5 minutes (`command_timeout`) | `smtp::mail_session` | closed |

@@ -129,6 +129,8 @@ enum Line {
 pub struct Exchange {
     manners: Manners,
     said: Vec<Said>,
+    /// Octets of memory that these take.
+    weight: usize,
     line: Line,
     moves: u8,
     content: Content,
@@ -158,6 +160,7 @@ impl Default for Exchange {
         Self {
             manners: Manners::default(),
             said: Vec::new(),
+            weight: 0,
             line: Line::Idle,
             moves: 0,
             content: Content::No,
@@ -173,6 +176,22 @@ impl Default for Exchange {
             flight: Vec::new(),
             outputs: VecDeque::new(),
         }
+    }
+}
+
+impl Said {
+    fn new(verb: Verb, line: &[u8], without_size: Option<&[u8]>) -> Self {
+        Self {
+            verb,
+            line: line.to_vec(),
+            without_size: without_size.map(<[u8]>::to_vec),
+            told: None,
+        }
+    }
+
+    /// Octets of memory that a command of such a line takes, room for others behind it included.
+    const fn weight(line: usize) -> usize {
+        2 * size_of::<Self>() + line
     }
 }
 
@@ -296,12 +315,8 @@ impl Exchange {
     /// that did not announce SIZE, if it differs.
     pub fn begin(&mut self, line: &[u8], without_size: Option<&[u8]>, now: Instant) {
         debug_assert!(self.said.is_empty(), "MAIL first and once");
-        self.said.push(Said {
-            verb: Verb::Mail,
-            line: line.to_vec(),
-            without_size: without_size.map(<[u8]>::to_vec),
-            told: None,
-        });
+        self.said.push(Said::new(Verb::Mail, line, without_size));
+        self.weight = Said::weight(line.len() + without_size.map_or(0, <[u8]>::len));
         self.line = Line::Wanted;
         self.outputs.push_back(Output::Lease(Want::Any));
         self.advance(now);
@@ -312,12 +327,8 @@ impl Exchange {
     /// we answer DATA ourselves, only when nothing is awaited.
     pub fn say(&mut self, verb: Verb, line: &[u8], now: Instant) {
         debug_assert!(verb != Verb::Mail && self.takes_commands());
-        self.said.push(Said {
-            verb,
-            line: line.to_vec(),
-            without_size: None,
-            told: None,
-        });
+        self.said.push(Said::new(verb, line, None));
+        self.weight += Said::weight(line.len());
         let ours = self.manners.first_354 == First354::Ours;
         if verb == Verb::Data && ours && self.has_recipient() {
             self.answer(self.said.len() - 1, Told::Accepted, OwnReply::SEND_DATA);
@@ -376,6 +387,11 @@ impl Exchange {
     pub fn awaits_data(&self) -> bool {
         let last = self.said.last();
         last.is_some_and(|said| said.verb == Verb::Data && said.told.is_none())
+    }
+
+    /// Octets of memory that its commands take, with one more whose line is so long.
+    pub fn weight_with(&self, line: usize) -> usize {
+        self.weight + Said::weight(line)
     }
 
     /// How many RCPT have been said.

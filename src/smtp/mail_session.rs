@@ -142,7 +142,11 @@ impl MailSession {
 
     /// What is to be done next.
     pub fn effect(&mut self) -> Option<Effect> {
-        self.effects.pop_front()
+        let effect = self.effects.pop_front();
+        if effect.is_none() {
+            self.effects = VecDeque::new();
+        }
+        effect
     }
 
     /// What is to be written to the client.
@@ -153,6 +157,10 @@ impl MailSession {
     /// So many octets of it have left.
     pub fn sent_to_client(&mut self, octets: usize) {
         self.replies.drain(..octets);
+        if self.replies.is_empty() {
+            // An idle session holds no buffer.
+            self.replies = Vec::new();
+        }
     }
 
     /// Whether the session ends when everything has been written to the client (rule R1).

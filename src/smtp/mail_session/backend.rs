@@ -74,9 +74,14 @@ impl MailSession {
 
     /// What the backend has said.
     pub fn backend(&mut self, octets: &[u8], now: Instant) {
-        self.heard.extend_from_slice(octets);
-        let heard = std::mem::take(&mut self.heard);
-        let mut rest = &heard[..];
+        // Most replies come in one piece.
+        let mut heard = std::mem::take(&mut self.heard);
+        let mut rest = if heard.is_empty() {
+            octets
+        } else {
+            heard.extend_from_slice(octets);
+            &heard
+        };
         // What follows a connection's last reply is not the next one's.
         while let Some(open) = &mut self.open
             && open.exchange.has_connection()

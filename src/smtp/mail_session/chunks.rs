@@ -101,6 +101,11 @@ impl MailSession {
         };
         let wanted = chunks.counter.fate() == ChunkFate::Forward;
         let takes = |exchange: &Exchange| exchange.is_content() && exchange.wants_message();
+        if let Some(open) = &mut self.open
+            && !open.exchange.wants_message()
+        {
+            open.forget_message(&self.memory);
+        }
         let open = self.open.as_deref_mut();
         let mut open = open.filter(|open| wanted && takes(&open.exchange));
         let room = open.as_ref().map_or(rest.len(), |open| open.body.room());

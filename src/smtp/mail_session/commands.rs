@@ -128,17 +128,17 @@ impl MailSession {
         let Some(open) = &mut self.open else {
             return Taken::Later;
         };
-        let exchange = &mut open.exchange;
-        let full = exchange.recipients() >= self.policy.recipients_max;
+        let full = open.exchange.recipients() >= self.policy.recipients_max;
+        let mut line = Vec::new();
+        rcpt.write(&mut line);
         match judged {
-            Ok(needed) if !full => {
+            Ok(needed) if !full && open.has_room(line.len()) => {
                 open.needed.keywords = open.needed.keywords.union(needed);
-                let mut line = Vec::new();
-                rcpt.write(&mut line);
-                exchange.say(Verb::Rcpt, &line, now);
+                open.exchange.say(Verb::Rcpt, &line, now);
             }
-            _ if exchange.is_awaited() => return Taken::Later,
-            Ok(_) => self.say(OwnReply::TOO_MANY_RECIPIENTS, Cost::Nothing),
+            _ if open.exchange.is_awaited() => return Taken::Later,
+            Ok(_) if full => self.say(OwnReply::TOO_MANY_RECIPIENTS, Cost::Nothing),
+            Ok(_) => self.say(OwnReply::NO_MEMORY, Cost::Nothing),
             Err(error) => self.say(error.reply(), error.cost()),
         }
         Taken::Yes

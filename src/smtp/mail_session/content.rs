@@ -16,6 +16,9 @@ impl MailSession {
         let Some(open) = &mut self.open else {
             return 0;
         };
+        if !open.exchange.wants_message() {
+            open.forget_message(&self.memory);
+        }
         let Transaction {
             exchange,
             scanner,

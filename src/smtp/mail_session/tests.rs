@@ -287,6 +287,87 @@ fn rule_s5_one_recipient_too_many_is_452() {
 }
 
 #[test]
+fn what_an_idle_session_holds_is_small() {
+    let mut lab = Lab::up_to_data(MailPolicy::default());
+    lab.feed("text\r\n.\r\n");
+    lab.passed();
+    lab.hear("250 2.0.0 queued\r\n");
+    lab.effects();
+    assert!(lab.session.effect().is_none());
+    let session = &lab.session;
+    assert!(session.open.is_none() && session.chunks.is_none());
+    let buffers = session.replies.capacity() + session.heard.capacity();
+    assert_eq!(buffers + session.effects.capacity(), 0);
+    let with_ehlo = size_of::<MailSession>() + size_of::<Extensions>();
+    assert!(with_ehlo <= 512, "{with_ehlo}");
+}
+
+#[test]
+fn what_a_transaction_holds_is_bounded() {
+    let transaction = size_of::<Transaction>() + size_of::<Chunks>();
+    assert!(transaction <= 1_280, "{transaction}");
+}
+
+#[test]
+fn recipients_are_counted_against_the_memory_of_all_and_refused_without_room() {
+    let mut lab = Lab::greeted(MailPolicy::default());
+    let memory = ReplayMemory::new(40_000);
+    lab.session.memory = Arc::clone(&memory);
+    lab.feed("MAIL FROM:<a@x>\r\n");
+    lab.lease();
+    lab.passed();
+    lab.hear("250 ok\r\n");
+    let long = format!("RCPT TO:<{}@y>\r\n", "x".repeat(1_000));
+    let mut accepted = 0;
+    let told = loop {
+        let told = lab.say(&long);
+        if !told.is_empty() {
+            break told;
+        }
+        lab.passed();
+        assert_eq!(lab.hear("250 ok\r\n"), "250 ok|");
+        accepted += 1;
+    };
+    assert_eq!(told, "452 4.3.1 out of memory, try again later|");
+    assert!((30..40).contains(&accepted), "{accepted}");
+    assert_eq!(memory.used(), 32_768);
+    // Those that were accepted stay, and the message can come.
+    lab.feed("DATA\r\n");
+    assert_eq!(lab.passed(), "DATA|");
+    assert_eq!(lab.hear("354 ok\r\n"), "354 ok|");
+    lab.feed("text\r\n.\r\n");
+    lab.passed();
+    lab.hear("250 ok\r\n");
+    assert_eq!(memory.used(), 0);
+}
+
+#[test]
+fn a_handful_of_recipients_takes_no_part_of_that_memory() {
+    let mut lab = Lab::greeted(MailPolicy::default());
+    let memory = ReplayMemory::new(0);
+    lab.session.memory = Arc::clone(&memory);
+    lab.feed("MAIL FROM:<a@x>\r\n");
+    for _ in 0..20 {
+        let rcpt = "RCPT TO:<someone@example.com>\r\n";
+        assert_eq!(lab.feed(rcpt), rcpt.len());
+    }
+    assert_eq!(lab.told(), "");
+}
+
+#[test]
+fn the_copy_of_a_message_that_is_refused_early_is_given_back_at_once() {
+    let mut lab = Lab::up_to_data(MailPolicy::default());
+    lab.feed(&"x".repeat(10_000));
+    lab.passed();
+    lab.hear("552 5.3.4 too big\r\n");
+    let memory = Arc::clone(&lab.session.memory);
+    assert!(memory.used() > 0);
+    lab.feed("more");
+    assert_eq!(memory.used(), 0);
+    assert_eq!(lab.say("\r\n.\r\n"), "552 5.3.4 too big|");
+}
+
+#[test]
 fn rule_d10_a_message_over_the_limit_is_read_to_its_end_and_refused() {
     let mut lab = Lab::greeted(sized(20));
     let told = lab.say("MAIL FROM:<a@x> SIZE=21\r\n");

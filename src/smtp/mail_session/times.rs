@@ -93,7 +93,7 @@ impl MailSession {
         }
         if self.is_closing() {
             // It does not even read its last reply.
-            self.replies.clear();
+            self.replies = Vec::new();
             return;
         }
         let is_drained = self.drains_until().is_some_and(|until| until <= now);

@@ -9,9 +9,14 @@ use super::super::chunking::ChunkPlace;
 use super::super::data::DataScanner;
 use super::super::exchange::Exchange;
 use super::super::parameters::{MailTerms, Needed, Smtputf8};
-use super::super::replay_memory::ReplayMemory;
+use super::super::replay_memory::{ReplayMemory, Reservation};
 use super::{MailPolicy, Outgoing};
 
+/// Commands of a transaction may take so many octets of memory before they are counted against
+/// `replay_memory`,
+const COMMANDS_FREE: usize = 8_192;
+/// and then in steps of so many.
+const COMMANDS_STEP: u64 = 16_384;
 /// The end of a message.
 const END_OF_DATA: &[u8] = b".\r\n";
 
@@ -27,6 +32,8 @@ pub(super) struct Transaction {
     pub(super) size: u64,
     /// Set when it is over the limit: it is not read on for longer (rule D10).
     pub(super) drains_until: Option<Instant>,
+    /// For long lists of recipients.
+    commands: Reservation,
     /// Octets of the end of the message that have been written.
     end_sent: usize,
 }
@@ -42,6 +49,7 @@ impl Transaction {
             body: MessageBody::new(memory, policy.replay_max),
             size: 0,
             drains_until: None,
+            commands: Reservation::new(memory),
             end_sent: 0,
         }
     }
@@ -97,6 +105,27 @@ impl Transaction {
         if is_all {
             self.end_sent = 0;
             self.exchange.committed(now);
+        }
+    }
+
+    /// Whether there is memory for one more command, whose line is so long.
+    pub(super) fn has_room(&mut self, line: usize) -> bool {
+        let needed = self
+            .exchange
+            .weight_with(line)
+            .saturating_sub(COMMANDS_FREE) as u64;
+        while needed > self.commands.octets() {
+            if !self.commands.grow(COMMANDS_STEP) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Gives the copy of a message back that nobody wants any more, though its rest still comes.
+    pub(super) fn forget_message(&mut self, memory: &Arc<ReplayMemory>) {
+        if self.body.length() > 0 {
+            self.body = MessageBody::new(memory, 0);
         }
     }
 
