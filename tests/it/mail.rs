@@ -756,3 +756,35 @@ async fn a_delivered_message_forgives_what_was_refused_before_it_b4() {
     }
     quit(client).await;
 }
+
+#[tokio::test]
+async fn where_the_operator_asks_a_message_in_doubt_is_sent_again_f7() {
+    let bad = sink("bad.test", Script::good().close_at(At::Dot));
+    let backend = good("good.test");
+    let mut config = smtp(&[&bad, &backend]);
+    listener(&mut config).smtp.replay_in_doubt = true;
+    let balancer = Balancer::start(config);
+    let mut client = client(&balancer).await;
+    client.send_message(BODY).await;
+    quit(client).await;
+    assert_eq!((bad.counts().messages, backend.counts().messages), (0, 1));
+}
+
+#[tokio::test]
+async fn with_buffer_first_a_refused_data_is_the_answer_to_the_dot_f9() {
+    let refusing = sink(
+        "one.test",
+        Script::good().reply(At::Data, "554 5.7.1 not today"),
+    );
+    let mut config = smtp(&[&refusing]);
+    listener(&mut config).smtp.buffer_first = true;
+    let balancer = Balancer::start(config);
+    let mut client = client(&balancer).await;
+    client.ask("MAIL FROM:<a@example.org>", "250").await;
+    client.ask("RCPT TO:<b@example.net>", "250").await;
+    client.ask("DATA", "354").await;
+    client.say(BODY).await;
+    client.ask(".", "554 5.7.1").await;
+    client.ask("NOOP", "250").await;
+    quit(client).await;
+}

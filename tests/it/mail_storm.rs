@@ -63,7 +63,7 @@ async fn send(address: std::net::SocketAddr, number: u64) -> BTreeMap<String, St
 
 async fn one(client: &mut Client, name: &str, message: u64) -> String {
     let body = format!("Subject: {name}\r\n\r\n{}\r\n.\r\n", "x".repeat(70));
-    if message % 2 == 0 {
+    if message.is_multiple_of(2) {
         client
             .say("MAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.net>\r\nDATA\r\n")
             .await;
