@@ -286,9 +286,9 @@ impl BackendState {
         }
     }
 
-    /// Whether it is in service, and neither down nor ejected.
-    pub fn is_usable(&self) -> bool {
-        self.standing().is_usable()
+    /// Whether it is neither down nor ejected.
+    pub fn is_well(&self) -> bool {
+        self.standing.load(Ordering::Acquire) & HEALTHY != 0
     }
 
     /// Whether the operator lets it serve: neither in drain nor in maintenance.

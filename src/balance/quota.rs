@@ -132,13 +132,13 @@ impl Quotas {
         if !self.judge(&mut windows, now) {
             return Err(UsedUp);
         }
-        for window in &mut *windows {
-            window.add(1, now);
-        }
+        let parts = windows.iter_mut().map(|window| window.add(1, now));
+        let parts = parts.collect();
         self.judge(&mut windows, now);
         Ok(Some(Spent {
             quotas: Arc::clone(self),
             at: now,
+            parts,
             fate: SpentFate::GivenBack,
         }))
     }
@@ -243,20 +243,27 @@ impl Window {
         self.sum < self.quota.count
     }
 
-    fn add(&mut self, used: u64, now: Duration) {
+    /// Counts it, and says in which part.
+    fn add(&mut self, used: u64, now: Duration) -> u64 {
         let current = self.part(now);
+        self.sum += used;
         match self.parts.back_mut() {
             // Another thread's clock may be a little behind.
-            Some(last) if last.0 >= current => last.1 += used,
-            _ => self.parts.push_back((current, used)),
+            Some(last) if last.0 >= current => {
+                last.1 += used;
+                last.0
+            }
+            _ => {
+                self.parts.push_back((current, used));
+                current
+            }
         }
-        self.sum += used;
     }
 
-    fn give_back(&mut self, at: Duration) {
-        let part = self.part(at);
-        let mut later = self.parts.iter_mut().filter(|(other, _)| *other >= part);
-        if let Some((_, used)) = later.find(|(_, used)| *used > 0) {
+    /// Takes one back out of its part, unless that has been forgotten.
+    fn give_back(&mut self, part: u64) {
+        let mut same = self.parts.iter_mut().filter(|(other, _)| *other == part);
+        if let Some((_, used)) = same.find(|(_, used)| *used > 0) {
             *used -= 1;
             self.sum -= 1;
         }
@@ -273,6 +280,8 @@ pub struct UsedUp;
 pub struct Spent {
     quotas: Arc<Quotas>,
     at: Duration,
+    /// Where it was counted, by window.
+    parts: Box<[u64]>,
     fate: SpentFate,
 }
 
@@ -289,10 +298,14 @@ impl Spent {
         let now = self.quotas.epoch.at(now);
         self.fate = SpentFate::Kept;
         let mut windows = lock(&self.quotas.windows);
-        for window in &mut *windows {
-            if window.quota.unit == QuotaUnit::Recipients && recipients > 1 {
-                window.add(recipients - 1, now);
-            }
+        for (window, part) in windows.iter_mut().zip(&self.parts) {
+            // The provider counts it now, not when MAIL was said.
+            window.give_back(*part);
+            let used = match window.quota.unit {
+                QuotaUnit::Messages => 1,
+                QuotaUnit::Recipients => recipients.max(1),
+            };
+            window.add(used, now);
         }
         self.quotas.judge(&mut windows, now);
     }
@@ -302,8 +315,8 @@ impl Drop for Spent {
     fn drop(&mut self) {
         if self.fate == SpentFate::GivenBack {
             let mut windows = lock(&self.quotas.windows);
-            for window in &mut *windows {
-                window.give_back(self.at);
+            for (window, part) in windows.iter_mut().zip(&self.parts) {
+                window.give_back(*part);
             }
             self.quotas.judge(&mut windows, self.at);
         }

@@ -354,8 +354,11 @@ impl PoolShared {
     fn refresh_quotas(&self, roll: &Roll, now: Instant) {
         for &index in &roll.limited {
             let member = &roll.members[index as usize];
-            let limited = member.settings.quota.as_ref();
-            if limited.is_some_and(|limited| limited.used.refresh(now)) && self.has_heap() {
+            if let Some(limited) = &member.settings.quota {
+                limited.used.refresh(now);
+            }
+            // Whoever found that there is room again.
+            if self.has_heap() && !member.is_used_up() {
                 self.rekey(member);
             }
         }

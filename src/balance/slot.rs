@@ -89,9 +89,9 @@ impl Parked {
         member.state().standing().is_usable() && !tried.has(member) && !member.is_used_up()
     }
 
-    /// Whether somebody waits for a place in the pool: this one is to be given up.
-    pub fn is_needed(&self) -> bool {
-        self.place.member.shared.waiting() > 0
+    /// How many wait for a place in the pool: this one may be given up for them.
+    pub fn waiting(&self) -> u32 {
+        self.place.member.shared.waiting()
     }
 
     /// Uses the place again.

@@ -6,7 +6,7 @@
 //! has to flow.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -96,7 +96,7 @@ pub(super) async fn run(handle: Handle) {
             continue;
         }
         let to = path.clone();
-        let written = spawn_blocking(move || write(&to, &file).map(|()| file)).await;
+        let written = spawn_blocking(move || write(&to, "new", &file).map(|()| file)).await;
         match written {
             Ok(Ok(file)) => {
                 saved = Some(file);
@@ -117,7 +117,8 @@ pub(super) async fn run(handle: Handle) {
 /// Saves for the last time.
 pub(super) fn save(shared: &Shared) {
     if let Some(path) = state_file(shared)
-        && let Err(error) = write(&path, &collect(&shared.registry))
+        // The last but one may still be on its way to the disk.
+        && let Err(error) = write(&path, "last", &collect(&shared.registry))
     {
         tracing::error!(file = %path.display(), %error, "quotas.not-saved");
     }
@@ -141,9 +142,12 @@ fn read(path: &Path) -> Result<Option<File>, StateError> {
     Ok(Some(file))
 }
 
-fn write(path: &Path, file: &File) -> io::Result<()> {
-    let beside = beside(path, "new");
-    std::fs::write(&beside, serde_json::to_vec(file)?)?;
+fn write(path: &Path, ending: &str, file: &File) -> io::Result<()> {
+    let text = serde_json::to_vec(file)?;
+    let beside = beside(path, ending);
+    let mut new = std::fs::File::create(&beside)?;
+    new.write_all(&text)?;
+    new.sync_all()?;
     std::fs::rename(&beside, path)
 }
 
@@ -236,7 +240,7 @@ mod tests {
         let (_, _, quotas) = before.all_quotas().remove(0);
         let now = Instant::now();
         quotas.take(now).unwrap().unwrap().keep(1, now);
-        write(&path, &collect(&before)).unwrap();
+        write(&path, "new", &collect(&before)).unwrap();
         let after = registry();
         assert_eq!(used(&after), 0);
         restore(&read(&path).unwrap().unwrap(), &after);

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::context;
 use super::record::Session;
-use crate::balance::{FailureKind, Observation, PickMode, Slot, Stage};
+use crate::balance::{FailureKind, Observation, PickMode, Slot, Spent, Stage};
 use crate::config::model::{self, GreetingMode, Identity};
 use crate::identity::{HeaderOut, ProxyVersion};
 use crate::net::dial::{Origin, dial};
@@ -53,6 +53,8 @@ struct Rules {
 pub(super) struct Attempt {
     pub(super) stream: Stream,
     pub(super) slot: Slot,
+    /// What its transaction takes of a quota.
+    pub(super) spent: Option<Spent>,
     rules: Rules,
     dialled: Instant,
     connected: Option<Instant>,
@@ -72,6 +74,8 @@ enum Talk {
     /// The greeting and the reply to EHLO are ours.
     Mail {
         opening: Box<Opening>,
+        /// Our name there.
+        name: Arc<str>,
         /// From dial to the greeting.
         greeted: Option<Duration>,
     },
@@ -154,6 +158,7 @@ pub(super) fn begin(
     session: &Session,
     pool: &PoolView,
     slot: Slot,
+    spent: Option<Spent>,
     purpose: Purpose,
     now: Instant,
 ) -> Result<Attempt, (Slot, Failure)> {
@@ -169,9 +174,10 @@ pub(super) fn begin(
         Purpose::Relay => Talk::Relay(Vec::new()),
         Purpose::Mail => {
             rules.greets = GreetingMode::Smtp;
-            let name = &session.cx.shared.current.load().config.hostname;
+            let name = Arc::clone(&session.cx.shared.current.load().config.hostname);
             Talk::Mail {
-                opening: Box::new(Opening::new(name)),
+                opening: Box::new(Opening::new(&name)),
+                name,
                 greeted: None,
             }
         }
@@ -180,6 +186,7 @@ pub(super) fn begin(
         Ok(stream) => Ok(Attempt {
             stream,
             slot,
+            spent,
             rules,
             dialled: now,
             connected: None,
@@ -252,6 +259,14 @@ impl Attempt {
     /// From dial to connected, once it is.
     pub(super) fn connect_time(&self) -> Option<Duration> {
         Some(self.connected?.saturating_duration_since(self.dialled))
+    }
+
+    /// The name that the backend was told in EHLO; empty where that is the client's affair.
+    pub(super) fn name(&self) -> Arc<str> {
+        match &self.talk {
+            Talk::Mail { name, .. } => Arc::clone(name),
+            Talk::Relay(_) => Arc::from(""),
+        }
     }
 
     pub(super) fn is_connected(&self) -> bool {
@@ -330,7 +345,10 @@ impl Attempt {
     ) -> Poll<Progress> {
         let stage = self.stage();
         let after = now.saturating_duration_since(self.dialled);
-        let Talk::Mail { opening, greeted } = &mut self.talk else {
+        let Talk::Mail {
+            opening, greeted, ..
+        } = &mut self.talk
+        else {
             return Poll::Pending;
         };
         match opening.handle(new) {

@@ -20,7 +20,9 @@ use super::closing::Refusal;
 use super::context::since;
 use super::keeper::Kept;
 use super::record::{Lap, Session};
-use crate::balance::{BackendState, FailureKind, NoBackend, PickMode, Queued, Slot, Tried, Waiter};
+use crate::balance::{
+    BackendState, FailureKind, NoBackend, PickMode, Queued, Slot, Spent, Tried, UsedUp, Waiter,
+};
 use crate::metrics::SessionPhase;
 use crate::net::stream::Stream;
 use crate::smtp::{Extensions, Keywords, Needed};
@@ -73,8 +75,8 @@ pub(super) enum Found {
     },
     /// A new connection that is ready for MAIL,
     Ready(Attempt, Extensions),
-    /// or one that was kept.
-    Kept(Slot, Kept),
+    /// or one that was kept, with what its transaction takes of a quota.
+    Kept(Slot, Kept, Option<Spent>),
 }
 
 /// The search for a backend.
@@ -98,8 +100,8 @@ pub(super) struct Connecting {
 /// What a pick has come to.
 #[derive(Debug)]
 enum Picked {
-    Slot(Slot),
-    Kept(Slot, Kept),
+    Slot(Slot, Option<Spent>),
+    Kept(Slot, Kept, Option<Spent>),
     /// A place in the queue was taken instead.
     Waits,
 }
@@ -128,14 +130,9 @@ impl Connecting {
         }
     }
 
-    /// Another search with the same aim, for what was found is not to be had.
-    pub(super) fn again(&self, now: Instant) -> Self {
-        Self {
-            total: self.total,
-            made: self.made,
-            attempts_max: self.attempts_max,
-            ..Self::new(self.aim.clone(), self.tried.clone(), now)
-        }
+    /// Backends that failed, and those that lack something.
+    pub(super) fn tried(&self) -> &Tried {
+        &self.tried
     }
 
     /// Goes as far as the network lets it. While it is pending it is to be polled again at
@@ -243,8 +240,9 @@ impl Connecting {
         }
         self.lacking = self.lacking.union(lacking);
         self.tried.add(attempt.slot.member());
+        let name = attempt.name();
         let Attempt { stream, slot, .. } = attempt;
-        let kept = Kept::new(stream, extensions, now);
+        let kept = Kept::new(stream, extensions, name, now);
         session.cx.keeper.put(session, slot, kept, now);
         None
     }
@@ -301,24 +299,32 @@ impl Connecting {
                 self.wait_until = given.is_err().then_some(waiting.until);
                 note_wait(session, waiting.since, now);
                 self.waiting = None;
-                if let Ok(slot) = given {
-                    self.dial(session, slot, now);
-                    return Poll::Ready(Ok(None));
+                let given = given
+                    .ok()
+                    .and_then(|slot| self.use_slot(session, slot, now));
+                if let Some(picked) = given {
+                    return Poll::Ready(Ok(self.take(session, picked, now)));
                 }
             }
             match self.pick(session, now) {
-                Ok(Picked::Slot(slot)) => {
-                    self.dial(session, slot, now);
-                    return Poll::Ready(Ok(None));
-                }
-                Ok(Picked::Kept(slot, kept)) => {
-                    return Poll::Ready(Ok(Some(Found::Kept(slot, kept))));
-                }
                 Ok(Picked::Waits) => {}
+                Ok(picked) => return Poll::Ready(Ok(self.take(session, picked, now))),
                 Err(refusal) => return Poll::Ready(Err(refusal)),
             }
         }
         Poll::Ready(Err(self.none(NoBackend::AllFull)))
+    }
+
+    /// Dials what was picked, or uses the connection that was kept.
+    fn take(&mut self, session: &mut Session, picked: Picked, now: Instant) -> Option<Found> {
+        match picked {
+            Picked::Slot(slot, spent) => {
+                self.dial(session, slot, spent, now);
+                None
+            }
+            Picked::Kept(slot, kept, spent) => Some(Found::Kept(slot, kept, spent)),
+            Picked::Waits => None,
+        }
     }
 
     /// No backend, or none that has what is needed.
@@ -347,7 +353,11 @@ impl Connecting {
         }
         let client = session.client_key();
         let mut rng = context.rng.borrow_mut();
+        let mut passed_over = 0;
         loop {
+            if passed_over >= Tried::MAX {
+                return self.pick_capable(session, &snapshot, view, now);
+            }
             let preferred = self.aim.prefer.take();
             let preferred = preferred.and_then(|state| view.pool.pick_at(&state, &self.tried));
             let picked = match preferred {
@@ -355,19 +365,31 @@ impl Connecting {
                 None => view.pool.pick(client, &self.tried, now, &mut rng),
             };
             match picked {
-                Ok(slot) if self.lacks(session, &snapshot, view, &slot) => {}
-                Ok(slot) => return Ok(self.or_kept(session, slot, now)),
+                Ok(slot) if self.lacks(session, &snapshot, view, &slot) => passed_over += 1,
+                Ok(slot) => {
+                    // If its quota was used up a moment ago, it is full from now on.
+                    if let Some(picked) = self.use_slot(session, slot, now) {
+                        return Ok(picked);
+                    }
+                }
                 Err(NoBackend::AllFull) => break,
                 Err(none) => return Err(self.none(none)),
             }
         }
         if self.aim.from == From::Anywhere
-            && let Some((slot, kept)) = context.keeper.any(session, view, &self.tried, now)
+            && let Some((slot, kept)) =
+                context
+                    .keeper
+                    .any(session, view, &self.tried, self.aim.needed, now)
+            && let Ok(spent) = slot.member().spend(now)
         {
-            return Ok(Picked::Kept(slot, kept));
+            return Ok(Picked::Kept(slot, kept, spent));
         }
         match view.pool.enqueue(client, &self.tried, now, &mut rng) {
-            Queued::Slot(slot) => Ok(self.or_kept(session, slot, now)),
+            Queued::Slot(slot) => match self.use_slot(session, slot, now) {
+                Some(picked) => Ok(picked),
+                None => Err(self.none(NoBackend::AllFull)),
+            },
             Queued::Full => Err(self.none(NoBackend::AllFull)),
             Queued::Waiting(waiter) => {
                 let interrupted = self.wait_until.take();
@@ -407,20 +429,54 @@ impl Connecting {
         true
     }
 
-    /// A kept connection instead of a new one, if there is one.
-    fn or_kept(&self, session: &Session, slot: Slot, now: Instant) -> Picked {
+    /// Where more backends lack something than a session remembers, each is looked at once.
+    fn pick_capable(
+        &mut self,
+        session: &Session,
+        snapshot: &Snapshot,
+        view: &PoolView,
+        now: Instant,
+    ) -> Result<Picked, Refusal> {
+        let known = &session.cx.capabilities;
+        let mut is_any = false;
+        for member in view.pool.members() {
+            let lacking = known.lacking(snapshot.generation, view, member, self.aim.needed);
+            if !lacking.is_empty() {
+                continue;
+            }
+            is_any = true;
+            let slot = view.pool.pick_at(&member.settings.state, &self.tried);
+            if let Some(picked) = slot.and_then(|slot| self.use_slot(session, slot, now)) {
+                return Ok(picked);
+            }
+        }
+        if is_any {
+            return Err(Refusal::NoBackend(NoBackend::AllFull));
+        }
+        Err(self.none(NoBackend::AllTried))
+    }
+
+    /// What a place at a backend is used for: a kept connection, or a new one. `None` if its
+    /// provider allows no more.
+    fn use_slot(&self, session: &Session, slot: Slot, now: Instant) -> Option<Picked> {
+        if self.aim.purpose == Purpose::Relay {
+            return Some(Picked::Slot(slot, None));
+        }
+        let spent = slot.member().spend(now).ok()?;
         if self.aim.from == From::Dial {
-            return Picked::Slot(slot);
+            return Some(Picked::Slot(slot, spent));
         }
-        match session.cx.keeper.take(session, slot.member(), now) {
-            Some(kept) => Picked::Kept(slot, kept),
-            None => Picked::Slot(slot),
-        }
+        let keeper = &session.cx.keeper;
+        let kept = keeper.take(session, slot.member(), self.aim.needed, now);
+        Some(match kept {
+            Some(kept) => Picked::Kept(slot, kept, spent),
+            None => Picked::Slot(slot, spent),
+        })
     }
 
     /// Dials the backend of `slot`; if a reload led the listener to another pool meanwhile, the slot
     /// goes back and the next pick is from there.
-    fn dial(&mut self, session: &mut Session, slot: Slot, now: Instant) {
+    fn dial(&mut self, session: &mut Session, slot: Slot, spent: Option<Spent>, now: Instant) {
         let shared = Arc::clone(&session.cx.shared);
         let snapshot = shared.current.load();
         let view = pool_now(&snapshot, session);
@@ -439,7 +495,7 @@ impl Connecting {
         let worker = session.cx.worker.index();
         let totals = &slot.member().settings.state.totals;
         totals.of(worker).attempts.inc();
-        match attempt::begin(session, view, slot, self.aim.purpose, now) {
+        match attempt::begin(session, view, slot, spent, self.aim.purpose, now) {
             Ok(attempt) => {
                 let place = usize::from(self.attempts[0].is_some());
                 self.attempts[place] = Some(attempt);
@@ -526,16 +582,21 @@ impl Connecting {
                 .pick_hedge(session.client_key(), &tried, now, &mut rng)
         };
         let Ok(slot) = picked else { return };
+        let spent = match self.aim.purpose {
+            Purpose::Relay => None,
+            Purpose::Mail => match slot.member().spend(now) {
+                Ok(spent) => spent,
+                Err(UsedUp) => return,
+            },
+        };
         attempt.mark_slow();
         session.hedged = true;
         let worker = session.cx.worker.index();
         slot.member().settings.state.totals.of(worker).hedges.inc();
-        if slow == 0 {
-            self.dial(session, slot, now);
-        } else {
+        if slow != 0 {
             self.attempts.swap(0, 1);
-            self.dial(session, slot, now);
         }
+        self.dial(session, slot, spent, now);
     }
 }
 

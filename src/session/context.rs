@@ -1,6 +1,7 @@
 //! What a data thread lends its sessions, and the set of sessions it runs.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -119,6 +120,8 @@ pub struct Context {
     pub(super) warming: Warming,
     pub(super) capabilities: Capabilities,
     draining: Cell<bool>,
+    /// Listeners that are gone: who still comes from their queues drains at once.
+    drained: RefCell<BTreeSet<usize>>,
     sessions: RefCell<Slab<SessionEntry>>,
     next: Cell<u64>,
 }
@@ -141,6 +144,7 @@ impl Context {
             warming: Warming::default(),
             capabilities: Capabilities::default(),
             draining: Cell::new(false),
+            drained: RefCell::default(),
             sessions: RefCell::default(),
             next: Cell::new(0),
         })
@@ -157,7 +161,7 @@ impl Context {
             listener,
             task: None,
             backend: 0,
-            drains: self.draining.get(),
+            drains: self.draining.get() || self.drained.borrow().contains(&listener),
             is_mail: false,
             leaves: false,
         })
@@ -205,7 +209,7 @@ impl Context {
 
     /// Sessions that hold transactions end at their next boundary (rule K7): those that `which`
     /// chooses. Relayed ones cannot be told.
-    pub fn drain(&self, which: impl Fn(&SessionEntry) -> bool) {
+    fn drain(&self, which: impl Fn(&SessionEntry) -> bool) {
         for (_, entry) in self.sessions.borrow_mut().iter_mut() {
             if which(entry) && !entry.drains {
                 entry.drains = true;
@@ -214,6 +218,17 @@ impl Context {
                 }
             }
         }
+    }
+
+    /// A listener is gone: its sessions end at their next boundary.
+    pub fn drain_listener(&self, listener: usize) {
+        self.drained.borrow_mut().insert(listener);
+        self.drain(|entry| entry.listener == listener);
+    }
+
+    /// The listener is there again.
+    pub fn revive_listener(&self, listener: usize) {
+        self.drained.borrow_mut().remove(&listener);
     }
 
     /// The thread accepts no more: every session drains, and no connection is kept.

@@ -20,7 +20,7 @@ use crate::config::model::{self, Identity};
 use crate::net::clock;
 use crate::net::stream::Stream;
 use crate::net::timer::{Due, Timer};
-use crate::smtp::Extensions;
+use crate::smtp::{Extensions, Needed};
 use crate::snapshot::PoolView;
 
 /// Connections that all threads together keep, or end with QUIT; more are closed without a word.
@@ -37,13 +37,21 @@ pub(super) struct Kept {
     /// What the backend has announced on it.
     pub(super) extensions: Rc<Extensions>,
     pub(super) born: Instant,
+    /// Our name that the backend was told.
+    name: Arc<str>,
     /// Transactions that it has carried.
     pub(super) messages: u32,
 }
 
 impl Kept {
-    pub(super) fn new(stream: Stream, extensions: Extensions, now: Instant) -> Self {
+    pub(super) fn new(
+        stream: Stream,
+        extensions: Extensions,
+        name: Arc<str>,
+        now: Instant,
+    ) -> Self {
         Self {
+            name,
             stream,
             extensions: Rc::new(extensions),
             born: now,
@@ -66,11 +74,15 @@ struct Backend {
     entries: Vec<Entry>,
     /// A connection was refused after so many messages.
     learned: Option<Learned>,
+    /// Held while something was learned, so that its address belongs to nobody else.
+    state: Option<Arc<BackendState>>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Learned {
     messages: u32,
+    /// It counts when it was seen twice: once may have been anything.
+    seen: u8,
     until: Instant,
 }
 
@@ -80,8 +92,6 @@ struct Entry {
     parked: Parked,
     /// The listener whose source address it has; `None` if that is the pool's.
     origin: Option<usize>,
-    /// Our name that the backend was told.
-    name: Arc<str>,
     until: Instant,
     /// Whether it is its age that ends it then.
     is_old: bool,
@@ -102,13 +112,18 @@ impl Entry {
     }
 
     /// Why it is ended although it is in order, if it is.
-    fn unwanted(&self) -> Option<KeptClosed> {
+    fn unwanted(&self, shed: &mut BTreeMap<Arc<str>, u32>) -> Option<KeptClosed> {
         let member = self.parked.member();
-        if member.settings.state.is_in_service() {
-            self.parked.is_needed().then_some(KeptClosed::Shed)
-        } else {
-            Some(KeptClosed::Drained)
+        if !member.settings.state.is_in_service() {
+            return Some(KeptClosed::Drained);
         }
+        let waiting = self.parked.waiting();
+        if waiting == 0 {
+            return None;
+        }
+        let so_far = shed.entry(Arc::clone(&member.pool)).or_default();
+        *so_far += 1;
+        (*so_far <= waiting).then_some(KeptClosed::Shed)
     }
 
     /// It leaves the keeper.
@@ -125,10 +140,16 @@ impl Entry {
 
 impl Keeper {
     /// A connection to `member`, if one is kept.
-    pub(super) fn take(&self, session: &Session, member: &Member, now: Instant) -> Option<Kept> {
+    pub(super) fn take(
+        &self,
+        session: &Session,
+        member: &Member,
+        needed: Needed,
+        now: Instant,
+    ) -> Option<Kept> {
         let mut backends = self.backends.borrow_mut();
         let backend = backends.get_mut(&key(&member.settings.state))?;
-        let entry = pop(backend, session, now)?;
+        let entry = pop(backend, session, needed, now)?;
         // The place in hand serves as well; this one's is given back.
         drop(backends);
         let Entry { kept, parked, .. } = entry;
@@ -143,6 +164,7 @@ impl Keeper {
         session: &Session,
         view: &PoolView,
         tried: &Tried,
+        needed: Needed,
         now: Instant,
     ) -> Option<(Slot, Kept)> {
         let mut backends = self.backends.borrow_mut();
@@ -155,7 +177,7 @@ impl Keeper {
             if !backend.entries.last().is_some_and(serves) {
                 continue;
             }
-            if let Some(entry) = pop(backend, session, now) {
+            if let Some(entry) = pop(backend, session, needed, now) {
                 drop(backends);
                 let Entry { kept, parked, .. } = entry;
                 return Some((parked.resume(), kept));
@@ -188,7 +210,6 @@ impl Keeper {
                     kept,
                     parked: slot.park(),
                     origin,
-                    name: Arc::clone(&snapshot.config.hostname),
                     until,
                 };
                 backend.entries.push(entry);
@@ -220,27 +241,35 @@ impl Keeper {
     pub(super) fn learn(&self, member: &Member, messages: u32, now: Instant) {
         let mut backends = self.backends.borrow_mut();
         let backend = backends.entry(key(&member.settings.state)).or_default();
-        if messages > 0 {
-            backend.learned = Some(Learned {
-                messages,
-                until: now + LEARNED_TIME,
-            });
-        }
+        let before = backend
+            .learned
+            .filter(|learned| learned.messages == messages);
+        backend.learned = Some(Learned {
+            messages: messages.max(1),
+            seen: before.map_or(1, |learned| learned.seen.saturating_add(1)),
+            until: now + LEARNED_TIME,
+        });
+        backend.state = Some(Arc::clone(&member.settings.state));
     }
 
     /// Ends what has had its time, and what is needed elsewhere.
     pub(super) fn sweep(&self, cx: &Rc<Context>, now: Instant) {
         let mut gone = Vec::new();
+        // One for each who waits.
+        let mut shed: BTreeMap<Arc<str>, u32> = BTreeMap::new();
         self.backends.borrow_mut().retain(|_, backend| {
             let mut causes = Vec::new();
             let unwanted = |entry: &mut Entry| {
-                let closed = entry.closed(now).or_else(|| entry.unwanted());
+                let closed = entry.closed(now).or_else(|| entry.unwanted(&mut shed));
                 causes.extend(closed);
                 closed.is_some()
             };
             let entries: Vec<_> = backend.entries.extract_if(.., unwanted).collect();
             gone.extend(entries.into_iter().zip(causes));
             backend.learned = backend.learned.filter(|learned| now < learned.until);
+            if backend.learned.is_none() {
+                backend.state = None;
+            }
             !backend.entries.is_empty() || backend.learned.is_some()
         });
         for (entry, cause) in gone {
@@ -268,7 +297,7 @@ impl Keeper {
     }
 
     /// Whether one more connection may be kept or ended.
-    fn has_room(&self, cx: &Context) -> bool {
+    pub(super) fn has_room(&self, cx: &Context) -> bool {
         let workers = cx.shared.workers.len().max(1) as u32;
         self.idle.get() + self.parting.get() < KEPT_MAX / workers
     }
@@ -303,11 +332,10 @@ impl Backend {
         if !kept.stream.is_quiet() {
             return Err(KeptClosed::Backend);
         }
-        let learned = self.learned.map(|learned| learned.messages);
+        let learned = self.learned.filter(|learned| learned.seen > 1);
+        let learned = learned.map(|learned| learned.messages);
         let messages_max = settings.max_messages.min(learned.unwrap_or(u32::MAX));
-        let workers = cx.shared.workers.len().max(1) as u32;
-        let is_full = self.entries.len()
-            >= idle_max(settings, slot.member(), cx.worker.index() as u32, workers);
+        let is_full = self.entries.len() >= idle_max(settings, slot.member(), cx);
         let is_full = is_full || !cx.keeper.has_room(cx);
         if now >= kept.born + settings.max_age {
             return Err(KeptClosed::Age);
@@ -322,7 +350,7 @@ impl Backend {
             return Err(KeptClosed::Shed);
         }
         let old = kept.born + settings.max_age;
-        let floor = share(settings.min_idle, cx.worker.index() as u32, workers) as usize;
+        let floor = share(settings.min_idle, cx) as usize;
         // The first few are kept whether they are used or not.
         if self.entries.len() < floor {
             return Ok(old);
@@ -333,25 +361,33 @@ impl Backend {
 
 /// How many of a backend one thread may keep: its share of `max_idle`, and no more than a quarter of
 /// the connections the backend may have.
-fn idle_max(settings: &model::PoolSmtp, member: &Member, worker: u32, workers: u32) -> usize {
+pub(super) fn idle_max(settings: &model::PoolSmtp, member: &Member, cx: &Context) -> usize {
+    let workers = cx.shared.workers.len().max(1) as u32;
     let quarter = match member.settings.max_connections {
         0 => u32::MAX,
         max => (max / (4 * workers)).max(1),
     };
-    share(settings.max_idle, worker, workers).min(quarter) as usize
+    share(settings.max_idle, cx).min(quarter) as usize
 }
 
 /// What of `all` one of the threads may have: the shares add up to `all`.
-pub(super) fn share(all: u32, worker: u32, workers: u32) -> u32 {
+pub(super) fn share(all: u32, cx: &Context) -> u32 {
+    let workers = cx.shared.workers.len().max(1) as u32;
+    let worker = cx.worker.index() as u32;
     all / workers + u32::from(worker < all % workers)
 }
 
 /// The newest that is in order; those that are not are thrown away.
-fn pop(backend: &mut Backend, session: &Session, now: Instant) -> Option<Entry> {
+fn pop(backend: &mut Backend, session: &Session, needed: Needed, now: Instant) -> Option<Entry> {
     let origin = origin(session);
     let name = &session.cx.shared.current.load().config.hostname;
     loop {
-        let fits = |entry: &Entry| entry.origin == origin && entry.name == *name;
+        let fits = |entry: &Entry| {
+            let extensions = &entry.kept.extensions;
+            entry.origin == origin
+                && entry.kept.name == *name
+                && extensions.lacks(needed).is_empty()
+        };
         let index = backend.entries.iter().rposition(fits)?;
         let entry = backend.entries.remove(index);
         let closed = entry.closed(now);

@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use super::attempt::{self, Failure};
 use super::context::{Context, since};
-use super::keeper::{Kept, key, share};
+use super::keeper::{Kept, idle_max, key, share};
 use crate::balance::{FailureKind, Observation, Slot, Stage, Tried};
 use crate::config::model::{self, Identity};
 use crate::net::clock;
@@ -33,7 +33,7 @@ pub(super) struct Warming(RefCell<BTreeSet<usize>>);
 
 /// Dials what is missing.
 pub(super) fn look(cx: &Rc<Context>) {
-    if cx.is_draining() {
+    if cx.is_draining() || !cx.keeper.has_room(cx) {
         return;
     }
     let snapshot = cx.shared.current.load();
@@ -42,19 +42,17 @@ pub(super) fn look(cx: &Rc<Context>) {
     };
     let hostname = Arc::clone(&snapshot.config.hostname);
     for pool in snapshot.pools().filter(wants) {
-        let workers = cx.shared.workers.len().max(1) as u32;
-        let wanted = share(
-            pool.settings.smtp.min_idle,
-            cx.worker.index() as u32,
-            workers,
-        );
+        let smtp = &pool.settings.smtp;
+        let wanted = share(smtp.min_idle, cx) as usize;
         for member in pool.pool.members() {
             let state = &member.settings.state;
             let warming = &cx.warming.0;
             if warming.borrow().len() >= WARMING_MAX {
                 return;
             }
-            let missing = cx.keeper.idle_of(member) < wanted as usize;
+            // No more than would be kept.
+            let wanted = wanted.min(idle_max(smtp, member, cx));
+            let missing = cx.keeper.idle_of(member) < wanted && pool.pool.waiting() == 0;
             if !missing || warming.borrow().contains(&key(state)) {
                 continue;
             }
@@ -65,6 +63,7 @@ pub(super) fn look(cx: &Rc<Context>) {
             let one = One {
                 cx: Rc::clone(cx),
                 slot: Some(slot),
+                key: key(state),
                 hostname: Arc::clone(&hostname),
                 began: clock::now(),
             };
@@ -79,6 +78,7 @@ pub(super) fn look(cx: &Rc<Context>) {
 struct One {
     cx: Rc<Context>,
     slot: Option<Slot>,
+    key: usize,
     hostname: Arc<str>,
     began: Instant,
 }
@@ -87,16 +87,11 @@ impl One {
     async fn run(mut self, settings: model::Pool) {
         let Some(slot) = self.slot.take() else { return };
         let opened = self.open(&settings, &slot).await;
-        // The look may come again.
-        self.cx
-            .warming
-            .0
-            .borrow_mut()
-            .remove(&key(&slot.member().settings.state));
         let now = clock::now();
         match opened {
             Ok((stream, extensions)) => {
-                let kept = Kept::new(stream, extensions, now);
+                stream.keep_alive();
+                let kept = Kept::new(stream, extensions, Arc::clone(&self.hostname), now);
                 self.cx.keeper.put_new(&self.cx, slot, kept, now);
             }
             Err(failure) => {
@@ -160,6 +155,13 @@ impl One {
                 OpeningStep::Failed(failure) => return Err(Failure::of_opening(stage, failure)),
             }
         }
+    }
+}
+
+impl Drop for One {
+    fn drop(&mut self) {
+        // The look may come again.
+        self.cx.warming.0.borrow_mut().remove(&self.key);
     }
 }
 

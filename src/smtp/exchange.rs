@@ -258,15 +258,21 @@ impl Exchange {
         matches!(self.line, Line::Held(_))
     }
 
-    /// Whether the connection may be left for another without a doubt about the message.
-    pub fn may_be_left(&self) -> bool {
+    /// Whether the end of the message was sent and not answered (rule F5).
+    pub fn is_committed(&self) -> bool {
+        matches!(&self.line, Line::Held(held) if held.sending == Sending::Committed)
+    }
+
+    /// Whether the connection may be left for another without a doubt about the message, and without
+    /// the client's noticing.
+    pub fn may_be_left(&self, now: Instant) -> bool {
         let before_end = |sending| {
             matches!(
                 sending,
                 Sending::Commands | Sending::Content | Sending::Chunk
             )
         };
-        matches!(&self.line, Line::Held(held) if before_end(held.sending))
+        self.may_move(now) && matches!(&self.line, Line::Held(held) if before_end(held.sending))
     }
 
     /// Whether the client has done with it, and only its connection is not free yet.

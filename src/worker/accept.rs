@@ -62,6 +62,11 @@ impl Ports {
         }
     }
 
+    /// Whether any socket leads to this listener.
+    pub(super) fn serves(&self, listener: usize) -> bool {
+        self.0.iter().any(|port| port.listener() == listener)
+    }
+
     /// Stops those that `which` chooses.
     pub(super) fn stop(&mut self, which: impl Fn(&Port) -> bool) {
         self.0.retain(|port| {

@@ -135,17 +135,24 @@ async fn serve(id: WorkerId, shared: Arc<Shared>, mut commands: UnboundedReceive
     while let Some(command) = commands.recv().await {
         match command {
             Command::Bind { listener, socket } => {
+                cx.revive_listener(listener);
                 if let Err(error) = accept::bind(&cx, &ports, listener, socket) {
                     tracing::error!(worker = id.0, %error, "listener.bind-failed");
                 }
             }
-            Command::Move { local, from, to } => ports.borrow().lead(local, from, to),
+            Command::Move { local, from, to } => {
+                ports.borrow().lead(local, from, to);
+                cx.revive_listener(to);
+                if !ports.borrow().serves(from) {
+                    cx.drain_listener(from);
+                }
+            }
             Command::Unbind { listener, keep } => {
                 ports
                     .borrow_mut()
                     .stop(|port| port.listener() == listener && !keep.contains(&port.local));
                 if keep.is_empty() {
-                    cx.drain(|entry| entry.listener == listener);
+                    cx.drain_listener(listener);
                 }
             }
             Command::CutListener(listener) => cx.cut(|entry| entry.listener == listener),

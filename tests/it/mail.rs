@@ -280,13 +280,13 @@ async fn a_kept_connection_that_has_had_its_share_is_recycled_unseen_n4() {
         let backend = sink("one.test", script);
         let balancer = Balancer::start(smtp(&[&backend]));
         let mut client = client(&balancer).await;
-        for _ in 0..5 {
+        for _ in 0..9 {
             client.send_message(BODY).await;
         }
         quit(client).await;
         let counts = backend.counts();
-        assert_eq!((counts.messages, counts.connections), (5, 3), "{reply}");
-        assert_eq!(counts.faults, 1, "{reply}: its limit is known from then on");
+        assert_eq!((counts.messages, counts.connections), (9, 5), "{reply}");
+        assert_eq!(counts.faults, 2, "{reply}: seen twice, its limit is known");
     }
 }
 
@@ -787,4 +787,41 @@ async fn with_buffer_first_a_refused_data_is_the_answer_to_the_dot_f9() {
     client.ask(".", "554 5.7.1").await;
     client.ask("NOOP", "250").await;
     quit(client).await;
+}
+
+/// More backends that lack something than a session remembers.
+#[tokio::test]
+async fn the_one_backend_that_has_what_is_needed_is_found_among_many_e3() {
+    let small: Vec<_> = (0..12)
+        .map(|_| sink("small.test", Script::good().capabilities(["SIZE 1000"])))
+        .collect();
+    let large = good("large.test");
+    let mut sinks: Vec<_> = small.iter().collect();
+    let config = smtp(&sinks);
+    let balancer = Balancer::start(config);
+    let mut client = client(&balancer).await;
+    announce_size(&balancer);
+    client
+        .ask("MAIL FROM:<a@example.org> SIZE=5000", "455 4.3.3")
+        .await;
+    quit(client).await;
+    sinks.push(&large);
+    let balancer = Balancer::start(smtp(&sinks));
+    let mut client = self::client(&balancer).await;
+    announce_size(&balancer);
+    client
+        .ask("MAIL FROM:<a@example.org> SIZE=5000", "250")
+        .await;
+    client.ask("RSET", "250").await;
+    quit(client).await;
+    assert_eq!(large.counts().mails, 1);
+}
+
+/// As probes would, of all but the last.
+fn announce_size(balancer: &Balancer) {
+    for backend in balancer.shared.registry.backends() {
+        if &**backend.name() != "b12" {
+            backend.announces(&["SIZE 1000".into()].into_iter().collect());
+        }
+    }
 }

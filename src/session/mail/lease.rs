@@ -38,12 +38,14 @@ pub(super) struct Held {
     since: Instant,
     /// When the backend's health was looked at.
     pub(super) looked: Instant,
+    /// Whether it was well when the connection was found: in last resort none is.
+    was_well: bool,
 }
 
 impl Held {
-    /// Whether probes and sessions find the backend well.
-    pub(super) fn is_usable(&self) -> bool {
-        self.slot.member().settings.state.is_usable()
+    /// Whether probes and sessions have found the backend unwell since. A drain is none of that.
+    pub(super) fn has_fallen(&self) -> bool {
+        self.was_well && !self.slot.member().settings.state.is_well()
     }
 }
 
@@ -68,6 +70,8 @@ impl Mail<'_> {
             Want::New => (self.last_backend(), From::Dial),
             Want::Other => (None, From::Anywhere),
         };
+        // What another backend was to take is given back first.
+        self.spent = None;
         let aim = Aim {
             purpose: Purpose::Mail,
             needed,
@@ -107,13 +111,23 @@ impl Mail<'_> {
         match found {
             Poll::Pending => return false,
             Poll::Ready(Ok(Found::Ready(attempt, extensions))) => {
-                let Attempt { stream, slot, .. } = attempt;
+                let name = attempt.name();
+                let Attempt {
+                    stream,
+                    slot,
+                    spent,
+                    ..
+                } = attempt;
                 stream.keep_alive();
-                let kept = Kept::new(stream, extensions, now);
+                self.note_tried();
+                self.spent = spent;
+                let kept = Kept::new(stream, extensions, name, now);
                 self.hold(slot, kept, smtp::Kept::No, now);
             }
-            Poll::Ready(Ok(Found::Kept(slot, kept))) => {
+            Poll::Ready(Ok(Found::Kept(slot, kept, spent))) => {
                 self.session.attempts += 1;
+                self.note_tried();
+                self.spent = spent;
                 self.hold(slot, kept, smtp::Kept::Yes, now);
             }
             Poll::Ready(Ok(Found::Greeted { .. })) => {
@@ -128,18 +142,14 @@ impl Mail<'_> {
         true
     }
 
+    /// Backends that failed in this search are passed over in the next of this transaction.
+    fn note_tried(&mut self) {
+        if let Line::Wanted(wanted) = &self.line {
+            self.tried = wanted.connecting.tried().clone();
+        }
+    }
+
     fn hold(&mut self, slot: Slot, kept: Kept, is_kept: smtp::Kept, now: Instant) {
-        let Ok(spent) = slot.member().spend(now) else {
-            // Another thread was faster: this backend is full from now on.
-            let Line::Wanted(wanted) = &self.line else {
-                return;
-            };
-            let again = wanted.connecting.again(now);
-            self.session.cx.keeper.put(self.session, slot, kept, now);
-            self.line = Line::Wanted(Box::new(Wanted { connecting: again }));
-            return;
-        };
-        self.spent = spent;
         self.session.at_backend(slot.member());
         self.session.cx.counters().leased.inc();
         if let Some(account) = &mut self.account {
@@ -147,6 +157,7 @@ impl Mail<'_> {
         }
         let extensions = Rc::clone(&kept.extensions);
         self.line = Line::Held(Held {
+            was_well: slot.member().settings.state.is_well(),
             kept,
             slot,
             since: now,

@@ -254,6 +254,11 @@ impl<'a> Mail<'a> {
         if octets.is_empty() && end.is_empty() {
             return false;
         }
+        if !end.is_empty() && self.client.is_reset() {
+            // Nobody would hear that it was taken (rule F6).
+            self.client_is_gone();
+            return true;
+        }
         let sent = match (octets.is_empty(), end.is_empty()) {
             (false, true) => held.kept.stream.poll_send(task, octets),
             (true, false) => held.kept.stream.poll_send(task, end),
@@ -305,11 +310,7 @@ impl<'a> Mail<'a> {
         match self.client.poll_recv(task, &mut scratch[..most]) {
             Poll::Ready(Ok(0)) => self.hears = Hears::Ended,
             Poll::Ready(Ok(n)) => self.take(&scratch[..n], now),
-            Poll::Ready(Err(_)) => {
-                self.hears = Hears::Told;
-                self.end = End::Gone;
-                self.core.client_lost();
-            }
+            Poll::Ready(Err(_)) => self.client_is_gone(),
             Poll::Pending => return false,
         }
         true
@@ -347,9 +348,7 @@ impl<'a> Mail<'a> {
                 Step::Moved
             }
             Poll::Ready(Err(_)) => {
-                self.hears = Hears::Told;
-                self.end = End::Gone;
-                self.core.client_lost();
+                self.client_is_gone();
                 Step::Moved
             }
             Poll::Pending => Step::Still,
@@ -369,7 +368,7 @@ impl<'a> Mail<'a> {
             Line::None => None,
         };
         // A transaction that was committed is waited for, whoever has left (rule F11).
-        let gives_up = self.gives_up.filter(|_| !self.core.to_client().is_empty());
+        let gives_up = self.gives_up.filter(|_| self.is_held_up());
         [self.core.deadline(), finding, self.lasts, gives_up]
             .into_iter()
             .flatten()
@@ -381,11 +380,8 @@ impl<'a> Mail<'a> {
             self.lasts = None;
             self.client.keep_alive();
         }
-        let unread = !self.core.to_client().is_empty() && self.end != End::Gone;
-        if unread && self.gives_up.is_some_and(|late| late <= now) {
-            self.hears = Hears::Told;
-            self.end = End::Gone;
-            self.core.client_lost();
+        if self.is_held_up() && self.gives_up.is_some_and(|late| late <= now) {
+            self.client_is_gone();
         }
         if self.core.deadline().is_some_and(|late| late <= now) {
             self.core.timeout(now);
@@ -394,10 +390,24 @@ impl<'a> Mail<'a> {
             && held.looked + LOOK_EVERY <= now
         {
             held.looked = now;
-            if !held.is_usable() {
+            if held.has_fallen() {
                 self.core.leave_backend(now);
             }
         }
+    }
+
+    /// Whether a session that closes waits for a client that does not read, or for a backend that
+    /// nobody needs an answer of any more.
+    fn is_held_up(&self) -> bool {
+        let unread = !self.core.to_client().is_empty();
+        let put_away = self.core.is_in_transaction() && !self.core.is_awaited();
+        self.end != End::Gone && (unread || put_away)
+    }
+
+    fn client_is_gone(&mut self) {
+        self.hears = Hears::Told;
+        self.end = End::Gone;
+        self.core.client_lost();
     }
 
     fn finish(&mut self) {
@@ -425,8 +435,13 @@ impl Drop for Mail<'_> {
             kept.stream.reset_on_close();
             self.session.cx.counters().leased.sub(1);
         }
+        let now = clock::now();
+        let end = self.core.is_committed().then_some(TransactionEnd::InDoubt);
+        if let Some(spent) = self.spent.take().filter(|_| end.is_some()) {
+            spent.keep(1, now);
+        }
         if let Some(account) = self.account.take() {
-            account.end(self.session, None, clock::now());
+            account.end(self.session, end, now);
         }
     }
 }

@@ -117,12 +117,18 @@ impl MailSession {
         self.keep_time(now);
     }
 
+    /// Whether the end of a message was sent and not answered: nobody knows whether it was taken.
+    pub fn is_committed(&self) -> bool {
+        let open = self.open.as_deref();
+        open.is_some_and(|open| open.exchange.is_committed())
+    }
+
     /// The backend has been found to be out of service while it is waited for: it is left as one
     /// that is silent, but never behind the commit.
     pub fn leave_backend(&mut self, now: Instant) {
         if let Some(open) = &mut self.open
             && open.exchange.is_awaited()
-            && open.exchange.may_be_left()
+            && open.exchange.may_be_left(now)
         {
             open.exchange.lost(Trouble::Silent, &[], now);
             self.collect();
