@@ -132,7 +132,7 @@ impl MailSession {
         let mut line = Vec::new();
         rcpt.write(&mut line);
         match judged {
-            Ok(needed) if !full && open.has_room(line.len()) => {
+            Ok(needed) if !full && open.has_room(line.len(), &self.memory) => {
                 open.needed.keywords = open.needed.keywords.union(needed);
                 open.exchange.say(Verb::Rcpt, &line, now);
             }

@@ -33,7 +33,7 @@ pub(super) struct Transaction {
     /// Set when it is over the limit: it is not read on for longer (rule D10).
     pub(super) drains_until: Option<Instant>,
     /// For long lists of recipients.
-    commands: Reservation,
+    commands: Option<Reservation>,
     /// Octets of the end of the message that have been written.
     end_sent: usize,
 }
@@ -49,7 +49,7 @@ impl Transaction {
             body: MessageBody::new(memory, policy.replay_max),
             size: 0,
             drains_until: None,
-            commands: Reservation::new(memory),
+            commands: None,
             end_sent: 0,
         }
     }
@@ -109,13 +109,17 @@ impl Transaction {
     }
 
     /// Whether there is memory for one more command, whose line is so long.
-    pub(super) fn has_room(&mut self, line: usize) -> bool {
-        let needed = self
-            .exchange
-            .weight_with(line)
-            .saturating_sub(COMMANDS_FREE) as u64;
-        while needed > self.commands.octets() {
-            if !self.commands.grow(COMMANDS_STEP) {
+    pub(super) fn has_room(&mut self, line: usize, memory: &Arc<ReplayMemory>) -> bool {
+        let weight = self.exchange.weight_with(line);
+        let needed = weight.saturating_sub(COMMANDS_FREE) as u64;
+        if needed == 0 {
+            return true;
+        }
+        let reserved = self
+            .commands
+            .get_or_insert_with(|| Reservation::new(memory));
+        while needed > reserved.octets() {
+            if !reserved.grow(COMMANDS_STEP) {
                 return false;
             }
         }
