@@ -112,7 +112,7 @@
 //! | F3 | A message in doubt has a line of its own in the log, a warning with digests of its envelope and content, which neither a switch nor the storm limit leaves out; it is counted at its listener and its backend. | `f3_a_message_in_doubt_is_a_warning_that_names_it_by_its_digests` `f3_a_message_in_doubt_has_its_line_whatever_is_switched_off_but_warnings` `neither_an_accepted_message_nor_one_in_doubt_is_ever_left_out` |
 //! | F5 | The commit octet is the LF of the final `.CRLF`, or the last octet of the last chunk (the LF of `BDAT 0 LAST`). It is handed to the driver apart, as the end of what is to be written. | `rule_f5_the_last_octet_of_the_last_chunk_is_the_commit` `rule_f5_but_for_its_last_octet_a_last_chunk_is_not_committed` `rule_c1_an_empty_last_chunk_is_legal_and_its_line_end_commits` |
 //! | F8 | What the client was told must come true again on the next backend, or the transaction fails with 451; refused recipients are not said again; DATA waits for all recipients then. Chunks that were answered are said again with the next one, as one, and nobody is told twice. | `rule_f8_a_recipient_that_is_refused_elsewhere_fails_the_transaction` `rule_f8_a_refused_recipient_is_not_said_again` `rule_f8_a_replay_says_the_chunks_before_with_the_open_one_and_tells_nobody_twice` |
-//! | F7 | Where the operator asks for it, a message in doubt is said to another backend, once, while its client waits and all of it is kept; then only an acceptance is told, for a refusal says nothing of the first copy. | `rule_f7_a_message_in_doubt_is_said_again_once_where_asked` `rule_f7_what_was_in_doubt_once_is_never_told_to_be_refused` `rule_f7_nobody_s_message_is_said_again_in_doubt` `rule_f7_a_replay_in_doubt_is_an_effect_of_its_own` |
+//! | F7 | Where the operator asks for it, a message in doubt is said to another backend, once, while its client waits and all of it is kept; then only an acceptance is told, for a refusal says nothing of the first copy. | `rule_f7_a_message_in_doubt_is_said_again_once_where_asked` `rule_f7_what_was_in_doubt_once_is_never_told_to_be_refused` `rule_f7_nobody_s_message_is_said_again_in_doubt` `rule_f7_a_replay_in_doubt_is_an_effect_of_its_own` `rule_f7_a_message_in_doubt_is_found_by_its_envelope_and_digest` |
 //! | F9 | The backend's 354 is relayed. Where the operator asks for it we say 354 once the recipients are answered, and ask the backend while the message comes: its refusal of DATA is the reply to the message. | `rule_f9_where_asked_we_say_354_ourselves` `rule_f9_a_refusal_of_data_is_the_reply_to_the_message` `rule_f9_without_a_recipient_nobody_is_told_354` `rule_f9_our_354_waits_for_the_recipients_and_a_judged_message_is_read_to_its_end` |
 //! | F10 | Two moves at most, each with a strike; none a minute after the end of the message. | `rule_f10_a_transaction_moves_twice_at_most` `a_message_is_not_moved_a_minute_after_its_end` |
 //! | F11 | A client that leaves aborts its transaction, but one that was committed waits for its reply. | `rule_f11_a_client_that_leaves_aborts_but_for_the_committed` |
@@ -170,10 +170,11 @@
 //! | X13 | A header sent where none is expected is read as commands, and every reply is off by one: EHLO answered 500, 501, 502, 503 or 554 behind a header is a mismatch, and the backend does not serve. | `rule_x13_a_header_read_as_commands_is_a_mismatch` `a_header_to_a_postfix_that_expects_none_is_a_mismatch` |
 //! | X24 | XCLIENT, XFORWARD and PROXY of a client are unknown commands. | `rule_x24_what_tells_another_identity_is_unknown` |
 //!
-//! # Loops (M)
+//! # Traces and loops (M)
 //!
 //! | id | rule | shown by |
 //! |---|---|---|
+//! | M6 | The last reply to a message is kept for the log as it was sent: it has the backend's queue id. | `rule_m6_a_transaction_that_was_accepted_can_be_told` |
 //! | M5 | A backend that is one of our listeners is a mistake of the configuration. A received UNIQUE_ID goes on unchanged, and a header with an id of this process is refused: the session came from here. | `addresses_that_meet_or_lead_back_to_us_are_refused` `rule_m5_a_backend_at_an_address_of_this_host_is_refused` `rule_m5_a_name_that_leads_back_to_us_is_found_with_its_remedy` `a_received_unique_id_outlives_ours` `rule_m5_a_header_with_our_own_id_is_a_loop` |
 //!
 //! # Time and TCP (K)

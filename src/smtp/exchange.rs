@@ -395,6 +395,46 @@ impl Exchange {
         last.is_some_and(|said| said.verb == Verb::Data && said.told.is_none())
     }
 
+    /// The line of MAIL.
+    pub fn mail_line(&self) -> &[u8] {
+        self.said.first().map_or(&[], |said| &said.line)
+    }
+
+    fn rcpts(&self, told: Told) -> impl Iterator<Item = &Said> {
+        let of = move |said: &&Said| said.verb == Verb::Rcpt && said.told == Some(told);
+        self.said.iter().filter(of)
+    }
+
+    /// The lines of RCPT that were accepted.
+    pub fn recipients_accepted(&self) -> impl Iterator<Item = &[u8]> {
+        self.rcpts(Told::Accepted).map(|said| &said.line[..])
+    }
+
+    /// How many RCPT were refused.
+    pub fn recipients_refused(&self) -> u32 {
+        self.rcpts(Told::Refused).count() as u32
+    }
+
+    /// How often it has moved.
+    pub fn moves(&self) -> u8 {
+        self.moves
+    }
+
+    /// Whether a message that was in doubt was said again.
+    pub fn is_doubted(&self) -> bool {
+        self.is_doubted
+    }
+
+    /// Whether the client has been asked for its message, or has begun to send it.
+    pub fn has_content(&self) -> bool {
+        self.content != Content::No
+    }
+
+    /// Whether the client has ended its message.
+    pub fn is_complete(&self) -> bool {
+        self.completed.is_some()
+    }
+
     /// Octets of memory that its commands take, with one more whose line is so long.
     pub fn weight_with(&self, line: usize) -> usize {
         self.weight + Said::weight(line)

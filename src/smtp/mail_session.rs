@@ -15,6 +15,7 @@ mod backend;
 mod chunks;
 mod commands;
 mod content;
+mod facts;
 mod terms;
 mod times;
 mod transaction;
@@ -23,6 +24,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub use facts::TransactionFacts;
 pub use terms::{EarlyTalker, Effect, Kept, LeaseTerms, MailPolicy, Outgoing};
 
 use super::budget::{Budget, Cost};
@@ -44,8 +46,10 @@ const BACKLOG_MAX: usize = 65_536;
 #[derive(Debug)]
 enum Hello {
     None,
-    Helo,
-    Ehlo(Box<Extensions>),
+    /// The client's name,
+    Helo(Arc<str>),
+    /// and what it was announced.
+    Ehlo(Arc<str>, Box<Extensions>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,12 +75,18 @@ pub struct MailSession {
     /// The beginning of a backend's reply.
     heard: Vec<u8>,
     effects: VecDeque<Effect>,
+    /// Transactions whose end has not been told,
+    ended: VecDeque<TransactionFacts>,
+    /// and the one whose end was told last.
+    facts: Option<TransactionFacts>,
     budget: Budget,
     next: Next,
     closes_with: Option<OwnReply>,
     stage: Stage,
     /// The greeting that is held back.
     greeting: Option<HeldGreeting>,
+    /// The latest time that was told.
+    clock: Instant,
     /// When the client's turn began, or it last did something with it.
     active: Instant,
     /// Since when it has not been its turn.
@@ -118,11 +128,14 @@ impl MailSession {
             replies: Vec::new(),
             heard: Vec::new(),
             effects: VecDeque::new(),
+            ended: VecDeque::new(),
+            facts: None,
             budget: Budget::default(),
             next: Next::Continue,
             closes_with: None,
             stage: Stage::Open,
             greeting: None,
+            clock: now,
             active: now,
             held_up: None,
             pace: None,
@@ -143,10 +156,28 @@ impl MailSession {
     /// What is to be done next.
     pub fn effect(&mut self) -> Option<Effect> {
         let effect = self.effects.pop_front();
-        if effect.is_none() {
-            self.effects = VecDeque::new();
-        }
+        self.facts = match effect {
+            Some(Effect::Ended(_)) => self.ended.pop_front(),
+            Some(_) => None,
+            None => {
+                self.effects = VecDeque::new();
+                self.ended = VecDeque::new();
+                None
+            }
+        };
         effect
+    }
+
+    /// What there is to say of the transaction whose [`Effect::Ended`] was taken last, until the
+    /// next effect is asked for. Of one that is open, if the session is being dropped:
+    /// [`MailSession::cut`].
+    pub fn facts(&mut self) -> Option<TransactionFacts> {
+        self.facts.take()
+    }
+
+    /// Takes the open transaction out of a session that is dropped while it runs.
+    pub fn cut(&mut self) -> Option<TransactionFacts> {
+        self.open.take().map(TransactionFacts)
     }
 
     /// What is to be written to the client.
@@ -204,6 +235,7 @@ impl MailSession {
     }
 
     fn take(&mut self, octets: &[u8], announced: &Extensions, now: Instant) -> usize {
+        self.clock = now;
         if self.greeting.is_some() {
             self.hear_early(octets);
             return 0;

@@ -54,7 +54,9 @@ pub use line::{
     AUTH_LINE_MAX, BareLf, COMMAND_LINE_MAX, CommandLine, DROPPED_LINE_MAX, LineDefect, LineKind,
     LineReader,
 };
-pub use mail_session::{EarlyTalker, Effect, Kept, LeaseTerms, MailPolicy, MailSession, Outgoing};
+pub use mail_session::{
+    EarlyTalker, Effect, Kept, LeaseTerms, MailPolicy, MailSession, Outgoing, TransactionFacts,
+};
 pub use opening::{Opening, OpeningFailure, OpeningStep};
 pub use pace::{
     DATA_BLOCK_TIME_MAX, DATA_RATE_GRACE, DATA_RATE_MIN_PER_SECOND, DataFault, DataPace,

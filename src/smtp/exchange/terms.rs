@@ -43,6 +43,13 @@ pub enum Verb {
     Data,
 }
 
+impl Verb {
+    /// How the line of MAIL begins.
+    pub const MAIL_FROM: &'static [u8] = b"MAIL FROM:";
+    /// How the line of RCPT begins.
+    pub const RCPT_TO: &'static [u8] = b"RCPT TO:";
+}
+
 /// What a connection that the exchange is given is like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Leased {

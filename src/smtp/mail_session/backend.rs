@@ -10,7 +10,7 @@ use super::super::parameters::Smtputf8;
 use super::super::replies::{OwnReply, ReplyText, write_reply};
 use super::super::reply::{ReplyRead, read_reply};
 use super::transaction::Transaction;
-use super::{Effect, Kept, LeaseTerms, MailSession, Outgoing, Stage};
+use super::{Effect, Kept, LeaseTerms, MailSession, Outgoing, Stage, TransactionFacts};
 
 impl MailSession {
     /// What is to be written to the backend.
@@ -48,7 +48,9 @@ impl MailSession {
             times: terms.times,
             slow_after: terms.slow_after,
         };
+        self.clock = now;
         if let Some(open) = &mut self.open {
+            open.trace.leased();
             open.exchange.leased(leased, now);
         }
         self.collect();
@@ -66,6 +68,7 @@ impl MailSession {
     /// Another backend is granted to a MAIL that is slow, at the cost of a strike and a move: behind
     /// [`Effect::Slow`]. Whether it was of use; an answer may have come meanwhile.
     pub fn hedge(&mut self, now: Instant) -> bool {
+        self.clock = now;
         let open = self.open.as_deref_mut();
         let is_moved = open.is_some_and(|open| open.exchange.hedge(now));
         self.collect();
@@ -74,6 +77,7 @@ impl MailSession {
 
     /// What the backend has said.
     pub fn backend(&mut self, octets: &[u8], now: Instant) {
+        self.clock = now;
         // Most replies come in one piece.
         let mut heard = std::mem::take(&mut self.heard);
         let mut rest = if heard.is_empty() {
@@ -109,6 +113,7 @@ impl MailSession {
 
     /// The backend's connection has ended or failed.
     pub fn backend_lost(&mut self, now: Instant) {
+        self.clock = now;
         let partial = std::mem::take(&mut self.heard);
         if let Some(open) = &mut self.open {
             open.exchange.lost(Trouble::Lost, &partial, now);
@@ -130,6 +135,7 @@ impl MailSession {
             && open.exchange.is_awaited()
             && open.exchange.may_be_left(now)
         {
+            self.clock = now;
             open.exchange.lost(Trouble::Silent, &[], now);
             self.collect();
             self.keep_time(now);
@@ -174,7 +180,7 @@ impl MailSession {
             |exchange: &Exchange| exchange.is_over() && (closing || !exchange.is_content());
         if self.exchange().is_some_and(is_done) {
             self.failure = self.exchange().and_then(Exchange::failure);
-            self.open = None;
+            self.ended.extend(self.open.take().map(TransactionFacts));
         }
         // A session that ends takes its transaction with it, once nobody waits for an answer.
         if closing
@@ -214,7 +220,13 @@ impl MailSession {
                 Cost::Nothing
             };
             if self.pays(cost) {
+                let start = self.replies.len();
                 write_reply(&reply, allowed, &mut self.replies);
+                if let Some(open) = &mut self.open {
+                    open.trace.look(&open.exchange, self.clock);
+                    let written = &self.replies[start..];
+                    open.trace.answered(reply.code, written, self.clock);
+                }
             }
         }
     }

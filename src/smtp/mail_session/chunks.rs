@@ -89,8 +89,8 @@ impl MailSession {
     /// Whether BDAT was announced to this client.
     fn may_chunk(&self) -> bool {
         match &self.hello {
-            Hello::Ehlo(announced) => announced.keywords.has(Keyword::Chunking),
-            Hello::None | Hello::Helo => false,
+            Hello::Ehlo(_, announced) => announced.keywords.has(Keyword::Chunking),
+            Hello::None | Hello::Helo(_) => false,
         }
     }
 

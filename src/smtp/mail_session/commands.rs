@@ -2,6 +2,7 @@
 //!
 //! Commands of one group go on together; a reply of ours waits until all before it is answered.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::super::budget::Cost;
@@ -13,6 +14,13 @@ use super::super::parameters::{Smtputf8, judge_mail, judge_rcpt};
 use super::super::replies::OwnReply;
 use super::transaction::Transaction;
 use super::{Hello, MailSession, Taken};
+
+/// How a client has begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Said {
+    Ehlo,
+    Helo,
+}
 
 impl MailSession {
     /// Follows one command line.
@@ -34,7 +42,8 @@ impl MailSession {
     fn in_step(&mut self, command: Command<'_>, announced: &Extensions, now: Instant) {
         let cost = command.cost();
         match command {
-            Command::Ehlo(_) | Command::Helo(_) => self.hello(&command, announced, now),
+            Command::Ehlo(name) => self.hello(Said::Ehlo, name, announced, now),
+            Command::Helo(name) => self.hello(Said::Helo, name, announced, now),
             Command::Mail(mail) => self.mail(&mail, now),
             Command::Rcpt(_) | Command::Data => self.out_of_order(),
             Command::Rset => {
@@ -69,30 +78,34 @@ impl MailSession {
     }
 
     /// EHLO and HELO, which take an open transaction back (rule S2).
-    fn hello(&mut self, command: &Command<'_>, announced: &Extensions, now: Instant) {
+    fn hello(&mut self, hello: Said, name: &str, announced: &Extensions, now: Instant) {
         let cost = match self.hello {
             Hello::None => Cost::Nothing,
-            Hello::Helo | Hello::Ehlo(_) => Cost::Junk,
+            Hello::Helo(_) | Hello::Ehlo(..) => Cost::Junk,
         };
         self.abandon(now);
         if !self.pays(cost) {
             return;
         }
-        if matches!(command, Command::Ehlo(_)) {
-            announced.write_ehlo(&self.policy.host, &mut self.replies);
-            self.hello = Hello::Ehlo(Box::new(announced.clone()));
-        } else {
-            write_helo(&self.policy.host, &mut self.replies);
-            self.hello = Hello::Helo;
+        match hello {
+            Said::Ehlo => {
+                announced.write_ehlo(&self.policy.host, &mut self.replies);
+                self.hello = Hello::Ehlo(name.into(), Box::new(announced.clone()));
+            }
+            Said::Helo => {
+                write_helo(&self.policy.host, &mut self.replies);
+                self.hello = Hello::Helo(name.into());
+            }
         }
     }
 
     fn mail(&mut self, mail: &Mail<'_>, now: Instant) {
-        let announced = match &self.hello {
+        let (name, announced) = match &self.hello {
             Hello::None => return self.say(OwnReply::BAD_SEQUENCE, Cost::Error),
-            Hello::Helo => None,
-            Hello::Ehlo(extensions) => Some(&**extensions),
+            Hello::Helo(name) => (name, None),
+            Hello::Ehlo(name, extensions) => (name, Some(&**extensions)),
         };
+        let name = Arc::clone(name);
         if self.takes_commands() || self.chunks.is_some() {
             return self.say(OwnReply::BAD_SEQUENCE, Cost::Error);
         }
@@ -107,7 +120,7 @@ impl MailSession {
         }
         self.failure = None;
         self.until_mail = None;
-        let mut open = Transaction::new(&terms, &self.memory, &self.policy);
+        let mut open = Transaction::new(&terms, &name, &self.memory, &self.policy, now);
         let (mut line, mut plain) = (Vec::new(), Vec::new());
         let mut sized = Extensions::default();
         mail.write(&sized, &mut plain);
@@ -121,8 +134,8 @@ impl MailSession {
 
     fn rcpt(&mut self, rcpt: &Rcpt<'_>, now: Instant) -> Taken {
         let announced = match &self.hello {
-            Hello::Ehlo(extensions) => Some(&**extensions),
-            Hello::None | Hello::Helo => None,
+            Hello::Ehlo(_, extensions) => Some(&**extensions),
+            Hello::None | Hello::Helo(_) => None,
         };
         let judged = judge_rcpt(rcpt.parameters, announced);
         let Some(open) = &mut self.open else {
@@ -137,9 +150,14 @@ impl MailSession {
                 open.exchange.say(Verb::Rcpt, &line, now);
             }
             _ if open.exchange.is_awaited() => return Taken::Later,
-            Ok(_) if full => self.say(OwnReply::TOO_MANY_RECIPIENTS, Cost::Nothing),
-            Ok(_) => self.say(OwnReply::NO_MEMORY, Cost::Nothing),
-            Err(error) => self.say(error.reply(), error.cost()),
+            judged => {
+                open.trace.refused_here += 1;
+                match judged {
+                    Ok(_) if full => self.say(OwnReply::TOO_MANY_RECIPIENTS, Cost::Nothing),
+                    Ok(_) => self.say(OwnReply::NO_MEMORY, Cost::Nothing),
+                    Err(error) => self.say(error.reply(), error.cost()),
+                }
+            }
         }
         Taken::Yes
     }

@@ -286,6 +286,133 @@ fn rule_s5_one_recipient_too_many_is_452() {
     assert_eq!(lab.say(&group[used..]), "452 4.5.3 too many recipients|");
 }
 
+impl Lab {
+    /// The facts of the one transaction that has ended.
+    fn ended(&mut self) -> (TransactionEnd, TransactionFacts) {
+        loop {
+            let effect = self.session.effect().expect("a transaction has ended");
+            if let Effect::Ended(end) = effect {
+                let facts = self.session.facts();
+                return (end, facts.expect("they are there until the next effect"));
+            }
+        }
+    }
+}
+
+#[test]
+fn rule_m6_a_transaction_that_was_accepted_can_be_told() {
+    let mut lab = Lab::greeted(MailPolicy {
+        recipients_max: 2,
+        ..MailPolicy::default()
+    });
+    lab.feed("MAIL FROM:<a@x> SIZE=7\r\nRCPT TO:<b@y>\r\nRCPT TO:<no@y>\r\n");
+    lab.lease();
+    lab.passed();
+    lab.hear("250 ok\r\n250 ok\r\n550 5.1.1 no\r\n");
+    lab.say("RCPT TO:<c@y>\r\n");
+    lab.now += Duration::from_secs(2);
+    lab.feed("DATA\r\n");
+    lab.passed();
+    lab.hear("354 go on\r\n");
+    lab.now += Duration::from_secs(3);
+    lab.feed("..dot\r\n.\r\n");
+    lab.passed();
+    lab.now += Duration::from_secs(4);
+    lab.hear("250-2.0.0 ok\r\n250 2.0.0 queued as 4711\r\n");
+    let (end, mut facts) = lab.ended();
+    assert_eq!(end, TransactionEnd::Accepted);
+    assert_eq!(facts.hello(), "client.example");
+    assert_eq!(facts.size(), 6, "a dot that was stuffed does not count");
+    let recipients = (facts.recipients_accepted(), facts.recipients_refused());
+    assert_eq!(recipients, (1, 2), "one by its backend, one by us");
+    let times = [facts.mail_time(), facts.body_time(), facts.reply_time()];
+    let seconds = times.map(|time| time.map(|time| time.as_secs()));
+    assert_eq!(seconds, [Some(2), Some(3), Some(4)]);
+    let reply = b"250-2.0.0 ok\r\n250 2.0.0 queued as 4711\r\n";
+    assert_eq!(facts.reply(), Some(&reply[..]));
+    assert_eq!(
+        (facts.leases(), facts.moves(), facts.is_doubted()),
+        (1, 0, false)
+    );
+    assert_eq!(facts.sender(), b"a@x");
+    assert_eq!(facts.recipients().collect::<Vec<_>>(), [b"b@y"]);
+    let digest = facts.digest(usize::MAX).expect("all of it");
+    let other = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, b"..dot\r\n");
+    assert_eq!(&digest.0[..], &other.as_ref()[..16]);
+    assert!(lab.session.facts().is_none(), "once");
+}
+
+#[test]
+fn a_transaction_that_moved_or_was_refused_can_be_told() {
+    let mut lab = Lab::greeted(MailPolicy::default());
+    lab.feed("MAIL FROM:<>\r\nRCPT TO:<b@y>\r\n");
+    lab.lease();
+    lab.session.backend_lost(lab.now);
+    lab.lease();
+    lab.passed();
+    lab.hear("550 5.7.1 not you\r\n503 5.5.1 need MAIL\r\n");
+    let (end, facts) = lab.ended();
+    assert_eq!(end, TransactionEnd::Refused);
+    let reply = facts.reply();
+    assert_eq!(
+        reply,
+        Some(&b"550 5.7.1 not you\r\n"[..]),
+        "not what came of it"
+    );
+    assert_eq!((facts.leases(), facts.moves()), (2, 1));
+    assert_eq!((facts.sender(), facts.recipients().count()), (&b""[..], 0));
+    assert_eq!(facts.mail_time(), None);
+}
+
+#[test]
+fn rule_f7_a_message_in_doubt_is_found_by_its_envelope_and_digest() {
+    let in_doubt = |rcpt: &str, text: &str| {
+        let mut lab = Lab::greeted(MailPolicy::default());
+        lab.feed(&format!("MAIL FROM:<a@x>\r\nRCPT TO:<{rcpt}>\r\nDATA\r\n"));
+        lab.lease();
+        lab.passed();
+        lab.hear("250 ok\r\n250 ok\r\n354 ok\r\n");
+        lab.feed(&format!("{text}\r\n.\r\n"));
+        lab.passed();
+        lab.session.backend_lost(lab.now);
+        let (end, mut facts) = lab.ended();
+        assert_eq!(end, TransactionEnd::InDoubt);
+        assert!(facts.reply().expect("451").starts_with(b"451 4.4.2 "));
+        assert_eq!(facts.digest(1), None, "in steps");
+        let memory = Arc::clone(&lab.session.memory);
+        assert!(memory.used() > 0);
+        let body = facts.digest(usize::MAX).expect("all of it");
+        let envelope = facts.envelope();
+        drop(facts);
+        assert_eq!(memory.used(), 0);
+        (envelope, body)
+    };
+    let first = in_doubt("b@y", "text");
+    assert_eq!(first, in_doubt("b@y", "text"));
+    let (other_rcpt, other_text) = (in_doubt("c@y", "text"), in_doubt("b@y", "other"));
+    assert!(first.0 != other_rcpt.0 && first.1 == other_rcpt.1);
+    assert!(first.0 == other_text.0 && first.1 != other_text.1);
+}
+
+#[test]
+fn a_transaction_that_ends_with_its_session_can_be_told() {
+    let mut lab = Lab::up_to_data(MailPolicy::default());
+    lab.feed("half a mess");
+    let facts = lab.session.cut().expect("it was open");
+    assert_eq!((facts.size(), facts.body_time()), (11, None));
+    assert!(lab.session.cut().is_none());
+    // EHLO takes it back under the name it had.
+    let mut lab = Lab::up_to_chunks(MailPolicy::default());
+    lab.say("EHLO other.example\r\n");
+    lab.passed();
+    lab.hear("250 ok\r\n");
+    let (end, facts) = lab.ended();
+    assert_eq!(
+        (end, facts.hello()),
+        (TransactionEnd::Abandoned, "client.example")
+    );
+}
+
 #[test]
 fn what_an_idle_session_holds_is_small() {
     let mut lab = Lab::up_to_data(MailPolicy::default());
@@ -299,7 +426,7 @@ fn what_an_idle_session_holds_is_small() {
     let buffers = session.replies.capacity() + session.heard.capacity();
     assert_eq!(buffers + session.effects.capacity(), 0);
     let with_ehlo = size_of::<MailSession>() + size_of::<Extensions>();
-    assert!(with_ehlo <= 512, "{with_ehlo}");
+    assert!(with_ehlo <= 544, "{with_ehlo}");
 }
 
 #[test]
@@ -338,6 +465,7 @@ fn recipients_are_counted_against_the_memory_of_all_and_refused_without_room() {
     lab.feed("text\r\n.\r\n");
     lab.passed();
     lab.hear("250 ok\r\n");
+    lab.effects();
     assert_eq!(memory.used(), 0);
 }
 

@@ -71,6 +71,7 @@ impl MailSession {
 
     /// The deadline has passed.
     pub fn timeout(&mut self, now: Instant) {
+        self.clock = now;
         let is_late = self.backend_deadline().is_some_and(|late| late <= now);
         if let Some(open) = &mut self.open
             && is_late
@@ -123,6 +124,9 @@ impl MailSession {
 
     /// Takes note of whose turn it is, at the end of each call that knows the time.
     pub(super) fn keep_time(&mut self, now: Instant) {
+        if let Some(open) = &mut self.open {
+            open.trace.look(&open.exchange, now);
+        }
         match (self.is_held_up(), self.held_up) {
             (true, None) => self.held_up = Some(now),
             (false, Some(since)) => {

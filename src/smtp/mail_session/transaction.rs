@@ -10,6 +10,7 @@ use super::super::data::DataScanner;
 use super::super::exchange::Exchange;
 use super::super::parameters::{MailTerms, Needed, Smtputf8};
 use super::super::replay_memory::{ReplayMemory, Reservation};
+use super::facts::Trace;
 use super::{MailPolicy, Outgoing};
 
 /// Commands of a transaction may take so many octets of memory before they are counted against
@@ -24,6 +25,9 @@ const END_OF_DATA: &[u8] = b".\r\n";
 #[derive(Debug)]
 pub(super) struct Transaction {
     pub(super) exchange: Exchange,
+    pub(super) trace: Trace,
+    /// The client's name.
+    pub(super) hello: Arc<str>,
     pub(super) smtputf8: Smtputf8,
     pub(super) needed: Needed,
     pub(super) scanner: Option<DataScanner>,
@@ -40,9 +44,17 @@ pub(super) struct Transaction {
 
 impl Transaction {
     /// Before MAIL is passed on.
-    pub(super) fn new(terms: &MailTerms, memory: &Arc<ReplayMemory>, policy: &MailPolicy) -> Self {
+    pub(super) fn new(
+        terms: &MailTerms,
+        hello: &Arc<str>,
+        memory: &Arc<ReplayMemory>,
+        policy: &MailPolicy,
+        now: Instant,
+    ) -> Self {
         Self {
             exchange: Exchange::new(policy.manners),
+            trace: Trace::new(now),
+            hello: Arc::clone(hello),
             smtputf8: terms.smtputf8,
             needed: terms.needed,
             scanner: None,

@@ -552,6 +552,16 @@ impl World {
 
     fn ended(&mut self, end: TransactionEnd) {
         self.wanted = None;
+        let facts = self.session.facts().expect("each end has its facts");
+        let reply = facts.reply().and_then(|reply| reply.first());
+        match end {
+            TransactionEnd::Accepted => {
+                assert!(reply == Some(&b'2') && facts.recipients_accepted() > 0);
+                assert!(facts.reply_time().is_some());
+            }
+            TransactionEnd::InDoubt => assert!(facts.reply_time().is_some() || self.client_left),
+            TransactionEnd::Refused | TransactionEnd::Abandoned | TransactionEnd::Failed => {}
+        }
         self.tally.note(match end {
             TransactionEnd::Accepted => "accepted",
             TransactionEnd::Refused => "refused",
