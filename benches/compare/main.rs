@@ -11,6 +11,8 @@ mod counts;
 mod cpu;
 mod failover;
 mod latency;
+mod mail_failover;
+mod mail_postfix;
 mod pick;
 mod reload;
 mod roles;
@@ -36,7 +38,7 @@ struct Row {
     run: fn(&Plan, &mut Report) -> Result<()>,
 }
 
-const ROWS: [Row; 19] = [
+const ROWS: [Row; 21] = [
     Row {
         name: "counts",
         about: "10 KB session: system calls, instructions, allocations",
@@ -131,6 +133,16 @@ const ROWS: [Row; 19] = [
         name: "mail-idle",
         about: "smtp mode: memory per idle session",
         run: counts::mail_idle,
+    },
+    Row {
+        name: "mail-postfix",
+        about: "smtp mode: a message per session into three Postfix",
+        run: mail_postfix::row,
+    },
+    Row {
+        name: "mail-failover",
+        about: "smtp mode: a backend fails in the middle of messages",
+        run: mail_failover::row,
     },
 ];
 
@@ -283,7 +295,7 @@ fn measure(plan: &Plan, rows: &[&Row]) -> Result<Report> {
 fn help() {
     eprintln!("cargo bench --bench compare -- [--quick] [--json FILE] [--peers A,B] [ROW…]");
     for row in &ROWS {
-        eprintln!("  {:12} {}", row.name, row.about);
+        eprintln!("  {:13} {}", row.name, row.about);
     }
 }
 

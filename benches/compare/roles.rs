@@ -10,10 +10,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::pick;
 use super::support::client::{Style, Work};
 use super::support::measure;
-use super::support::sink::{Behaviour, Fault, Sink};
+use super::support::sink::{Behaviour, Fault, Pipelining, Sink};
 
-/// `sink ADDRESS` serves until it is ended; SIGUSR1 makes it greet 421. `client …` sends messages.
-/// `pick …`: see [`pick`].
+/// `sink ADDRESS [FAULT JOURNAL]` serves until it is ended; SIGUSR1 makes it fail (greet 421).
+/// `client …` sends messages. `pick …`: see [`pick`].
 pub(super) fn play(arguments: &[String]) -> Result<()> {
     match arguments
         .iter()
@@ -21,7 +21,17 @@ pub(super) fn play(arguments: &[String]) -> Result<()> {
         .collect::<Vec<_>>()
         .as_slice()
     {
-        ["sink", address] => serve(address.parse().context("an address")?),
+        ["sink", address] => serve(address.parse()?, Behaviour::good()),
+        ["sink", address, fault, journal] => {
+            let fault = Fault::ALL.into_iter().find(|known| known.name() == *fault);
+            let behaviour = Behaviour {
+                fault: fault.context("a fault")?,
+                pipelining: Pipelining::Announced,
+                journal: Some(journal.into()),
+                ..Behaviour::good()
+            };
+            serve(address.parse()?, behaviour)
+        }
         ["client", to, sessions, at_once, messages, octets, style] => {
             let style = Style::ALL.into_iter().find(|known| known.name() == *style);
             let work =
@@ -34,17 +44,13 @@ pub(super) fn play(arguments: &[String]) -> Result<()> {
     }
 }
 
-fn serve(address: SocketAddr) -> Result<()> {
+fn serve(address: SocketAddr, behaviour: Behaviour) -> Result<()> {
     super::process::raise_descriptor_limit()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     runtime.block_on(async {
         let mut turn = signal(SignalKind::user_defined1())?;
-        let behaviour = Behaviour {
-            fault: Fault::Greeting421,
-            ..Behaviour::good()
-        };
         let sink = Sink::start(&[address], behaviour)?;
         while turn.recv().await.is_some() {
             sink.counts.fails.store(true, Ordering::Relaxed);

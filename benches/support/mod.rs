@@ -11,6 +11,7 @@ pub(crate) mod client;
 pub(crate) mod configuration;
 pub(crate) mod measure;
 pub(crate) mod peer;
+pub(crate) mod postfix;
 pub(crate) mod process;
 pub(crate) mod report;
 pub(crate) mod sink;

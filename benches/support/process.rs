@@ -123,6 +123,14 @@ impl Process {
         found
     }
 
+    /// CPU time, as [`Process::cpu_ns`], of those processes that run a program of this name.
+    pub(crate) fn cpu_ns_of_program(&self, name: &str) -> u64 {
+        let runs = |id: &u32| {
+            fs::read_to_string(format!("/proc/{id}/comm")).is_ok_and(|comm| comm.trim() == name)
+        };
+        self.tree().into_iter().filter(runs).map(cpu_ns_of).sum()
+    }
+
     /// CPU time of all threads of the tree, in ns, net of stolen time.
     pub(crate) fn cpu_ns(&self) -> u64 {
         self.tree().into_iter().map(cpu_ns_of).sum()

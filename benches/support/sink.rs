@@ -41,6 +41,24 @@ pub(crate) enum Fault {
     Dot431,
 }
 
+impl Fault {
+    pub(crate) const ALL: [Self; 4] = [
+        Self::Greeting421,
+        Self::Mail421,
+        Self::CloseMidData,
+        Self::Dot431,
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Greeting421 => "greeting-421",
+            Self::Mail421 => "mail-421",
+            Self::CloseMidData => "close-mid-data",
+            Self::Dot431 => "dot-431",
+        }
+    }
+}
+
 /// What a sink does.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Behaviour {

@@ -37,6 +37,10 @@ pub(crate) const SMTP_SINK: Tool = Tool {
     program: "smtp-sink",
     packages: &["postfix"],
 };
+pub(crate) const POSTFIX: Tool = Tool {
+    program: "postfix",
+    packages: &["postfix"],
+};
 pub(crate) const STRACE: Tool = Tool {
     program: "strace",
     packages: &["strace"],
