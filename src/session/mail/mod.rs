@@ -336,13 +336,20 @@ impl<'a> Mail<'a> {
         }
     }
 
-    /// Writes what the client is to be told.
+    /// Writes what the client is to be told; the last of it together with the end of our direction,
+    /// which saves a segment and whoever waits for it a waking.
     fn flush(&mut self, task: &mut Context<'_>) -> Step {
         let octets = self.core.to_client();
         if octets.is_empty() || self.end == End::Gone {
             return Step::Still;
         }
-        match self.client.poll_send(task, octets) {
+        let is_last = self.core.is_closing() && !self.core.is_in_transaction();
+        let sent = if is_last {
+            self.client.poll_send_last(task, octets)
+        } else {
+            self.client.poll_send(task, octets)
+        };
+        match sent {
             Poll::Ready(Ok(n)) => {
                 self.core.sent_to_client(n);
                 Step::Moved
