@@ -376,8 +376,9 @@ impl Exchange {
         debug_assert!(self.content != Content::No);
         if !self.is_over() {
             self.tell(reply);
-            let held = matches!(self.line, Line::Held(_));
-            self.end(held.then_some(Fate::Abort), TransactionEnd::Refused);
+            // A connection that is still looked for is not needed either.
+            let line = matches!(self.line, Line::Held(_) | Line::Wanted);
+            self.end(line.then_some(Fate::Abort), TransactionEnd::Refused);
         }
         self.check();
     }
@@ -476,7 +477,10 @@ impl Exchange {
 
     /// A connection has been found; it is ready for MAIL.
     pub fn leased(&mut self, leased: Leased, now: Instant) {
-        debug_assert!(matches!(self.line, Line::Wanted));
+        if !matches!(self.line, Line::Wanted) {
+            debug_assert!(false, "a connection that nobody asked for");
+            return;
+        }
         self.line = Line::Held(Held {
             pipelining: leased.pipelining,
             size: leased.size,

@@ -29,6 +29,10 @@ impl Exchange {
             _ if reply.code == ReplyCode::CLOSING => self.trouble(Trouble::Closing, now),
             (Sending::Content, None) => self.early(reply),
             (Sending::Chunk, None) => self.chunk_answered(reply, now),
+            (Sending::LoneDot | Sending::Reset(_), None) if !self.flight.is_empty() => {
+                // It answers what was not said yet.
+                self.trouble(Trouble::Desync, now);
+            }
             (Sending::LoneDot, None) => self.end(Some(Fate::Keep), TransactionEnd::Refused),
             (Sending::Reset(end), None) => self.end(Some(Fate::Keep), end),
             _ => self.trouble(Trouble::Desync, now),

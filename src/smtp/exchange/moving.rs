@@ -104,7 +104,8 @@ impl Exchange {
             .is_none_or(|completed| now.saturating_duration_since(completed) < REPLAY_TIME);
         let nothing = self.content == Content::No && self.chunks.is_none();
         let whole = nothing || self.has_copy;
-        self.moves < MOVES_MAX && whole && in_time
+        // Nobody would hear that it was taken, and says it again.
+        self.moves < MOVES_MAX && whole && in_time && !self.is_deserted
     }
 
     /// Once, and only for a client that still waits (rule F7).

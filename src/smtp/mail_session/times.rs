@@ -26,12 +26,13 @@ impl MailSession {
         backend.into_iter().chain(client).min()
     }
 
-    /// When the backend has been silent for too long. Not while the next octets are the client's.
+    /// When the backend has been silent for too long. Not while the next octets are the client's, nor
+    /// while the client keeps us from listening.
     fn backend_deadline(&self) -> Option<Instant> {
         let open = self.open.as_deref()?;
         open.exchange
             .deadline()
-            .filter(|_| !open.waits_for_client())
+            .filter(|_| !open.waits_for_client() && self.reads_backend())
     }
 
     /// When the client is given up.
@@ -40,7 +41,8 @@ impl MailSession {
             let unread = !self.replies.is_empty();
             return unread.then(|| self.active + self.policy.command_time);
         }
-        if self.is_held_up() {
+        // One that leaves what it was told keeps the backend from being heard.
+        if self.is_held_up() && self.reads_backend() {
             return None;
         }
         if let Some(held) = &self.greeting {
