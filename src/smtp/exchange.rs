@@ -143,6 +143,7 @@ pub struct Exchange {
     is_doubted: bool,
     /// Nobody waits for answers any more.
     is_deserted: bool,
+    is_refused_here: bool,
     /// What is to be answered when the client has ended its message (rule D7),
     verdict: Option<Answer>,
     /// and how the transaction will have ended then.
@@ -169,6 +170,7 @@ impl Default for Exchange {
             completed: None,
             is_doubted: false,
             is_deserted: false,
+            is_refused_here: false,
             verdict: None,
             ending: None,
             unwell: None,
@@ -256,6 +258,11 @@ impl Exchange {
     /// Whether it has a connection.
     pub fn has_connection(&self) -> bool {
         matches!(self.line, Line::Held(_))
+    }
+
+    /// Whether the message was refused by its owner.
+    pub fn is_refused_here(&self) -> bool {
+        self.is_refused_here
     }
 
     /// Whether the end of the message was sent and not answered (rule F5).
@@ -375,6 +382,7 @@ impl Exchange {
     pub fn refuse(&mut self, reply: OwnReply) {
         debug_assert!(self.content != Content::No);
         if !self.is_over() {
+            self.is_refused_here = true;
             self.tell(reply);
             // A connection that is still looked for is not needed either.
             let line = matches!(self.line, Line::Held(_) | Line::Wanted);

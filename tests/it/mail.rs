@@ -6,7 +6,7 @@ use posthouse::balance::{FailureKind, Observation, Stage};
 use posthouse::config::Config;
 use posthouse::config::model::{Mode, Quota, QuotaUnit, Sticky};
 use posthouse::lab::{At, Script, Sink, SinkHandle, SinkPlan, WhenFull};
-use posthouse::metrics::SessionOutcome;
+use posthouse::metrics::{SessionOutcome, TransactionOutcome};
 use posthouse::worker::Command;
 
 use crate::harness::client::{Client, End};
@@ -824,4 +824,49 @@ fn announce_size(balancer: &Balancer) {
             backend.announces(&["SIZE 1000".into()].into_iter().collect());
         }
     }
+}
+
+#[tokio::test]
+async fn transactions_are_counted_once_by_how_they_ended() {
+    let backend = sink(
+        "one.test",
+        Script::good()
+            .reply(At::Rcpt, "550 5.1.1 no")
+            .after_mails(2),
+    );
+    let mut config = smtp(&[&backend]);
+    listener(&mut config).smtp.max_message_size = 65_536;
+    let balancer = Balancer::start(config);
+    let mut client = client(&balancer).await;
+    client.send_message(BODY).await;
+    client.ask("MAIL FROM:<a@example.org>", "250").await;
+    client.ask("RCPT TO:<b@example.net>", "250").await;
+    client.ask("DATA", "354").await;
+    client.say("x\r\n".repeat(30_000)).await;
+    client.ask(".", "552 5.3.4").await;
+    client.ask("MAIL FROM:<a@example.org>", "250").await;
+    client.ask("RSET", "250").await;
+    quit(client).await;
+    balancer.wait_until_no_session().await;
+    let states = balancer.shared.registry.listeners();
+    let count = |outcome: TransactionOutcome| -> u64 {
+        let of = |counters: &posthouse::metrics::ListenerCounters| {
+            counters.mail.outcomes[outcome.index()].value()
+        };
+        states.iter().map(|state| state.counters.sum(of)).sum()
+    };
+    let counts = TransactionOutcome::ALL.map(count);
+    assert_eq!(counts.iter().sum::<u64>(), 3);
+    for outcome in [
+        TransactionOutcome::Accepted,
+        TransactionOutcome::RefusedByUs,
+        TransactionOutcome::Abandoned,
+    ] {
+        assert_eq!(count(outcome), 1, "{outcome:?}");
+    }
+    let octets: u64 = states
+        .iter()
+        .map(|state| state.counters.sum(|c| c.mail.octets.value()))
+        .sum();
+    assert_eq!(octets, BODY.len() as u64 - 1, "without stuffing");
 }

@@ -1,14 +1,21 @@
 //! What a transaction has come to: counted and logged once, whatever ends it.
 
+use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::balance::{Member, MoveCause};
 use crate::metrics::TransactionOutcome;
-use crate::session::context::since;
+use crate::net::event_loop::yield_now;
+use crate::session::context::{Context, LocalListener, since};
 use crate::session::record::Session;
-use crate::smtp::{TransactionEnd, Trouble};
-use crate::telemetry::{AttemptRecord, TransactionRecord};
+use crate::smtp::{BodyDigest, TransactionEnd, TransactionFacts, Trouble};
+use crate::telemetry::{Addresses, AttemptRecord, InDoubtRecord, TransactionRecord};
+use crate::types::SessionId;
+
+/// Octets of a message in doubt that are digested at once: some tenths of a millisecond.
+const DIGEST_STEP: usize = 262_144;
 
 /// An open transaction, as the log will tell it.
 #[derive(Debug)]
@@ -70,10 +77,20 @@ impl Account {
         totals.mail.moves[cause.index()].inc();
     }
 
-    /// It has ended; `None` is cut.
-    pub(super) fn end(self, session: &mut Session, end: Option<TransactionEnd>, now: Instant) {
+    /// It has ended; `None` is cut. `facts` are the core's.
+    pub(super) fn end(
+        self,
+        session: &mut Session,
+        end: Option<TransactionEnd>,
+        facts: Option<TransactionFacts>,
+        now: Instant,
+    ) {
+        let refused_here = facts
+            .as_ref()
+            .is_some_and(TransactionFacts::is_refused_here);
         let outcome = match end {
             Some(TransactionEnd::Accepted) => TransactionOutcome::Accepted,
+            Some(TransactionEnd::Refused) if refused_here => TransactionOutcome::RefusedByUs,
             Some(TransactionEnd::Refused) => TransactionOutcome::Refused,
             Some(TransactionEnd::Abandoned) => TransactionOutcome::Abandoned,
             Some(TransactionEnd::Failed) if self.backend.is_none() => TransactionOutcome::NoBackend,
@@ -81,75 +98,119 @@ impl Account {
             Some(TransactionEnd::InDoubt) => TransactionOutcome::InDoubt,
             None => TransactionOutcome::Cut,
         };
-        let attempts = std::mem::take(&mut session.attempts);
-        let failures = std::mem::take(&mut session.failures);
         session.hedged = false;
-        self.count(session, outcome, now);
-        self.log(session, outcome, (attempts, &failures), now);
-    }
-
-    fn count(&self, session: &Session, outcome: TransactionOutcome, now: Instant) {
-        let worker = session.cx.worker.index();
-        let counters = &session.listener.view.state.counters.of(worker).mail;
-        counters.outcomes[outcome.index()].inc();
-        counters.transaction.observe(since(now, self.began));
-        let Some(member) = &self.backend else { return };
-        let mail = &member.settings.state.totals.of(worker).mail;
-        mail.transactions.inc();
-        match outcome {
-            TransactionOutcome::Accepted => mail.accepted.inc(),
-            TransactionOutcome::InDoubt => mail.in_doubt.inc(),
-            TransactionOutcome::Refused
-            | TransactionOutcome::RefusedByUs
-            | TransactionOutcome::Abandoned
-            | TransactionOutcome::NoBackend
-            | TransactionOutcome::Failed
-            | TransactionOutcome::Cut => {}
-        }
-    }
-
-    fn log(
-        &self,
-        session: &Session,
-        outcome: TransactionOutcome,
-        (attempts, failures): (u32, &[AttemptRecord]),
-        now: Instant,
-    ) {
-        // One that is dropped while the log is borrowed (a panic in the log) is not logged.
-        let Ok(mut log) = session.cx.log.try_borrow_mut() else {
-            return;
-        };
-        if !log.wants_transaction(outcome) {
-            return;
-        }
-        log.transaction(&TransactionRecord {
+        let ended = Ended {
+            cx: Rc::clone(&session.cx),
+            listener: Rc::clone(&session.listener),
             session: session.id,
-            number: self.number,
-            listener: &session.listener.view.name,
             client: session.client(),
-            helo: "",
-            backend: self.backend.as_ref().map(|member| {
+            attempts: std::mem::take(&mut session.attempts),
+            failures: std::mem::take(&mut session.failures),
+            took: since(now, self.began),
+            account: self,
+            outcome,
+            facts,
+            body: None,
+        };
+        if outcome == TransactionOutcome::InDoubt {
+            // What it is found by may take a while to compute; others go on meanwhile.
+            let event_loop = Rc::clone(&ended.cx.event_loop);
+            event_loop.spawn(ended.digest());
+        } else {
+            ended.tell();
+        }
+    }
+}
+
+/// A transaction that has ended, and is still to be told of.
+#[derive(Debug)]
+struct Ended {
+    cx: Rc<Context>,
+    listener: Rc<LocalListener>,
+    session: SessionId,
+    client: SocketAddr,
+    attempts: u32,
+    failures: Vec<AttemptRecord>,
+    took: Duration,
+    account: Account,
+    outcome: TransactionOutcome,
+    facts: Option<TransactionFacts>,
+    body: Option<BodyDigest>,
+}
+
+impl Ended {
+    /// Digests the message, step by step, and tells of it.
+    async fn digest(mut self) {
+        if let Some(facts) = &mut self.facts {
+            loop {
+                self.body = facts.digest(DIGEST_STEP);
+                if self.body.is_some() {
+                    break;
+                }
+                yield_now().await;
+            }
+        }
+        self.tell();
+    }
+
+    /// Counts it, and writes its line.
+    fn tell(&self) {
+        let worker = self.cx.worker.index();
+        let log = self.cx.log.try_borrow_mut();
+        // One that is dropped while the log is borrowed (a panic in the log) is not logged.
+        let wanted = log
+            .as_ref()
+            .is_ok_and(|log| log.wants_transaction(self.outcome));
+        let with_addresses = wanted && log.as_ref().is_ok_and(|log| log.wants_addresses());
+        let facts = self.facts.as_ref();
+        let recipients: Vec<&[u8]> = match facts.filter(|_| with_addresses) {
+            Some(facts) => facts.recipients().collect(),
+            None => Vec::new(),
+        };
+        let account = &self.account;
+        let record = TransactionRecord {
+            session: self.session,
+            number: account.number,
+            listener: &self.listener.view.name,
+            client: self.client,
+            helo: facts.map_or("", TransactionFacts::hello),
+            backend: account.backend.as_ref().map(|member| {
                 (
                     &*member.pool,
                     &*member.settings.name,
                     member.settings.address,
                 )
             }),
-            attempts,
-            failures,
-            kept: self.kept,
-            replayed: self.moves,
-            size: 0,
-            recipients_accepted: 0,
-            recipients_refused: 0,
-            mail: None,
-            body: None,
-            reply_after: None,
-            transaction: since(now, self.began),
-            outcome,
-            reply: None,
-            in_doubt: None,
-            addresses: None,
-        });
+            attempts: self.attempts,
+            failures: &self.failures,
+            kept: account.kept,
+            replayed: account.moves,
+            size: facts.map_or(0, TransactionFacts::size),
+            recipients_accepted: facts.map_or(0, TransactionFacts::recipients_accepted),
+            recipients_refused: facts.map_or(0, TransactionFacts::recipients_refused),
+            mail: facts.and_then(TransactionFacts::mail_time),
+            body: facts.and_then(TransactionFacts::body_time),
+            reply_after: facts.and_then(TransactionFacts::reply_time),
+            transaction: self.took,
+            outcome: self.outcome,
+            reply: facts.and_then(TransactionFacts::reply),
+            in_doubt: facts.zip(self.body).map(|(facts, body)| InDoubtRecord {
+                envelope: facts.envelope(),
+                body,
+            }),
+            addresses: facts.filter(|_| with_addresses).map(|facts| Addresses {
+                sender: facts.sender(),
+                recipients: &recipients,
+            }),
+        };
+        let counters = &self.listener.view.state.counters.of(worker).mail;
+        let totals = account.backend.as_ref();
+        let totals = totals.map(|member| &member.settings.state.totals.of(worker).mail);
+        record.count(counters, totals);
+        if let Ok(mut log) = log
+            && wanted
+        {
+            log.transaction(&record);
+        }
     }
 }

@@ -25,7 +25,7 @@ use crate::metrics::{EndedBy, SessionOutcome, SessionPhase};
 use crate::net::clock;
 use crate::net::stream::Stream;
 use crate::net::timer::{Due, Timer};
-use crate::smtp::{Effect, Extensions, MailSession, OwnReply, TransactionEnd};
+use crate::smtp::{Effect, Extensions, MailSession, OwnReply, TransactionEnd, TransactionFacts};
 
 /// What a client may say ahead of our replies (rule P3).
 const AHEAD_MAX: usize = 64 * 1024;
@@ -193,18 +193,15 @@ impl<'a> Mail<'a> {
                 Effect::ReplayInDoubt => {}
                 Effect::NotReplayable(loss) => self.session.cx.counters().not_replayable(loss),
                 Effect::Ended(end) => {
-                    let spent = self.spent.take();
-                    let taken = matches!(end, TransactionEnd::Accepted | TransactionEnd::InDoubt);
-                    if let Some(spent) = spent.filter(|_| taken) {
-                        spent.keep(1, now);
-                    }
+                    let facts = self.core.facts();
+                    self.settle_quota(Some(end), facts.as_ref(), now);
                     // A connection that was asked for is not needed any more.
                     if matches!(self.line, Line::Wanted(_)) {
                         self.line = Line::None;
                     }
                     self.tried = Tried::default();
                     if let Some(account) = self.account.take() {
-                        account.end(self.session, Some(end), now);
+                        account.end(self.session, Some(end), facts, now);
                     }
                 }
             }
@@ -222,6 +219,23 @@ impl<'a> Mail<'a> {
             tracing::info!(session.id = %session.id,
                 client.addr = %session.client(),
                 listener = &*session.listener.view.name, "session.early-talker");
+        }
+    }
+
+    /// Keeps what the transaction has taken of a quota, or gives it back.
+    fn settle_quota(
+        &mut self,
+        end: Option<TransactionEnd>,
+        facts: Option<&TransactionFacts>,
+        now: Instant,
+    ) {
+        let Some(spent) = self.spent.take() else {
+            return;
+        };
+        let may_be_taken = [TransactionEnd::Accepted, TransactionEnd::InDoubt];
+        if end.is_some_and(|end| may_be_taken.contains(&end)) {
+            let recipients = facts.map_or(1, TransactionFacts::recipients_accepted);
+            spent.keep(u64::from(recipients), now);
         }
     }
 
@@ -444,11 +458,10 @@ impl Drop for Mail<'_> {
         }
         let now = clock::now();
         let end = self.core.is_committed().then_some(TransactionEnd::InDoubt);
-        if let Some(spent) = self.spent.take().filter(|_| end.is_some()) {
-            spent.keep(1, now);
-        }
+        let facts = self.core.cut();
+        self.settle_quota(end, facts.as_ref(), now);
         if let Some(account) = self.account.take() {
-            account.end(self.session, end, now);
+            account.end(self.session, end, facts, now);
         }
     }
 }

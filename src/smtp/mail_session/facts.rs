@@ -143,6 +143,11 @@ impl TransactionFacts {
         (!reply.is_empty()).then_some(reply)
     }
 
+    /// Whether the message was refused by us: its size, its line ends.
+    pub fn is_refused_here(&self) -> bool {
+        self.0.exchange.is_refused_here()
+    }
+
     /// The reverse-path without its brackets; empty for a bounce. For logs that may hold addresses.
     pub fn sender(&self) -> &[u8] {
         address(self.0.exchange.mail_line())
