@@ -17,7 +17,8 @@ use memchr::memchr3;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LineEndings {
     /// LF becomes CRLF, CR becomes SP, a line of one dot becomes a line of two, unless CRLF stands
-    /// on both sides of it (rule D4); NUL goes on (rule D8).
+    /// on both sides of it (rule D4); NUL goes on, with one more dot before it where a dot begins
+    /// the line, which is all of it to a server that reads lines up to NUL (rule D8).
     #[default]
     Normalize,
     /// The message is refused at its end, and nothing behind the offence is put out (rule D5).
@@ -245,6 +246,14 @@ impl DataScanner {
                 self.note(Offence::BareLf);
                 self.counts.bare_lf += 1;
                 self.lone_dot(run, at + 1, LineEnd::Lf);
+            }
+            (State::Dot(_), 0) => {
+                self.pass(run, at);
+                self.counts.dots += 1;
+                self.line_from += 1;
+                self.insert(run, b"..");
+                self.state = State::Within;
+                return at;
             }
             (State::Dot(_), _) => {
                 self.dot_is_content(run);
@@ -513,6 +522,17 @@ mod tests {
             assert_eq!((&*found, end), (output, ended(input.len())));
             assert!(counts.lone_dots > 0);
         }
+    }
+
+    /// OpenSMTPD takes a line as a C string and ends the message at a dot with NUL behind it.
+    #[test]
+    fn rule_d8_a_dot_is_not_alone_before_nul() {
+        let input = b".\0a\r\n.\0\r\n..\0\r\n\n.\0\n.\r\0\r\n.\r\n";
+        let (output, end, counts) = scan(LineEndings::Normalize, input);
+        let expected = b"..\0a\r\n..\0\r\n..\0\r\n\r\n..\0\r\n. \0\r\n";
+        assert_eq!((&*output, end), (&expected[..], ended(input.len())));
+        assert_eq!((counts.dots, counts.lone_dots), (5, 0));
+        assert_eq!(counts.message(), expected.len() as u64 - 5);
     }
 
     #[test]

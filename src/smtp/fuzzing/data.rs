@@ -133,6 +133,9 @@ fn expected(line_endings: LineEndings, input: &[u8]) -> Scanned {
         } else {
             if octet == 0 {
                 counts.nul += 1;
+                if line == b"." {
+                    line.push(b'.');
+                }
                 offence.get_or_insert((Offence::Nul, output.len() + line.len()));
             }
             line.push(octet);
@@ -171,11 +174,12 @@ fn check_output(line_endings: LineEndings, scanned: &Scanned) {
     check_stuffing(output, scanned.counts.message());
 }
 
-/// Rule D3, for a receiver to whom CRLF, LF and CR are all line ends.
+/// Rules D3 and D8, for a receiver to whom CRLF, LF and CR are all line ends, and NUL ends what it
+/// sees of a line.
 fn has_end_for_anyone(output: &[u8]) -> bool {
     output
         .split_inclusive(|octet| matches!(octet, b'\r' | b'\n'))
-        .any(|line| matches!(line, b".\r" | b".\n"))
+        .any(|line| matches!(line, b".\r" | b".\n") || line.starts_with(b".\0"))
 }
 
 fn assert_clean(output: &[u8]) {
