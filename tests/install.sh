@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # Installs everything that the tests need, on Debian 12, as root:
 #
-#   packages   real servers and clients (Postfix, HAProxy, nginx, swaks), strace, valgrind, network tools
+#   packages   real servers and clients (Postfix, HAProxy, nginx, swaks, msmtp), strace, valgrind, network tools
 #   .lab/exim, .lab/opensmtpd
 #              mail servers that conflict with Postfix: their packages are unpacked, not installed
 #   .lab/haraka
 #              Haraka, from npm
+#   .lab/node-mail
+#              smtp-server and nodemailer, from npm
 #   users      the accounts that Exim and OpenSMTPD drop their privileges to
 #
 # It removes nothing, starts no service, asks nothing, and is quick when all is there: every step
@@ -15,9 +17,11 @@ cd "$(dirname "$0")/.."
 
 readonly LAB=$PWD/.lab
 readonly HARAKA_VERSION=3.3.4
+readonly SMTP_SERVER_VERSION=3.21.6
+readonly NODEMAILER_VERSION=10.6.0
 readonly PACKAGES=(
     postfix haproxy nginx-light libnginx-mod-stream libnginx-mod-mail
-    swaks libnet-ssleay-perl openssl ca-certificates
+    swaks libnet-ssleay-perl msmtp curl openssl ca-certificates
     strace valgrind libc6-dbg
     iproute2 ethtool netcat-openbsd procps util-linux
     python3 gcc g++ libc6-dev make pkg-config git
@@ -202,12 +206,29 @@ install_haraka() {
   }
 }
 JSON
-    (cd "$LAB/haraka" && npm install --no-audit --no-fund --ignore-scripts --omit=optional \
-        >"$LAB/npm.log" 2>&1) || {
-        tail -20 "$LAB/npm.log" >&2
-        fail "npm install of Haraka $HARAKA_VERSION failed (the whole log: $LAB/npm.log)"
-    }
+    install_from_npm haraka
     [ -x "$LAB/haraka/node_modules/.bin/haraka" ] || fail "Haraka was installed without its program"
+}
+
+install_node_mail() {
+    rm -rf "$LAB/node-mail"
+    mkdir -p "$LAB/node-mail"
+    cat >"$LAB/node-mail/package.json" <<JSON
+{
+  "private": true,
+  "dependencies": { "smtp-server": "$SMTP_SERVER_VERSION", "nodemailer": "$NODEMAILER_VERSION" }
+}
+JSON
+    install_from_npm node-mail
+}
+
+# install_from_npm FOLDER: what .lab/FOLDER/package.json names.
+install_from_npm() {
+    local log=$LAB/npm-$1.log
+    (cd "$LAB/$1" && npm install --no-audit --no-fund --ignore-scripts --omit=optional >"$log" 2>&1) || {
+        tail -20 "$log" >&2
+        fail "npm install in .lab/$1 failed (the whole log: $log)"
+    }
 }
 
 install_packages "${PACKAGES[@]}"
@@ -216,4 +237,5 @@ step exim "exim4-daemon-heavy unpacked, revision $UNPACK_REVISION" install_exim
 step opensmtpd "opensmtpd unpacked, revision $UNPACK_REVISION" install_opensmtpd
 prepare_accounts
 step haraka "Haraka $HARAKA_VERSION" install_haraka
+step node-mail "smtp-server $SMTP_SERVER_VERSION, nodemailer $NODEMAILER_VERSION" install_node_mail
 echo "install: ready"

@@ -3,6 +3,10 @@
 mod check_live;
 mod lab;
 mod load;
+mod mail_backends;
+mod mail_clients;
+mod mail_failover;
+mod mail_smuggling;
 mod probes;
 mod servers;
 mod through_others;

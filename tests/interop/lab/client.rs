@@ -159,6 +159,53 @@ impl Client {
         self.command(&format!("Subject: test\r\n\r\n{body}\r\n."))
     }
 
+    /// Connects, reads the greeting and says EHLO.
+    pub(crate) fn ready(address: SocketAddr) -> Self {
+        let mut client = Self::greeted(address);
+        client.expect(250, "EHLO client.test");
+        client
+    }
+
+    /// One transaction after EHLO; the reply to its final dot. The message has CRLF at the end of
+    /// each line, and dots are doubled here (RFC 5321 §4.5.2).
+    ///
+    /// # Errors
+    /// The first reply that was not as it should be, or what the kernel says.
+    pub(crate) fn transaction(&mut self, mail: &str, message: &[u8]) -> io::Result<Reply> {
+        for (command, code) in [
+            (mail, 250),
+            ("RCPT TO:<rcpt@example.test>", 250),
+            ("DATA", 354),
+        ] {
+            let reply = self.command(command)?;
+            if reply.code != code {
+                return Err(io::Error::other(reply.text()));
+            }
+        }
+        self.send(&dot_stuffed(message))?;
+        self.command(".")
+    }
+
+    /// A transaction that must be accepted.
+    pub(crate) fn accepted(&mut self, message: &[u8]) {
+        let reply = self
+            .transaction("MAIL FROM:<sender@client.test>", message)
+            .unwrap_or_else(|error| super::fail(&format!("not accepted: {error}")));
+        assert_eq!(reply.code, 250, "{}", reply.text());
+    }
+
+    /// Sends octets and waits until the peer, which must be on this host, has read them: what is
+    /// sent afterwards comes to it in another read.
+    pub(crate) fn send_apart(&mut self, octets: &[u8]) {
+        self.send(octets).expect("the session is open");
+        let own = self.socket().local_addr().expect("it is connected").port();
+        let peer = self.socket().peer_addr().expect("it is connected").port();
+        // Loopback puts them into the peer's queue before `send` returns.
+        super::wait_for("the octets to be read", || {
+            (super::port::unread_octets(peer, own)? == 0).then_some(())
+        });
+    }
+
     /// QUIT, its 221, and the end of the connection.
     pub(crate) fn quit(mut self) {
         self.expect(221, "QUIT");
@@ -176,4 +223,16 @@ impl Client {
     pub(crate) fn is_at_end(&mut self) -> bool {
         matches!(self.line(), Err(error) if error.kind() == io::ErrorKind::UnexpectedEof)
     }
+}
+
+/// Doubles each dot at the begin of a line.
+pub(crate) fn dot_stuffed(message: &[u8]) -> Vec<u8> {
+    let mut wire = Vec::with_capacity(message.len() + 16);
+    for (place, octet) in message.iter().enumerate() {
+        if *octet == b'.' && (place == 0 || message[..place].ends_with(b"\r\n")) {
+            wire.push(b'.');
+        }
+        wire.push(*octet);
+    }
+    wire
 }

@@ -1,46 +1,75 @@
-//! Haraka (from npm): takes every message; wants PROXY v1 from loopback if it is asked to.
+//! Haraka (from npm): takes and keeps every message; wants PROXY v1 from loopback if it is asked to.
 
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
+use super::backend::{Backend, read_all, whole_files};
 use super::process::Process;
 use super::{Client, Port, unpacked, wait_for};
 
-/// Accepts every recipient and message, and says from whom.
+/// Accepts every message and every recipient but `refused@…`, and says from whom. Each message is a
+/// file in `KEPT`, written before it is acknowledged.
 const SINK: &str = "\
-exports.hook_rcpt = (next) => next(OK)
+const fs = require('node:fs')
+let count = 0
+exports.hook_connect = (next, connection) => {
+    connection.loginfo(`sink: connection from ${connection.remote.ip}`)
+    next()
+}
+exports.hook_rcpt = (next, connection, [recipient]) =>
+    recipient.user === 'refused' ? next(DENY, 'no such user') : next(OK)
 exports.hook_queue = (next, connection) => {
-    connection.loginfo(`message from ${connection.remote.ip}`)
-    next(OK)
+    connection.transaction.message_stream.get_data((message) => {
+        count += 1
+        const file = `${process.env.KEPT}/${process.pid}-${count}`
+        fs.writeFileSync(`${file}.part`, message)
+        fs.renameSync(`${file}.part`, file)
+        connection.loginfo(`message from ${connection.remote.ip}`)
+        next(OK)
+    })
 }
 ";
 
-/// A running Haraka that wants a PROXY v1 header from loopback.
+/// Whether clients must send a PROXY v1 header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Proxy {
+    Off,
+    V1,
+}
+
+/// A running Haraka.
 #[derive(Debug)]
 pub(crate) struct Haraka {
     process: Process,
     port: Port,
-    _folder: tempfile::TempDir,
+    proxy: Proxy,
+    folder: tempfile::TempDir,
 }
 
 impl Haraka {
-    /// Starts it and waits until it listens; it greets nobody without a header.
+    /// Starts one that wants a PROXY v1 header from loopback.
     pub(crate) fn start() -> Self {
+        Self::start_with(Proxy::V1)
+    }
+
+    /// Starts one that wants no header.
+    pub(crate) fn plain() -> Self {
+        Self::start_with(Proxy::Off)
+    }
+
+    /// Starts it and waits until it greets, or listens if it greets nobody without a header.
+    fn start_with(proxy: Proxy) -> Self {
         let folder = super::folder("haraka");
         let port = Port::take();
-        configure(folder.path(), &port);
-        let mut command = Command::new(unpacked("haraka/node_modules/.bin/haraka"));
-        command.arg("-c").arg(folder.path());
-        let mut process = Process::start("haraka", command, &folder.path().join("output"));
-        wait_for("Haraka to listen", || {
-            process.assert_running();
-            Client::dial(port.address()).ok()
-        });
+        std::fs::create_dir(folder.path().join("kept")).expect("our folder can be written");
+        configure(folder.path(), &port, proxy);
+        let process = launch(folder.path(), &port, proxy);
         Self {
             process,
             port,
-            _folder: folder,
+            proxy,
+            folder,
         }
     }
 
@@ -61,8 +90,49 @@ impl Haraka {
     }
 }
 
+impl Backend for Haraka {
+    fn address(&self) -> SocketAddr {
+        self.port.address()
+    }
+
+    fn connections(&self) -> usize {
+        self.process
+            .output()
+            .matches("sink: connection from")
+            .count()
+    }
+
+    fn taken(&self) -> usize {
+        whole_files(&self.folder.path().join("kept")).len()
+    }
+
+    fn kept(&self) -> Vec<Vec<u8>> {
+        read_all(&whole_files(&self.folder.path().join("kept")))
+    }
+
+    fn restart(&mut self) {
+        self.process.kill();
+        self.process = launch(self.folder.path(), &self.port, self.proxy);
+    }
+}
+
+fn launch(folder: &Path, port: &Port, proxy: Proxy) -> Process {
+    let mut command = Command::new(unpacked("haraka/node_modules/.bin/haraka"));
+    command.arg("-c").arg(folder);
+    command.env("KEPT", folder.join("kept"));
+    let mut process = Process::start("haraka", command, &folder.join("output"));
+    wait_for("Haraka to listen", || {
+        process.assert_running();
+        match proxy {
+            Proxy::Off => Client::greeted_if_up(port.address()).map(Client::quit),
+            Proxy::V1 => Client::dial(port.address()).ok().map(drop),
+        }
+    });
+    process
+}
+
 /// The whole default configuration (a partial `connection.ini` makes Haraka crash), then ours.
-fn configure(folder: &Path, port: &Port) {
+fn configure(folder: &Path, port: &Port, proxy: Proxy) {
     let config = folder.join("config");
     let plugins = folder.join("plugins");
     for path in [&config, &plugins] {
@@ -77,13 +147,15 @@ fn configure(folder: &Path, port: &Port) {
             std::fs::copy(file.path(), config.join(file.file_name())).expect("a file is copied");
         }
     }
-    let connection = std::fs::read_to_string(config.join("connection.ini"))
-        .expect("Haraka brings connection.ini")
-        .replace("hosts[] =\n", "hosts[] = 127.0.0.1\n");
-    assert!(
-        connection.contains("\nhosts[] = 127.0.0.1\n"),
-        "connection.ini has another form now"
-    );
+    let mut connection = std::fs::read_to_string(config.join("connection.ini"))
+        .expect("Haraka brings connection.ini");
+    if proxy == Proxy::V1 {
+        connection = connection.replace("hosts[] =\n", "hosts[] = 127.0.0.1\n");
+        assert!(
+            connection.contains("\nhosts[] = 127.0.0.1\n"),
+            "connection.ini has another form now"
+        );
+    }
     for (file, text) in [
         (config.join("connection.ini"), connection),
         (

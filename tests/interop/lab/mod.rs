@@ -5,6 +5,7 @@
 //! this module looks for them; a missing one is a failure, never a skipped test. Nothing here
 //! knows Posthouse except [`posthouse`].
 
+pub(crate) mod backend;
 pub(crate) mod client;
 pub(crate) mod exim;
 pub(crate) mod haproxy;
@@ -14,6 +15,7 @@ pub(crate) mod port;
 pub(crate) mod postfix;
 pub(crate) mod posthouse;
 pub(crate) mod process;
+pub(crate) mod smtp_server;
 pub(crate) mod smtp_source;
 pub(crate) mod swaks;
 pub(crate) mod tls;
@@ -43,6 +45,12 @@ pub(crate) fn wait_for<T>(event: &str, mut look: impl FnMut() -> Option<T>) -> T
         );
         std::thread::sleep(LOOK_AGAIN);
     }
+}
+
+/// Shows what helps to understand a failure.
+#[expect(clippy::print_stderr, reason = "what a test says when it fails")]
+pub(crate) fn say(what: &str) {
+    eprintln!("{what}");
 }
 
 /// Ends the test with `what` went wrong.

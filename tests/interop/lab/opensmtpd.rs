@@ -1,9 +1,13 @@
 //! OpenSMTPD (unpacked): its queue, control socket and helpers have compiled-in paths, so each
 //! instance runs in a mount namespace of its own with fresh ones.
 
+use std::fs::Permissions;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::process::Command;
 
+use super::backend::{Backend, read_all, whole_files};
 use super::process::Process;
 use super::{Client, Port, unpacked, unpacked_libraries, wait_for};
 
@@ -21,40 +25,42 @@ pub(crate) struct OpenSmtpd {
     process: Process,
     plain: Port,
     proxy: Port,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl OpenSmtpd {
     /// Starts it and waits for its greeting.
     pub(crate) fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// Starts it with further lines of `smtpd.conf`.
+    pub(crate) fn start_with(lines: &str) -> Self {
         let folder = super::folder("opensmtpd");
         let (plain, proxy) = (Port::take(), Port::take());
-        let config = folder.path().join("smtpd.conf");
+        let maildir = folder.path().join("mail");
+        std::fs::create_dir(&maildir).expect("our folder can be written");
+        // Deliveries are made by `nobody`.
+        std::fs::set_permissions(&maildir, Permissions::from_mode(0o777))
+            .expect("our own folder can be opened to others");
         let text = format!(
             "listen on 127.0.0.1 port {} hostname os.test\n\
              listen on 127.0.0.1 port {} hostname os.test proxy-v2\n\
-             action \"sink\" mda \"cat >/dev/null\" virtual {{ \"@\" = \"nobody\" }}\n\
-             match from any for any action \"sink\"\n",
+             {lines}\
+             action \"keep\" maildir \"{}\" virtual {{ \"@\" = \"nobody\" }}\n\
+             match from any for rcpt-to \"refused@example.test\" reject\n\
+             match from any for any action \"keep\"\n",
             plain.number(),
-            proxy.number()
+            proxy.number(),
+            maildir.display()
         );
-        std::fs::write(&config, text).expect("our folder can be written");
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "sh", "-c", START]);
-        command
-            .env("LAB", unpacked("opensmtpd"))
-            .env("CONFIG", &config)
-            .env("LD_LIBRARY_PATH", unpacked_libraries("opensmtpd"));
-        let mut process = Process::start("opensmtpd", command, &folder.path().join("output"));
-        wait_for("OpenSMTPD to greet", || {
-            process.assert_running();
-            Client::greeted_if_up(plain.address()).map(Client::quit)
-        });
+        std::fs::write(folder.path().join("smtpd.conf"), text).expect("our folder can be written");
+        let process = launch(folder.path(), &plain);
         Self {
             process,
             plain,
             proxy,
-            _folder: folder,
+            folder,
         }
     }
 
@@ -82,4 +88,48 @@ impl OpenSmtpd {
                 .map(str::to_owned)
         })
     }
+}
+
+impl Backend for OpenSmtpd {
+    fn address(&self) -> SocketAddr {
+        self.plain.address()
+    }
+
+    fn connections(&self) -> usize {
+        self.log().matches(" smtp connected address=").count()
+    }
+
+    fn taken(&self) -> usize {
+        self.log().matches(" smtp message msgid=").count()
+    }
+
+    fn kept(&self) -> Vec<Vec<u8>> {
+        let delivered = self.folder.path().join("mail/new");
+        wait_for("OpenSMTPD to deliver what it took", || {
+            let files = whole_files(&delivered);
+            (files.len() >= self.taken()).then(|| read_all(&files))
+        })
+    }
+
+    fn restart(&mut self) {
+        // Its queue is in memory: what it has taken is delivered first.
+        self.kept();
+        self.process.kill();
+        self.process = launch(self.folder.path(), &self.plain);
+    }
+}
+
+fn launch(folder: &Path, plain: &Port) -> Process {
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", START]);
+    command
+        .env("LAB", unpacked("opensmtpd"))
+        .env("CONFIG", folder.join("smtpd.conf"))
+        .env("LD_LIBRARY_PATH", unpacked_libraries("opensmtpd"));
+    let mut process = Process::start("opensmtpd", command, &folder.join("output"));
+    wait_for("OpenSMTPD to greet", || {
+        process.assert_running();
+        Client::greeted_if_up(plain.address()).map(Client::quit)
+    });
+    process
 }

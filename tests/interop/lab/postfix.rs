@@ -3,10 +3,14 @@
 //! Needs root (master binds and changes user) and the account `postfix`. The default instance of the
 //! machine is never touched: `postfix -c FOLDER` keeps configuration, queue, data and log apart.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::backend::{Backend, whole_files};
 use super::process::Process;
 use super::tls::Certificate;
 use super::{Client, Port, wait_for};
@@ -52,6 +56,14 @@ impl Service {
         .with("postscreen_cache_map=")
     }
 
+    /// smtpd that refuses `refused@example.test` and puts every message on hold: a file of the queue
+    /// that is complete before the reply to the final dot.
+    pub(crate) fn keeping() -> Self {
+        Self::plain()
+            .with("{ smtpd_client_restrictions = check_client_access static:HOLD }")
+            .with("smtpd_recipient_restrictions=check_recipient_access,inline:{refused@example.test=REJECT}")
+    }
+
     /// smtpd with TLS from the first octet (port 465).
     pub(crate) fn wrapped_in_tls() -> Self {
         Self::plain().with("smtpd_tls_wrappermode=yes")
@@ -90,6 +102,7 @@ verify     unix         -  -  n  -      1  verify
 flush      unix         n  -  n  1000?  0  flush
 proxymap   unix         -  -  n  -      -  proxymap
 discard    unix         -  -  n  -      -  discard
+smtp       unix         -  -  n  -      -  smtp
 error      unix         -  -  n  -      -  error
 retry      unix         -  -  n  -      -  error
 anvil      unix         -  -  n  -      1  anvil
@@ -115,6 +128,43 @@ impl Postfix {
 
     /// Starts an instance with these `mynetworks`, and waits until master listens.
     pub(crate) fn start_trusting(networks: &str, services: &[Service]) -> Self {
+        Self::start_with(&format!("mynetworks = {networks}\n"), services)
+    }
+
+    /// Starts an instance that keeps what it takes, with options of its smtpd; it has greeted.
+    pub(crate) fn keeping(options: &[&str]) -> Self {
+        let service = Service::keeping();
+        let service = options
+            .iter()
+            .fold(service, |service, option| service.with(option));
+        let postfix = Self::start(&[service]);
+        postfix.wait_until_it_greets();
+        postfix
+    }
+
+    /// As [`keeping`](Self::keeping), with at most so many smtpd processes.
+    pub(crate) fn keeping_with_processes(processes: u8) -> Self {
+        let postfix = Self::start(&[Service::keeping().with_processes(processes)]);
+        postfix.wait_until_it_greets();
+        postfix
+    }
+
+    /// Starts an instance that relays what it takes to this server; it has greeted.
+    pub(crate) fn relaying_to(server: SocketAddr) -> Self {
+        let settings = format!(
+            "mynetworks = 127.0.0.0/8\n\
+             default_transport = smtp:[{}]:{}\n\
+             smtp_connection_cache_on_demand = yes\n",
+            server.ip(),
+            server.port()
+        );
+        let postfix = Self::start_with(&settings, &[Service::plain()]);
+        postfix.wait_until_it_greets();
+        postfix
+    }
+
+    /// Starts an instance with further lines of `main.cf`, and waits until master listens.
+    fn start_with(settings: &str, services: &[Service]) -> Self {
         let folder = super::folder("postfix");
         let ports: Vec<Port> = services.iter().map(|_| Port::take()).collect();
         let config = folder.path().join("config");
@@ -129,29 +179,12 @@ impl Postfix {
         let certificate = Certificate::self_signed("postfix.test", folder.path());
         std::fs::write(
             config.join("main.cf"),
-            main_cf(&folder, networks, &certificate),
+            main_cf(&folder, &certificate) + settings,
         )
         .expect("our folder can be written");
         std::fs::write(config.join("master.cf"), master_cf(services, &ports))
             .expect("our folder can be written");
-        let mut command = Command::new("postfix");
-        command.arg("-c").arg(&config).arg("start-fg");
-        let mut process = Process::start("postfix", command, &folder.path().join("output"));
-        let pid_file = folder.path().join("queue/pid/master.pid");
-        wait_for("Postfix's master", || {
-            process.assert_running();
-            std::fs::read_to_string(&pid_file)
-                .ok()
-                .filter(|pid| !pid.trim().is_empty())
-        });
-        // The file is written before the last socket is bound. A connect to see would be a session
-        // in the log, so the kernel is asked.
-        wait_for("Postfix's listeners", || {
-            ports
-                .iter()
-                .all(|port| is_listening(port.address()))
-                .then_some(())
-        });
+        let process = launch(folder.path(), &ports);
         Self {
             process,
             ports,
@@ -166,9 +199,14 @@ impl Postfix {
         postfix
     }
 
-    /// Waits until the first service greets a client.
+    /// Waits until the first service greets a client, and has logged all about it.
     pub(crate) fn wait_until_it_greets(&self) {
+        let sessions = self.log().matches(": disconnect from ").count();
         Client::greeted(self.address(0)).quit();
+        wait_for("Postfix to log the session", || {
+            let now = self.log().matches(": disconnect from ").count();
+            (now > sessions).then_some(())
+        });
     }
 
     /// Where the service with this place in the list listens.
@@ -200,21 +238,140 @@ impl Postfix {
         self.log().matches("status=sent (").count()
     }
 
+    /// Messages that it sent on, by the reply it got.
+    pub(crate) fn messages_sent(&self) -> usize {
+        self.log().matches("status=sent (250 ").count()
+    }
+
     /// `kill -9` of master and all its processes.
     pub(crate) fn kill(&mut self) {
         self.process.kill();
     }
+
+    /// `kill -9` of the processes that talk to clients; how many there were.
+    pub(crate) fn kill_smtpd(&self) -> usize {
+        self.process.kill_descendants("smtpd")
+    }
+
+    /// `kill -STOP` of all its processes.
+    pub(crate) fn stop(&self) {
+        self.process.stop();
+    }
+
+    /// `kill -CONT` of all its processes.
+    pub(crate) fn resume(&self) {
+        self.process.resume();
+    }
+
+    /// Complete files of the queue, those on hold and those on their way there.
+    fn on_hold(&self) -> Vec<PathBuf> {
+        let is_complete = |file: &PathBuf| {
+            file.metadata()
+                .is_ok_and(|data| data.permissions().mode() & 0o100 != 0)
+        };
+        let queue = self.folder.path().join("queue");
+        // One that moves meanwhile is found in both.
+        let files = ["incoming", "hold"].map(|name| whole_files(&queue.join(name)));
+        let files = files.into_iter().flatten().filter(is_complete);
+        let by_name: BTreeMap<_, _> = files
+            .filter_map(|file| Some((file.file_name()?.to_owned(), file)))
+            .collect();
+        by_name.into_values().collect()
+    }
+
+    /// Those files as Postfix writes them: envelope and lines in records.
+    pub(crate) fn raw_queue_files(&self) -> Vec<Vec<u8>> {
+        wait_for("the queue to stand still", || {
+            let files = self.on_hold();
+            let files: std::io::Result<Vec<_>> = files.iter().map(std::fs::read).collect();
+            files.ok()
+        })
+    }
 }
 
-fn main_cf(folder: &tempfile::TempDir, networks: &str, certificate: &Certificate) -> String {
+/// What no Postfix of the suite may ever have seen from us (rule P6), probes included. Its clients
+/// here wait for replies where they must, so only a balancer can have moved octets together.
+impl Drop for Postfix {
+    fn drop(&mut self) {
+        let log = self.log();
+        let improper = log.lines().find(|line| line.contains(IMPROPER_PIPELINING));
+        if !std::thread::panicking() {
+            assert_eq!(improper, None, "rule P6");
+        }
+    }
+}
+
+/// What Postfix logs when `smtpd_forbid_unauth_pipelining` has found something.
+const IMPROPER_PIPELINING: &str = "improper command pipelining";
+
+impl Backend for Postfix {
+    fn address(&self) -> SocketAddr {
+        Self::address(self, 0)
+    }
+
+    fn connections(&self) -> usize {
+        self.log().matches(": connect from ").count()
+    }
+
+    fn taken(&self) -> usize {
+        self.on_hold().len()
+    }
+
+    fn kept(&self) -> Vec<Vec<u8>> {
+        let config = self.folder.path().join("config");
+        let files = self.on_hold();
+        let show = |file: &PathBuf| {
+            let output = Command::new("postcat")
+                .arg("-c")
+                .arg(&config)
+                .args(["-h", "-b"])
+                .arg(file)
+                .output()
+                .expect("postcat comes with Postfix");
+            assert!(output.status.success(), "postcat: {output:?}");
+            output.stdout
+        };
+        files.iter().map(show).collect()
+    }
+
+    fn restart(&mut self) {
+        self.process.kill();
+        self.process = launch(self.folder.path(), &self.ports);
+        self.wait_until_it_greets();
+    }
+}
+
+fn launch(folder: &Path, ports: &[Port]) -> Process {
+    let mut command = Command::new("postfix");
+    command.arg("-c").arg(folder.join("config")).arg("start-fg");
+    let mut process = Process::start("postfix", command, &folder.join("output"));
+    let pid_file = folder.join("queue/pid/master.pid");
+    wait_for("Postfix's master", || {
+        process.assert_running();
+        std::fs::read_to_string(&pid_file)
+            .ok()
+            .filter(|pid| !pid.trim().is_empty())
+    });
+    // The file is written before the last socket is bound. A connect to see would be a session in
+    // the log, so the kernel is asked.
+    wait_for("Postfix's listeners", || {
+        process.assert_running();
+        ports
+            .iter()
+            .all(|port| is_listening(port.address()))
+            .then_some(())
+    });
+    process
+}
+
+fn main_cf(folder: &tempfile::TempDir, certificate: &Certificate) -> String {
     let folder = folder.path().display();
     let mut text = format!(
         "compatibility_level = 3.6\n\
          queue_directory = {folder}/queue\n\
          data_directory = {folder}/data\n\
          maillog_file = {folder}/maillog\n\
-         maillog_file_prefixes = /tmp\n\
-         mynetworks = {networks}\n"
+         maillog_file_prefixes = /tmp\n"
     );
     let _ = write!(
         text,

@@ -111,6 +111,17 @@ impl Posthouse {
         Setup::new().listener("").pool(pool, backends).start()
     }
 
+    /// The same in mode "smtp".
+    pub(crate) fn smtp(backends: &[SocketAddr], pool: &str) -> Self {
+        let listener = "mode = \"smtp\"\n";
+        Setup::new().listener(listener).pool(pool, backends).start()
+    }
+
+    /// Where the listener with this place in the list is.
+    pub(crate) fn listener(&self, place: usize) -> SocketAddr {
+        self.listeners[place].address()
+    }
+
     /// Where the first listener is.
     pub(crate) fn address(&self) -> SocketAddr {
         self.listeners[0].address()

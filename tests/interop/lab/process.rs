@@ -1,6 +1,6 @@
 //! A server process with its children: started with its output in a file, stopped with its guard.
 
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -19,9 +19,13 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts `command` with its output in `output`.
+    /// Starts `command` with its output at the end of `output`.
     pub(crate) fn start(name: &'static str, mut command: Command, output: &Path) -> Self {
-        let file = File::create(output).expect("the server's folder can be written");
+        let file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(output)
+            .expect("the server's folder can be written");
         let child = command
             .stdin(Stdio::null())
             .stdout(file.try_clone().expect("a descriptor can be doubled"))
@@ -57,7 +61,19 @@ impl Process {
 
     /// `kill -9` of the process and everything it started; returns when they are gone.
     pub(crate) fn kill(&mut self) {
-        // Stopped first, so that nothing is started while the family is being counted.
+        let family = self.stop();
+        for process in &family {
+            send(*process, Signal::KILL);
+        }
+        let _ = self.child.wait();
+        super::wait_for("killed processes to be gone", || {
+            family.iter().all(|process| is_gone(*process)).then_some(())
+        });
+    }
+
+    /// `kill -STOP` of the process and everything it started, and who that is.
+    pub(crate) fn stop(&self) -> Vec<u32> {
+        // Until nobody is left who could have started another one meanwhile.
         let mut family = vec![self.child.id()];
         loop {
             for process in &family {
@@ -68,17 +84,32 @@ impl Process {
                 .chain(descendants(self.child.id()))
                 .collect();
             if now.len() == family.len() {
-                break;
+                return family;
             }
             family = now;
         }
-        for process in &family {
+    }
+
+    /// `kill -CONT` of the process and everything it started.
+    pub(crate) fn resume(&self) {
+        for process in descendants(self.child.id()) {
+            send(process, Signal::CONT);
+        }
+        send(self.child.id(), Signal::CONT);
+    }
+
+    /// `kill -9` of those that it started whose program has this name; how many there were.
+    pub(crate) fn kill_descendants(&self, name: &str) -> usize {
+        let of_that_name = |process: &u32| {
+            std::fs::read_to_string(format!("/proc/{process}/comm"))
+                .is_ok_and(|comm| comm.trim_end() == name)
+        };
+        let family = descendants(self.child.id()).into_iter();
+        let chosen: Vec<u32> = family.filter(of_that_name).collect();
+        for process in &chosen {
             send(*process, Signal::KILL);
         }
-        let _ = self.child.wait();
-        super::wait_for("killed processes to be gone", || {
-            family.iter().all(|process| is_gone(*process)).then_some(())
-        });
+        chosen.len()
     }
 }
 
