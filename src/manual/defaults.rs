@@ -33,8 +33,13 @@
 //! | replies that a client leaves | 64 KiB | `smtp::mail_session` | neither it nor its backend is read on |
 //! | rounds of a session in mode "smtp" | 32 in one poll | `session::mail` | then other sessions of the thread run |
 //! | moves of a transaction | 2, up to 60 s behind the end of its message | `smtp::exchange` | `451 4.4.2`: the client sends it again |
-//! | kept connections that say QUIT | 256 per worker, 2 s | `session::keeper` | closed without waiting |
-//! | what a backend allows per connection | remembered for 1 h | `session::keeper` | then `max_messages` is tried again |
+//! | last reply of a session in mode "smtp" | 10 s to be read | `session::mail` | closed; so is one that said QUIT while its backend is silent |
+//! | look at the backend of an open transaction | 1 s | `session::mail` | one that has been found down is left |
+//! | kept connections, idle or saying QUIT | 1,024 of all workers, 2 s for QUIT | `session::keeper` | more are closed without a word |
+//! | what a backend allows per connection | seen twice, remembered for 1 h | `session::keeper` | then `max_messages` is tried again |
+//! | backends dialled for `min_idle` | 4 at once per worker | `session::warm` | the others with the next heartbeat, 100 ms later |
+//! | parts of a quota's span | 64, and one more is counted | `balance::quota` | a quota is full up to 1/64 of its span longer |
+//! | saves of `state_file` | 2 s, 128 MiB read | `control::quotas` | a crash forgets what came since; a file that cannot be read is put aside |
 //! | quotas of a backend | 8 | `config` | a mistake that says so |
 //! | accepted in a row | 1 per listening socket and turn of the event loop; 16 after a turn of 2 ms or more | `net::accept` | the sessions that are served already come first; the queue is the kernel's |
 //! | tasks polled in a turn | 256 | `net::event_loop` | then the sockets are looked at |
