@@ -28,7 +28,7 @@
 //! | commands of a transaction | 8 KiB, then out of `replay_memory` in steps of 16 KiB | `smtp::mail_session` | `452 4.3.1` to RCPT |
 //! | first MAIL of a session | 600 s | `smtp::mail_session` | `421 4.4.2` |
 //! | message over the size limit | read on for 60 s and up to twice the limit | `smtp::mail_session` | `552 5.3.4`, closed |
-//! | replies a client does not read | 64 KiB, then neither it nor its backend is read; the last one for 5 minutes (`command_timeout`) | `smtp::mail_session` | closed |
+//! | replies a client does not read | 64 KiB, then neither it nor its backend is read | `smtp::mail_session` | closed |
 //! | said by a client ahead of our replies | 64 KiB | `session::mail` | it is not read on |
 //! | replies that a client leaves | 64 KiB | `smtp::mail_session` | neither it nor its backend is read on |
 //! | rounds of a session in mode "smtp" | 32 in one poll | `session::mail` | then other sessions of the thread run |

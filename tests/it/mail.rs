@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use posthouse::balance::{FailureKind, Observation, Stage};
 use posthouse::config::Config;
-use posthouse::config::model::{Mode, Quota, QuotaUnit, Sticky};
+use posthouse::config::model::{EarlyTalker, Mode, Quota, QuotaUnit, Sticky};
 use posthouse::lab::{At, Script, Sink, SinkHandle, SinkPlan, WhenFull};
 use posthouse::metrics::{SessionOutcome, TransactionOutcome};
 use posthouse::worker::Command;
@@ -869,4 +869,34 @@ async fn transactions_are_counted_once_by_how_they_ended() {
         .map(|state| state.counters.sum(|c| c.mail.octets.value()))
         .sum();
     assert_eq!(octets, BODY.len() as u64 - 1, "without stuffing");
+}
+
+#[tokio::test]
+async fn who_talks_before_a_late_greeting_is_found_s14() {
+    let backend = good("one.test");
+    for (early, answer) in [
+        (EarlyTalker::Reject, "554 5.5.0"),
+        (EarlyTalker::Log, "220 lb.test"),
+    ] {
+        let mut config = smtp(&[&backend]);
+        let listener = listener(&mut config);
+        listener.smtp.greet_delay = Duration::from_millis(50);
+        listener.early_talker = early;
+        let balancer = Balancer::start(config);
+        let mut bot = Client::connect(balancer.address).await;
+        bot.say("EHLO bot.test\r\n").await;
+        bot.expect(answer).await;
+        let states = balancer.shared.registry.listeners();
+        let talkers: u64 = states
+            .iter()
+            .map(|state| {
+                state
+                    .counters
+                    .sum(|counters| counters.early_talkers.value())
+            })
+            .sum();
+        assert_eq!(talkers, 1, "{early:?}");
+        let mut patient = Client::connect(balancer.address).await;
+        patient.expect("220 lb.test").await;
+    }
 }
