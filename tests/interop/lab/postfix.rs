@@ -294,7 +294,10 @@ impl Postfix {
 impl Drop for Postfix {
     fn drop(&mut self) {
         let log = self.log();
-        let improper = log.lines().find(|line| line.contains(IMPROPER_PIPELINING));
+        // A PROXY v2 header to a listener that wants none has NUL behind `QUIT` (rule X13).
+        let is_header = |line: &&str| line.contains("\\000");
+        let mut lines = log.lines().filter(|line| !is_header(line));
+        let improper = lines.find(|line| line.contains(IMPROPER_PIPELINING));
         if !std::thread::panicking() {
             assert_eq!(improper, None, "rule P6");
         }
