@@ -486,7 +486,8 @@ impl Exchange {
     /// A connection has been found; it is ready for MAIL.
     pub fn leased(&mut self, leased: Leased, now: Instant) {
         if !matches!(self.line, Line::Wanted) {
-            debug_assert!(false, "a connection that nobody asked for");
+            // The message was judged meanwhile.
+            self.outputs.push_back(Output::Release(Fate::Keep));
             return;
         }
         self.line = Line::Held(Held {
@@ -514,7 +515,9 @@ impl Exchange {
 
     /// None could be found: `reply` says why.
     pub fn not_leased(&mut self, reply: OwnReply) {
-        debug_assert!(matches!(self.line, Line::Wanted));
+        if !matches!(self.line, Line::Wanted) {
+            return;
+        }
         let said = self.unwell.take();
         self.fail(said.unwrap_or(reply.into()));
         self.check();

@@ -109,8 +109,10 @@ enum Stage {
     Open,
     /// 421 at the next boundary.
     Draining,
-    /// The client says nothing more.
+    /// The client says nothing more,
     Ended,
+    /// nor does it hear anything.
+    Gone,
 }
 
 impl MailSession {
@@ -211,7 +213,8 @@ impl MailSession {
 
     /// Whether more of the client's octets may be read now (rule P3).
     pub fn reads_client(&self) -> bool {
-        let open = self.stage != Stage::Ended && !self.is_closing() && self.may_be_early();
+        let speaks = matches!(self.stage, Stage::Open | Stage::Draining);
+        let open = speaks && !self.is_closing() && self.may_be_early();
         open && !self.is_full() && self.replies.len() < BACKLOG_MAX
     }
 
@@ -294,14 +297,23 @@ impl MailSession {
 
     /// The client has ended its direction; it may still read what it waits for (rule K3).
     pub fn client_ended(&mut self) {
-        self.stage = Stage::Ended;
+        if self.stage != Stage::Gone {
+            self.stage = Stage::Ended;
+        }
         if !self.is_awaited() {
-            self.client_lost();
+            self.leave();
         }
     }
 
-    /// The client is gone.
+    /// The client is gone; what it was to be told is dropped.
     pub fn client_lost(&mut self) {
+        self.replies = Vec::new();
+        self.stage = Stage::Gone;
+        self.leave();
+    }
+
+    /// The client says nothing more and waits for nothing.
+    fn leave(&mut self) {
         if let Some(open) = &mut self.open {
             open.exchange.client_lost();
         }

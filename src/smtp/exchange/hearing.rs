@@ -71,6 +71,13 @@ impl Exchange {
                 self.flight.extend_from_slice(b".\r\n");
                 self.send(Sending::LoneDot);
             }
+            // A recipient of a transaction that was refused: it has lost its place.
+            (None, true)
+                if self.said[index].verb == Verb::Rcpt
+                    && self.said[0].told == Some(Told::Refused) =>
+            {
+                self.trouble(Trouble::Desync, now);
+            }
             (None, true) => {
                 self.answer(index, Told::Accepted, Answer::of(reply));
                 self.accepted(index, now);

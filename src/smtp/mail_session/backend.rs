@@ -38,7 +38,8 @@ impl MailSession {
         self.leased_on(extensions, &LeaseTerms::of(kept), now);
     }
 
-    /// A connection has been found. Its backend said `extensions` to EHLO.
+    /// A connection has been found. Its backend said `extensions` to EHLO. If it is not wanted any
+    /// more it is given back at once.
     pub fn leased_on(&mut self, extensions: &Extensions, terms: &LeaseTerms, now: Instant) {
         let leased = Leased {
             pipelining: extensions.keywords.has(Keyword::Pipelining),
@@ -49,9 +50,12 @@ impl MailSession {
             slow_after: terms.slow_after,
         };
         self.clock = now;
-        if let Some(open) = &mut self.open {
-            open.trace.leased();
-            open.exchange.leased(leased, now);
+        match &mut self.open {
+            Some(open) => {
+                open.trace.leased();
+                open.exchange.leased(leased, now);
+            }
+            None => self.effects.push_back(Effect::Release(Fate::Keep)),
         }
         self.collect();
         self.keep_time(now);
@@ -174,14 +178,7 @@ impl MailSession {
                 }
             }
         }
-        // The rest of a message that was judged early is still to come, from who is still there.
         let closing = self.is_closing();
-        let is_done =
-            |exchange: &Exchange| exchange.is_over() && (closing || !exchange.is_content());
-        if self.exchange().is_some_and(is_done) {
-            self.failure = self.exchange().and_then(Exchange::failure);
-            self.ended.extend(self.open.take().map(TransactionFacts));
-        }
         // A session that ends takes its transaction with it, once nobody waits for an answer.
         if closing
             && let Some(open) = &mut self.open
@@ -191,12 +188,19 @@ impl MailSession {
             open.exchange.client_lost();
             return self.collect();
         }
+        // The rest of a message that was judged early is still to come, from who is still there.
+        let is_done =
+            |exchange: &Exchange| exchange.is_over() && (closing || !exchange.is_content());
+        if self.exchange().is_some_and(is_done) {
+            self.failure = self.exchange().and_then(Exchange::failure);
+            self.ended.extend(self.open.take().map(TransactionFacts));
+        }
         match self.stage {
             Stage::Draining if self.open.is_none() && !self.is_in_chunk() => {
                 self.own(OwnReply::SHUTTING_DOWN);
             }
-            Stage::Ended if !self.is_awaited() && !closing => self.client_lost(),
-            Stage::Open | Stage::Draining | Stage::Ended => {}
+            Stage::Ended if !self.is_awaited() && !closing => self.leave(),
+            Stage::Open | Stage::Draining | Stage::Ended | Stage::Gone => {}
         }
     }
 
@@ -226,6 +230,9 @@ impl MailSession {
                     open.trace.look(&open.exchange, self.clock);
                     let written = &self.replies[start..];
                     open.trace.answered(reply.code, written, self.clock);
+                }
+                if self.stage == Stage::Gone {
+                    self.replies = Vec::new();
                 }
             }
         }

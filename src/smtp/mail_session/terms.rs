@@ -71,7 +71,7 @@ pub enum Effect {
         /// What MAIL and RCPT asked for so far.
         needed: Needed,
     },
-    /// Put the connection back, or close it.
+    /// Put the connection back, or close it; or do not look for one any more.
     Release(Fate),
     /// The connection failed through its backend's fault.
     Strike(Trouble),

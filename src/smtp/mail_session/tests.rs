@@ -900,6 +900,63 @@ fn rule_f9_our_354_waits_for_the_recipients_and_a_judged_message_is_read_to_its_
 }
 
 #[test]
+fn a_connection_that_is_not_wanted_any_more_is_given_back() {
+    let mut lab = Lab::up_to_data(sized(20));
+    lab.session.backend_lost(lab.now);
+    lab.effects();
+    // Nobody needs a backend for what is too big.
+    lab.feed("a line of 21 octets\r\n");
+    assert_eq!(lab.effects(), [Effect::Release(Fate::Abort)]);
+    lab.lease();
+    assert_eq!(lab.effects(), [Effect::Release(Fate::Keep)]);
+    assert_eq!(lab.passed(), "");
+    assert_eq!(lab.say(".\r\n"), "552 5.3.4 message too big|");
+    assert_eq!(lab.effects(), [Effect::Ended(TransactionEnd::Refused)]);
+    lab.lease();
+    assert_eq!(lab.effects(), [Effect::Release(Fate::Keep)]);
+}
+
+#[test]
+fn a_session_that_closes_within_a_refused_message_tells_its_end() {
+    let mut lab = Lab::up_to_data(sized(20));
+    lab.session.backend_lost(lab.now);
+    lab.effects();
+    lab.feed("a line of 21 octets\r\nanother of 21 octets\r\n");
+    assert!(lab.session.is_closing() && !lab.session.is_in_transaction());
+    let ended = Effect::Ended(TransactionEnd::Refused);
+    assert_eq!(lab.effects(), [Effect::Release(Fate::Abort), ended]);
+}
+
+#[test]
+fn a_recipient_behind_a_refused_mail_is_a_backend_out_of_step() {
+    let mut lab = Lab::greeted(MailPolicy::default());
+    lab.feed("MAIL FROM:<a@x>\r\nRCPT TO:<b@y>\r\nDATA\r\n");
+    lab.lease();
+    lab.passed();
+    let told = lab.hear("550 5.7.1 no\r\n250 ok\r\n");
+    let sequence = "503 5.5.1 bad sequence of commands|";
+    assert_eq!(told, ["550 5.7.1 no|", sequence, sequence].concat());
+    let effects = lab.effects();
+    assert!(
+        effects.contains(&Effect::Strike(Trouble::Desync)),
+        "{effects:?}"
+    );
+}
+
+#[test]
+fn rule_f11_a_client_that_is_gone_is_told_nothing_and_the_log_everything() {
+    let mut lab = Lab::up_to_data(MailPolicy::default());
+    lab.feed("text\r\n.\r\n");
+    lab.passed();
+    lab.session.client_lost();
+    assert!(lab.session.is_in_transaction(), "the reply is waited for");
+    assert_eq!(lab.hear("250 2.0.0 queued as 4711\r\n"), "");
+    let (end, facts) = lab.ended();
+    assert_eq!(end, TransactionEnd::Accepted);
+    assert_eq!(facts.reply(), Some(&b"250 2.0.0 queued as 4711\r\n"[..]));
+}
+
+#[test]
 fn rule_f7_a_replay_in_doubt_is_an_effect_of_its_own() {
     let mut policy = MailPolicy::default();
     policy.manners.in_doubt = InDoubt::Replay;

@@ -8,7 +8,8 @@ use std::time::Instant;
 use super::super::exchange::Exchange;
 use super::super::pace::DataPace;
 use super::super::replies::OwnReply;
-use super::MailSession;
+use super::super::reply::REPLY_MAX;
+use super::{Effect, MailSession, Stage};
 
 /// How a message comes in.
 #[derive(Clone, Copy, Debug)]
@@ -96,8 +97,7 @@ impl MailSession {
         }
         if self.is_closing() {
             // It does not even read its last reply.
-            self.replies = Vec::new();
-            return;
+            return self.client_lost();
         }
         let is_drained = self.drains_until().is_some_and(|until| until <= now);
         self.own(match (is_drained, self.pace) {
@@ -144,5 +144,26 @@ impl MailSession {
         if !self.is_in_content() && !self.exchange().is_some_and(by_chunks) {
             self.pace = None;
         }
+        self.check_invariants();
+    }
+
+    /// What holds after every call.
+    fn check_invariants(&self) {
+        if !cfg!(debug_assertions) {
+            return;
+        }
+        let is_end = |effect: &&Effect| matches!(effect, Effect::Ended(_));
+        let ends = self.effects.iter().filter(is_end).count();
+        assert_eq!(ends, self.ended.len(), "each transaction ends once");
+        assert!(self.heard.len() < REPLY_MAX, "half a reply at most");
+        if let Some(open) = &self.open {
+            let exchange = &open.exchange;
+            assert!(!exchange.is_over() || exchange.is_content() && !self.is_closing());
+            let commits = !open.to_backend().end.is_empty();
+            assert!(!commits || exchange.is_complete(), "rule F6");
+        }
+        assert!(self.failure.is_none() || self.open.is_none());
+        assert!(!self.is_closing() || !self.reads_client());
+        assert!(self.stage != Stage::Gone || self.replies.is_empty());
     }
 }
