@@ -49,7 +49,7 @@
 //! the end. Six mistakes are planted there and must each be found: two replies swapped, a
 //! connection put back while its transaction runs, a message in doubt said again, the reply to a
 //! refused recipient dropped, octets of the message forgotten, a chunk of BDAT answered and
-//! forgotten.
+//! forgotten. What no sane peer does, the fuzzer of sessions does (`fuzz_session`).
 //!
 //! # Threads
 //!

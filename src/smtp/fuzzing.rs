@@ -1,8 +1,9 @@
-//! What the fuzzers of commands, content, replies, greetings and dialogues check; the unit tests
+//! What the fuzzers of commands, content, sessions, replies, greetings and dialogues check; the unit tests
 //! replay their corpora.
 
 mod commands;
 mod data;
+mod session;
 
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use memchr::memchr_iter;
 
 pub use commands::fuzz_commands;
 pub use data::fuzz_data;
+pub use session::fuzz_session;
 
 use super::{
     CLOSING_COMMANDS_MAX, ClosingDialogue, Conversation, Greeting, GreetingJudgement, GreetingRule,
@@ -214,6 +216,8 @@ fn close(first: u8, rest: &[u8]) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -234,6 +238,7 @@ mod tests {
         replay("command", fuzz_commands);
         replay("greeting", fuzz_greeting);
         replay("probe", fuzz_dialogues);
+        replay("session", |data| fuzz_session(Instant::now(), data));
     }
 
     /// Octets that are often nearly commands, or nearly a reply to EHLO.
@@ -297,6 +302,13 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn sessions_keep_their_promises_whatever_happens(
+            octets in prop::collection::vec(any::<u8>(), 2..400),
+        ) {
+            fuzz_session(Instant::now(), &octets);
+        }
+
         #[test]
         fn commands_and_extensions_keep_their_laws(octets in nearly_commands()) {
             fuzz_commands(&octets);

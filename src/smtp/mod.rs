@@ -46,7 +46,7 @@ pub use extensions::{
     Extensions, Keyword, Keywords, MECHANISMS_MAX, OwnExtensions, SessionLimits, write_helo,
 };
 #[cfg(any(test, fuzzing))]
-pub use fuzzing::{fuzz_commands, fuzz_data, fuzz_dialogues, fuzz_greeting};
+pub use fuzzing::{fuzz_commands, fuzz_data, fuzz_dialogues, fuzz_greeting, fuzz_session};
 pub use greeting::{
     Greeting, GreetingJudgement, GreetingRule, IdentityCarried, judge_greeting, read_greeting,
 };

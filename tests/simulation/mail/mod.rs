@@ -521,7 +521,10 @@ impl World {
                     }
                 }
                 Effect::Release(fate) => {
-                    let line = self.line.take().expect("it was leased");
+                    let Some(line) = self.line.take() else {
+                        assert!(self.wanted.take().is_some(), "it was asked for");
+                        continue;
+                    };
                     if fate == Fate::Keep {
                         assert!(line.server.output.is_empty(), "rule N2: unread replies");
                         self.idle.push(line);
