@@ -16,6 +16,7 @@ use crate::lab::{Client, wait_for};
 /// Failures are found by sessions alone, and soon; a silent server costs no more than a second.
 const IMPATIENT: &str = "\
 max_attempts = 5
+slow_start = \"0s\"
 greeting_timeout = \"1s\"
 [pools.mx.smtp]
 reply_timeout = \"1s\"
