@@ -465,3 +465,14 @@ impl Drop for Mail<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_session_is_small() {
+        let octets = size_of::<Mail<'_>>();
+        assert!(octets <= 832, "a session of mail has {octets} octets");
+    }
+}
