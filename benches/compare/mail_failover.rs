@@ -23,7 +23,7 @@ use rustix::process::Signal;
 use super::Plan;
 use super::failover::CLIENTS;
 use super::support::client::{Client, Failure, PATIENCE, Stage, Style, Work};
-use super::support::peer::{Health, Kind, Peer, Run};
+use super::support::peer::{Health, Kind, Logs, Peer, Run};
 use super::support::process::Process;
 use super::support::report::Report;
 use super::support::sink::Fault;
@@ -233,6 +233,9 @@ fn one(plan: &Plan, report: &mut Report, (blow, what): (Blow, &str), kind: Kind)
         .map(|backend| (backend.address, 1))
         .collect();
     setup.health = Health::On;
+    if kind.is_ours() {
+        setup.logs = Logs::On;
+    }
     let peer = Peer::start(kind, &setup)?;
     let before = plan.pick(Duration::from_secs(3), Duration::from_secs(1));
     let after = match blow {
@@ -265,6 +268,15 @@ fn one(plan: &Plan, report: &mut Report, (blow, what): (Blow, &str), kind: Kind)
     })?;
     let seen = all.into_inner().map_err(|_| anyhow!("a client panicked"))?;
     let taken = journals(&backends)?;
+    let output = peer.folder().join("output.log");
+    peer.stop()?;
+    let logged = fs::read_to_string(output)?
+        .matches("outcome=in-doubt")
+        .count();
+    if kind.is_ours() {
+        let silent = seen.in_doubt.len().abs_diff(logged) as f64;
+        report.judge(&row, "in doubt, yet not logged", kind, silent, 0.0);
+    }
     say(
         report,
         &row,
