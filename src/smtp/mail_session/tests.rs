@@ -1253,3 +1253,232 @@ fn rule_k7_a_drain_waits_for_a_chunk_to_be_consumed() {
         "503 5.5.1 bad sequence of commands|421 4.3.2 lb.example shutting down|"
     );
 }
+
+#[test]
+fn rule_g4_lines_of_a_message_may_be_longer_than_the_rfc_asks() {
+    let mut lab = Lab::up_to_data(MailPolicy::default());
+    let long = "x".repeat(5_000);
+    lab.feed(&format!("{long}\r\n.\r\n"));
+    assert_eq!(lab.passed(), format!("{long}|.|"));
+}
+
+#[test]
+fn rule_g6_any_reply_of_a_backend_may_have_several_lines() {
+    let mut lab = Lab::greeted(MailPolicy::default());
+    lab.feed("MAIL FROM:<a@x>\r\nRCPT TO:<b@y>\r\nDATA\r\n");
+    lab.lease();
+    lab.passed();
+    let replies = "250-2.1.0 one\r\n250 2.1.0 two\r\n250-2.1.5 one\r\n250 2.1.5 two\r\n\
+        354-one\r\n354 two\r\n";
+    for octet in replies.split_inclusive("") {
+        lab.session.backend(octet.as_bytes(), lab.now);
+    }
+    assert_eq!(lab.told(), replies.replace("\r\n", "|"));
+    lab.feed("text\r\n.\r\n");
+    lab.passed();
+    let queued = "250-2.0.0 one\r\n250 2.0.0 queued\r\n";
+    assert_eq!(lab.hear(queued), queued.replace("\r\n", "|"));
+}
+
+#[test]
+fn rule_g7_a_code_nobody_knows_goes_by_its_first_digit() {
+    let mut lab = Lab::greeted(MailPolicy::default());
+    lab.feed("MAIL FROM:<a@x>\r\nRCPT TO:<b@y>\r\nRCPT TO:<c@y>\r\n");
+    lab.lease();
+    lab.passed();
+    let told = lab.hear("299 fine\r\n251 elsewhere\r\n599 no\r\n");
+    assert_eq!(told, "299 fine|251 elsewhere|599 no|");
+    // But 3yz goes on only as 354, and nowhere else.
+    lab.feed("DATA\r\n");
+    lab.passed();
+    lab.effects();
+    lab.hear("355 what?\r\n");
+    assert_eq!(lab.effects()[0], Effect::Strike(Trouble::Desync));
+}
+
+#[test]
+fn rule_s2_ehlo_takes_a_transaction_back_by_rset_and_a_refused_one_changes_nothing() {
+    let mut lab = Lab::greeted(MailPolicy::default());
+    lab.feed("MAIL FROM:<a@x>\r\n");
+    lab.lease();
+    lab.passed();
+    lab.hear("250 ok\r\n");
+    assert!(lab.say("EHLO\r\n").starts_with("501 5.5.4 "));
+    lab.feed("RCPT TO:<b@y>\r\n");
+    assert_eq!(lab.passed(), "RCPT TO:<b@y>|", "it is still open");
+    lab.hear("250 ok\r\n");
+    assert!(
+        lab.say("EHLO other.example\r\n")
+            .starts_with("250-lb.example|")
+    );
+    assert_eq!(lab.passed(), "RSET|", "no backend is said EHLO twice");
+    assert_eq!(
+        lab.say("RCPT TO:<b@y>\r\n"),
+        "503 5.5.1 bad sequence of commands|"
+    );
+}
+
+#[test]
+fn rule_s3_rset_never_closes_and_quit_does_within_a_transaction_too() {
+    let mut lab = Lab::greeted(MailPolicy::default());
+    lab.feed("MAIL FROM:<a@x>\r\n");
+    lab.lease();
+    lab.passed();
+    lab.hear("250 ok\r\n");
+    for _ in 0..3 {
+        assert_eq!(lab.say("RSET\r\n"), "250 2.0.0 ok|");
+    }
+    assert_eq!(lab.passed(), "RSET|", "one is enough");
+    lab.hear("250 ok\r\n");
+    assert_eq!(lab.effects()[1], Effect::Release(Fate::Keep));
+    lab.feed("MAIL FROM:<a@x>\r\n");
+    lab.lease();
+    lab.passed();
+    lab.hear("250 ok\r\n");
+    assert_eq!(lab.say("QUIT\r\n"), "221 2.0.0 lb.example closing|");
+    assert!(lab.session.is_closing());
+}
+
+#[test]
+fn rule_e2_each_ehlo_is_told_what_is_announced_then_and_held_to_it() {
+    let mut lab = Lab::greeted(MailPolicy::default());
+    lab.announced.keywords.insert(Keyword::Dsn);
+    assert!(
+        lab.say("MAIL FROM:<a@x> RET=FULL\r\n")
+            .starts_with("555 5.5.4 ")
+    );
+    assert!(lab.say("EHLO client.example\r\n").contains("DSN"));
+    lab.announced.keywords.remove(Keyword::Dsn);
+    assert_eq!(lab.say("MAIL FROM:<a@x> RET=FULL\r\n"), "");
+    let [Effect::Lease { needed, .. }] = lab.effects()[..] else {
+        panic!("a backend is looked for");
+    };
+    assert!(
+        needed.keywords.has(Keyword::Dsn),
+        "rule E3: one that has it"
+    );
+}
+
+#[test]
+fn rule_p2_replies_do_not_depend_on_how_commands_come() {
+    let dialogue =
+        "EHLO c\r\nNOOP\r\nXYZZY\r\nMAIL FROM:<a@x> X=1\r\nRCPT TO:<b@y>\r\nRSET\r\nQUIT\r\n";
+    let mut at_once = Lab::new();
+    let told = at_once.say(dialogue);
+    assert_eq!(told.matches('|').count(), 9, "{told}");
+    let mut by_octet = Lab::new();
+    let mut pieces = String::new();
+    let mut held = String::new();
+    for octet in dialogue.split_inclusive("") {
+        held += octet;
+        held.drain(..by_octet.feed(&held.clone()));
+        // What can be answered is: nothing waits for more.
+        pieces += &by_octet.told();
+    }
+    assert_eq!(pieces, told);
+}
+
+#[test]
+fn rule_p2_a_thousand_recipients_in_one_segment_are_answered_in_order() {
+    let mut lab = Lab::greeted(MailPolicy::default());
+    let recipients = (0..1_000).map(|n| format!("RCPT TO:<r{n}@y>\r\n"));
+    let group = recipients.collect::<Vec<_>>().concat();
+    let group = format!("MAIL FROM:<a@x>\r\n{group}DATA\r\n");
+    assert_eq!(lab.feed(&group), group.len());
+    lab.lease();
+    assert_eq!(
+        lab.passed(),
+        group.replace("\r\n", "|"),
+        "rule P8: in one flight"
+    );
+    let answers = (0..1_000).map(|n| format!("250 r{n}\r\n"));
+    let answers = answers.collect::<Vec<_>>().concat();
+    let answers = format!("250 ok\r\n{answers}354 go on\r\n");
+    assert_eq!(lab.hear(&answers), answers.replace("\r\n", "|"));
+}
+
+#[test]
+fn rule_p4_what_stands_behind_the_end_of_a_group_is_taken_in_order() {
+    let mut lab = Lab::new();
+    let told = lab.say("EHLO c\r\nNOOP\r\nVRFY x\r\nEHLO c\r\nMAIL FROM:<a@x>\r\n");
+    let codes = told
+        .split('|')
+        .filter(|line| line.as_bytes().get(3) == Some(&b' '));
+    let codes: Vec<_> = codes.map(|line| &line[..3]).collect();
+    assert_eq!(codes, ["250", "250", "252", "250"]);
+    assert!(matches!(lab.effects()[..], [Effect::Lease { .. }]));
+}
+
+#[test]
+fn rules_p1_and_p6_nothing_follows_data_in_its_flight() {
+    let mut lab = Lab::greeted(MailPolicy::default());
+    let group = "MAIL FROM:<a@x>\r\nRCPT TO:<b@y>\r\nDATA\r\n";
+    assert_eq!(
+        lab.feed(&format!("{group}text\r\n.\r\nQUIT\r\n")),
+        group.len()
+    );
+    lab.lease();
+    assert_eq!(lab.passed(), group.replace("\r\n", "|"));
+    lab.hear("250 ok\r\n250 ok\r\n");
+    assert_eq!(lab.passed(), "", "the 354 comes first");
+}
+
+#[test]
+fn rule_p10_a_reply_of_ours_takes_its_place_behind_those_of_the_backend() {
+    let mut lab = Lab::greeted(MailPolicy::default());
+    let said = "MAIL FROM:<a@x>\r\nRCPT TO:<b@y>\r\nRCPT TO:<c@y> X=1\r\nRCPT TO:<d@y>\r\n";
+    let used = lab.feed(said);
+    assert_eq!(&said[used..], "RCPT TO:<c@y> X=1\r\nRCPT TO:<d@y>\r\n");
+    lab.lease();
+    lab.passed();
+    assert_eq!(lab.hear("250 ok\r\n"), "250 ok|");
+    assert_eq!(lab.feed(&said[used..]), 0, "one is unanswered");
+    assert_eq!(lab.hear("250 b\r\n"), "250 b|");
+    assert!(lab.say(&said[used..]).starts_with("555 5.5.4 "));
+    lab.passed();
+    assert_eq!(lab.hear("250 d\r\n"), "250 d|");
+}
+
+#[test]
+fn rule_b3_a_client_of_another_protocol_is_sent_away_at_its_first_line() {
+    for line in ["GET / HTTP/1.1\r\n", "Subject: hello\r\n"] {
+        let mut lab = Lab::new();
+        let told = lab.say(line);
+        assert!(told.starts_with("421 4.7.0 lb.example "), "{told}");
+        assert!(lab.session.is_closing());
+    }
+}
+
+#[test]
+fn rule_g12_a_bare_line_end_in_a_command_ends_the_session() {
+    for line in ["NOOP\nQUIT\r\n", "NOOP\rQUIT\r\n"] {
+        let mut lab = Lab::greeted(MailPolicy::default());
+        lab.feed(line);
+        assert!(
+            lab.told().starts_with("500 5.5.2 "),
+            "{}",
+            line.escape_default()
+        );
+        assert!(lab.session.is_closing());
+    }
+}
+
+#[test]
+fn rule_f2_a_message_without_its_end_is_left_by_a_reset() {
+    type Leaves = fn(&mut MailSession);
+    let ways: [Leaves; 3] = [
+        MailSession::client_lost,
+        MailSession::client_ended,
+        |session| {
+            let due = session.deadline().expect("it waits for the client");
+            session.timeout(due);
+        },
+    ];
+    for leaves in ways {
+        let mut lab = Lab::up_to_data(MailPolicy::default());
+        lab.feed("half a message\r\n");
+        lab.passed();
+        leaves(&mut lab.session);
+        assert_eq!(lab.effects()[0], Effect::Release(Fate::Abort), "rule K4");
+    }
+}
