@@ -250,11 +250,16 @@ impl Rcpt<'_> {
     }
 }
 
+/// Octets of parameters and CRLF that most commands do not exceed.
+const USUAL_PARAMETERS: usize = 32;
+
 fn write_command<'a>(
     words: [&[u8]; 2],
     parameters: impl Iterator<Item = Parameter<'a>>,
     out: &mut Vec<u8>,
 ) {
+    // At once for all but long parameters, instead of word by word.
+    out.reserve(words.map(<[u8]>::len).iter().sum::<usize>() + USUAL_PARAMETERS);
     for word in words {
         out.extend_from_slice(word);
     }

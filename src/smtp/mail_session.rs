@@ -59,6 +59,9 @@ enum Taken {
     Later,
 }
 
+/// What a session keeps of its buffer of replies while a transaction is open, in octets.
+const REPLIES_KEPT: usize = 1_024;
+
 /// A client's session.
 #[derive(Debug)]
 pub struct MailSession {
@@ -190,8 +193,9 @@ impl MailSession {
     /// So many octets of it have left.
     pub fn sent_to_client(&mut self, octets: usize) {
         self.replies.drain(..octets);
-        if self.replies.is_empty() {
-            // An idle session holds no buffer.
+        // An idle session holds no buffer; one that has a transaction will need it again soon.
+        let is_small = self.open.is_some() && self.replies.capacity() <= REPLIES_KEPT;
+        if self.replies.is_empty() && !is_small {
             self.replies = Vec::new();
         }
     }

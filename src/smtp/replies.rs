@@ -219,6 +219,7 @@ pub enum ReplyText {
 /// more than nine.
 pub fn write_reply(reply: &Reply<'_>, allowed: ReplyText, out: &mut Vec<u8>) {
     let mut last_line = out.len();
+    out.reserve(reply.octets.len());
     for line in reply.lines() {
         last_line = write_line(reply.code, &clean(line, allowed), out);
     }
