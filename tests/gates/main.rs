@@ -40,13 +40,13 @@ const IDLE_BYTES_MAX: f64 = 1_200.0;
 const MESSAGE_SYSCALLS_MAX: f64 = 28.0;
 const GROUPED_SYSCALLS_MAX: f64 = 14.0;
 /// User instructions and allocations of the same two.
-const MESSAGE_INSTRUCTIONS_MAX: f64 = 61_000.0;
-const GROUPED_INSTRUCTIONS_MAX: f64 = 51_000.0;
-const MESSAGE_ALLOCATIONS_MAX: f64 = 42.0;
+const MESSAGE_INSTRUCTIONS_MAX: f64 = 56_000.0;
+const GROUPED_INSTRUCTIONS_MAX: f64 = 47_000.0;
+const MESSAGE_ALLOCATIONS_MAX: f64 = 31.0;
 /// A session with one message: system calls (nginx's mail module: 60), instructions, allocations.
 const MAIL_SESSION_SYSCALLS_MAX: f64 = 40.0;
-const MAIL_SESSION_INSTRUCTIONS_MAX: f64 = 80_000.0;
-const MAIL_SESSION_ALLOCATIONS_MAX: f64 = 65.0;
+const MAIL_SESSION_INSTRUCTIONS_MAX: f64 = 76_000.0;
+const MAIL_SESSION_ALLOCATIONS_MAX: f64 = 51.0;
 /// Private memory of an idle session, in bytes, after EHLO and after a message (nginx's mail module:
 /// 5,060 and 9,710).
 const MAIL_IDLE_BYTES_MAX: f64 = 3_000.0;
