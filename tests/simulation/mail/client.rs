@@ -300,7 +300,7 @@ impl Client {
             }
             Command::Chunks => unreachable!("it is cut before it is said"),
             Command::Chunk(chunk) => {
-                fits(&[250, 451, 452, 503, 552, 554, 455]);
+                fits(&[250, 451, 452, 503, 550, 552, 554, 455]);
                 assert!(
                     !(self.is_refused && code == 250),
                     "rule C4: {line:?} behind a refused chunk"
