@@ -112,7 +112,7 @@ impl MailSession {
         let taken = chunks.counter.take(rest.len().min(room));
         let octets = &rest[..taken.octets];
         if let Some(open) = &mut open {
-            if open.body.is_all_sent() {
+            if open.waits_for_client() {
                 open.exchange.moved(now);
             }
             open.size += octets.len() as u64;

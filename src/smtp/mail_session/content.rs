@@ -19,6 +19,9 @@ impl MailSession {
         if !open.exchange.wants_message() {
             open.forget_message(&self.memory);
         }
+        if open.waits_for_client() {
+            open.exchange.moved(now);
+        }
         let Transaction {
             exchange,
             scanner,
@@ -35,9 +38,6 @@ impl MailSession {
             scanning.mute();
             rest.len()
         };
-        if body.is_all_sent() {
-            exchange.moved(now);
-        }
         let input = &rest[..room];
         let mut loss = None;
         let progress = scanning.scan(input, |piece| {

@@ -1482,3 +1482,54 @@ fn rule_f2_a_message_without_its_end_is_left_by_a_reset() {
         assert_eq!(lab.effects()[0], Effect::Release(Fate::Abort), "rule K4");
     }
 }
+
+#[test]
+fn rule_n2_a_connection_with_more_to_say_is_not_kept() {
+    let mut lab = Lab::up_to_data(MailPolicy::default());
+    lab.feed("text\r\n.\r\n");
+    lab.passed();
+    let told = lab.hear("250 2.0.0 queued\r\n250 and what else?\r\n");
+    assert_eq!(told, "250 2.0.0 queued|", "it answers nothing");
+    assert_eq!(lab.effects()[0], Effect::Release(Fate::Retire));
+}
+
+#[test]
+fn rule_s13_a_new_transaction_forgets_why_the_last_one_failed() {
+    let mut lab = Lab::up_to_chunks(MailPolicy::default());
+    for _ in 0..=MOVES_MAX {
+        lab.session.backend_lost(lab.now);
+        lab.session.leased(&able(), Kept::No, lab.now);
+        lab.passed();
+    }
+    lab.feed("MAIL FROM:<a@x>\r\n");
+    lab.lease();
+    lab.passed();
+    assert_eq!(lab.hear("550 5.7.1 no\r\n"), "550 5.7.1 no|");
+    assert_eq!(lab.say("DATA\r\n"), "503 5.5.1 bad sequence of commands|");
+}
+
+#[test]
+fn rule_k1_a_backend_that_does_not_take_bdat_is_left_in_its_own_time() {
+    let mut lab = Lab::up_to_chunks(MailPolicy::default());
+    lab.feed("BDAT 100000\r\n");
+    let block = lab.now + Duration::from_mins(3);
+    lab.now += Duration::from_mins(1);
+    // The client goes on.
+    lab.feed(&"x".repeat(90_000));
+    assert_eq!(lab.session.deadline(), Some(block));
+    lab.session.timeout(block);
+    assert_eq!(lab.effects()[0], Effect::Strike(Trouble::Silent));
+    assert!(lab.told().is_empty());
+}
+
+#[test]
+fn rule_e3_a_message_moves_to_a_backend_that_has_room_for_what_has_come() {
+    let mut lab = Lab::up_to_data(MailPolicy::default());
+    lab.feed("..a line of 22 octets\r\n");
+    lab.session.backend_lost(lab.now);
+    let size = lab.effects().into_iter().find_map(|effect| match effect {
+        Effect::Lease { needed, .. } => needed.size,
+        _ => None,
+    });
+    assert_eq!(size, Some(22));
+}
