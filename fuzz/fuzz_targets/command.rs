@@ -160,13 +160,13 @@ fn compare_ehlo(reply: &Reply<'_>) {
         let mut words = line.split(|&octet| octet == b' ');
         line.iter().all(plain) && words.all(|word| word.len() <= "ENHANCEDSTATUSCODES".len())
     });
+    // A word they make something else of may hide the next line from them as well.
+    if !is_plain {
+        return;
+    }
     for (keyword, bit) in names {
         let announced = theirs.capabilities & bit != 0;
-        assert!(announced || !ours.keywords.has(keyword), "{keyword:?}");
-        assert!(
-            !(is_plain && announced) || ours.keywords.has(keyword),
-            "{keyword:?}"
-        );
+        assert_eq!(announced, ours.keywords.has(keyword), "{keyword:?}");
     }
     let sizes = reply.lines().skip(1).filter(|line| {
         let word = line.trim_ascii_start().get(..4);
