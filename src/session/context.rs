@@ -115,6 +115,8 @@ pub struct Context {
     pub(super) rng: RefCell<Rng>,
     pub(super) log: RefCell<WorkerLog>,
     pub(super) lingering: Cell<u32>,
+    /// Transactions in doubt that are being digested for the log.
+    pub(super) untold: Cell<u32>,
     pub(super) source_turn: Cell<usize>,
     pub(super) keeper: Keeper,
     pub(super) warming: Warming,
@@ -139,6 +141,7 @@ impl Context {
             rng: RefCell::new(Rng::seeded(seed)),
             log: RefCell::new(log),
             lingering: Cell::new(0),
+            untold: Cell::new(0),
             source_turn: Cell::new(0),
             keeper: Keeper::default(),
             warming: Warming::default(),
@@ -177,6 +180,11 @@ impl Context {
     /// Sessions of this thread now.
     pub fn sessions(&self) -> usize {
         self.sessions.borrow().len()
+    }
+
+    /// Whether every session has ended and been told of.
+    pub fn is_idle(&self) -> bool {
+        self.sessions() == 0 && self.untold.get() == 0
     }
 
     /// Ends the sessions that `which` chooses; each logs itself as cut.

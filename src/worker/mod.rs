@@ -170,7 +170,7 @@ async fn serve(id: WorkerId, shared: Arc<Shared>, mut commands: UnboundedReceive
     loop {
         cx.cut(|_| true);
         yield_now().await;
-        if cx.sessions() == 0 {
+        if cx.is_idle() {
             break;
         }
     }

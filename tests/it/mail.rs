@@ -900,3 +900,39 @@ async fn who_talks_before_a_late_greeting_is_found_s14() {
         patient.expect("220 lb.test").await;
     }
 }
+
+/// Promise 4: whatever ends a session behind the commit, the message is told to be in doubt.
+#[tokio::test]
+async fn a_session_cut_behind_the_commit_leaves_a_message_in_doubt_f3() {
+    let backend = sink("one.test", Script::good().hold_at(At::Dot));
+    let balancer = Balancer::start(smtp(&[&backend]));
+    let mut client = client(&balancer).await;
+    client.ask("MAIL FROM:<a@example.org>", "250").await;
+    client.ask("RCPT TO:<b@example.net>", "250").await;
+    client.ask("DATA", "354").await;
+    // Long enough that its digest takes several steps.
+    let line = format!("{}\r\n", "x".repeat(98));
+    client.say(line.repeat(20_000)).await;
+    client.say(".\r\n").await;
+    backend
+        .wait_for(|counts| counts.faults == 1)
+        .await
+        .expect("the message has come");
+    balancer.command(|| Command::Stop);
+    balancer.wait_for(SessionOutcome::Cut, 1).await;
+    let shared = std::sync::Arc::clone(&balancer.shared);
+    // Joins the thread: nothing is counted later.
+    drop(balancer);
+    let doubts: u64 = shared
+        .registry
+        .listeners()
+        .iter()
+        .map(|state| {
+            let of = |counters: &posthouse::metrics::ListenerCounters| {
+                counters.mail.outcomes[TransactionOutcome::InDoubt.index()].value()
+            };
+            state.counters.sum(of)
+        })
+        .sum();
+    assert_eq!(doubts, 1);
+}

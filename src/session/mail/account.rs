@@ -115,7 +115,12 @@ impl Account {
         if outcome == TransactionOutcome::InDoubt {
             // What it is found by may take a while to compute; others go on meanwhile.
             let event_loop = Rc::clone(&ended.cx.event_loop);
-            event_loop.spawn(ended.digest());
+            ended.cx.untold.set(ended.cx.untold.get() + 1);
+            let untold = Untold(Rc::clone(&ended.cx));
+            event_loop.spawn(async move {
+                let _untold = untold;
+                ended.digest().await;
+            });
         } else {
             ended.tell();
         }
@@ -136,6 +141,16 @@ struct Ended {
     outcome: TransactionOutcome,
     facts: Option<TransactionFacts>,
     body: Option<BodyDigest>,
+}
+
+/// Counts a transaction that is still to be told of: its thread does not end before.
+#[derive(Debug)]
+struct Untold(Rc<Context>);
+
+impl Drop for Untold {
+    fn drop(&mut self) {
+        self.0.untold.set(self.0.untold.get() - 1);
+    }
 }
 
 impl Ended {
