@@ -549,43 +549,21 @@ pub(super) fn note_failure(
     after: Duration,
     now: Instant,
 ) {
-    let Failure {
-        stage,
-        kind,
-        code,
-        text,
-    } = failure;
     let member = slot.member();
-    let worker = session.cx.worker.index();
-    member.settings.state.totals.of(worker).strikes[stage.index()][kind.index()].inc();
     tracing::debug!(session.id = %session.id,
         backend = &*member.settings.name,
-        stage = stage.name(),
-        cause = kind.name(),
-        code,
-        text = text.as_deref(), "session.attempt-failed");
+        stage = failure.stage.name(),
+        cause = failure.kind.name(),
+        code = failure.code,
+        text = failure.text.as_deref(), "session.attempt-failed");
     session.failures.push(AttemptRecord {
         backend: Arc::clone(&member.settings.name),
-        stage,
-        kind,
-        code,
+        stage: failure.stage,
+        kind: failure.kind,
+        code: failure.code,
         after,
     });
-    // What is our own fault is no backend's strike.
-    if kind != FailureKind::Local {
-        observe(
-            session,
-            slot,
-            Observation::Strike {
-                stage,
-                kind,
-                code,
-                text,
-                after,
-            },
-            now,
-        );
-    }
+    note_strike(&session.cx, slot, failure, after, now);
 }
 
 /// Tells the balancer, and the log if that changed a state.
@@ -600,7 +578,7 @@ pub(super) fn note(cx: &context::Context, slot: &Slot, observation: Observation,
     }
 }
 
-/// A strike that no session met.
+/// The same where no session met it.
 pub(super) fn note_strike(
     cx: &context::Context,
     slot: &Slot,
@@ -616,6 +594,7 @@ pub(super) fn note_strike(
     } = failure;
     let state = &slot.member().settings.state;
     state.totals.of(cx.worker.index()).strikes[stage.index()][kind.index()].inc();
+    // What is our own fault is no backend's strike.
     if kind != FailureKind::Local {
         let strike = Observation::Strike {
             stage,

@@ -5,12 +5,12 @@ use std::time::Duration;
 use posthouse::balance::{FailureKind, Observation, Stage};
 use posthouse::config::Config;
 use posthouse::config::model::{EarlyTalker, Mode, Quota, QuotaUnit, Sticky};
-use posthouse::lab::{At, Script, Sink, SinkHandle, SinkPlan, WhenFull};
+use posthouse::lab::{Act, At, Piece, Script, Sink, SinkHandle, SinkPlan, WhenFull};
 use posthouse::metrics::{SessionOutcome, TransactionOutcome};
 use posthouse::worker::Command;
 
 use crate::harness::client::{Client, End};
-use crate::harness::{Balancer, HOSTNAME, config, dead, listener, pool};
+use crate::harness::{Balancer, HOSTNAME, config, dead, eventually, listener, pool};
 
 fn sink(name: &str, script: Script) -> SinkHandle {
     Sink::start(SinkPlan::with(script).named(name).keeping(1 << 20)).expect("loopback has a port")
@@ -216,10 +216,7 @@ async fn after_the_commit_it_is_in_doubt_and_sent_to_nobody_else_f3_f4() {
 #[tokio::test]
 async fn a_silent_backend_is_left_in_its_time_k1() {
     for at in [At::Greeting, At::Ehlo, At::Mail, At::Rcpt, At::Data] {
-        let bad = sink(
-            "bad.test",
-            Script::good().act(at, posthouse::lab::Act::Silent),
-        );
+        let bad = sink("bad.test", Script::good().act(at, Act::Silent));
         let backend = good("good.test");
         let mut config = smtp(&[&bad, &backend]);
         let pool = pool(&mut config);
@@ -683,10 +680,7 @@ async fn a_backend_that_dies_between_chunks_is_replaced_f1_c1() {
 
 #[tokio::test]
 async fn a_mail_that_is_not_answered_is_said_to_another_backend_long_before_its_time() {
-    let frozen = sink(
-        "frozen.test",
-        Script::good().act(At::Mail, posthouse::lab::Act::Silent),
-    );
+    let frozen = sink("frozen.test", Script::good().act(At::Mail, Act::Silent));
     let backend = good("good.test");
     let mut config = smtp(&[&frozen, &backend]);
     pool(&mut config).hedge.greeting_after = Some(Duration::from_millis(50));
@@ -705,10 +699,7 @@ async fn a_mail_that_is_not_answered_is_said_to_another_backend_long_before_its_
 
 #[tokio::test]
 async fn a_transaction_leaves_a_backend_that_is_found_down_while_it_is_silent() {
-    let frozen = sink(
-        "frozen.test",
-        Script::good().act(At::Rcpt, posthouse::lab::Act::Silent),
-    );
+    let frozen = sink("frozen.test", Script::good().act(At::Rcpt, Act::Silent));
     let backend = good("good.test");
     let balancer = Balancer::start(smtp(&[&frozen, &backend]));
     let mut client = client(&balancer).await;
@@ -935,4 +926,29 @@ async fn a_session_cut_behind_the_commit_leaves_a_message_in_doubt_f3() {
         })
         .sum();
     assert_eq!(doubts, 1);
+}
+
+#[tokio::test]
+async fn a_message_that_is_judged_before_its_end_is_counted_d7() {
+    let judgement = Piece {
+        after: Duration::ZERO,
+        octets: b"552 5.3.4 too much\r\n".to_vec(),
+    };
+    let script = Script::good().act(At::MidData, Act::Pieces(vec![judgement]));
+    let backend = sink("one.test", script);
+    let balancer = Balancer::start(smtp(&[&backend]));
+    let mut client = client(&balancer).await;
+    client.ask("MAIL FROM:<a@example.org>", "250").await;
+    client.ask("RCPT TO:<b@example.net>", "250").await;
+    client.ask("DATA", "354").await;
+    client.say(BODY).await;
+    let early = |balancer: &Balancer| -> u64 {
+        let workers = balancer.shared.workers.iter();
+        workers.map(|worker| worker.early_replies.value()).sum()
+    };
+    eventually("it has judged", || early(&balancer) == 1).await;
+    client.ask(".", "552 5.3.4").await;
+    client.ask("NOOP", "250").await;
+    quit(client).await;
+    assert_eq!(early(&balancer), 1);
 }

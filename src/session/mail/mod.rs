@@ -191,6 +191,7 @@ impl<'a> Mail<'a> {
                 Effect::EarlyTalker => self.early_talker(),
                 // Its end says what became of it.
                 Effect::ReplayInDoubt => {}
+                Effect::EarlyReply => self.session.cx.counters().early_replies.inc(),
                 Effect::NotReplayable(loss) => self.session.cx.counters().not_replayable(loss),
                 Effect::Ended(end) => {
                     let facts = self.core.facts();

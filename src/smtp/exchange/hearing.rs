@@ -190,6 +190,7 @@ impl Exchange {
 
     /// A reply before the end of the message was sent (D7).
     fn early(&mut self, reply: &Reply<'_>) {
+        self.outputs.push_back(Output::Early);
         match reply.code.class() {
             4 | 5 => {
                 self.tell(Answer::of(reply));

@@ -137,6 +137,8 @@ pub enum Output {
     /// MAIL has not been answered for longer than usual: [`Exchange::hedge`](super::Exchange::hedge)
     /// would say it to another backend. Asked once for each connection.
     Slow,
+    /// The backend has judged the message before its end (rule D7).
+    Early,
     /// The transaction has ended; nothing follows.
     End(TransactionEnd),
 }

@@ -441,7 +441,8 @@ fn rule_p9_a_354_for_nobody_is_answered_with_a_lone_dot() {
 fn rule_d7_an_early_refusal_is_told_at_the_client_s_end() {
     let mut lab = Lab::up_to_data(FRESH);
     lab.hear("552 5.3.4 too big");
-    assert_eq!(lab.asked(), [Output::Release(Fate::Abort)]);
+    let asked = [Output::Early, Output::Release(Fate::Abort)];
+    assert_eq!(lab.asked(), asked);
     assert!(lab.told().is_empty() && lab.exchange.is_content());
     lab.exchange.complete(lab.now);
     lab.collect();
@@ -854,7 +855,8 @@ fn rule_d7_a_reply_before_the_end_of_a_chunk_is_early() {
     lab.exchange.chunk(chunk, lab.now);
     lab.collect();
     lab.hear("552 5.3.4 too big");
-    assert_eq!(lab.asked(), [Output::Release(Fate::Abort)]);
+    let asked = [Output::Early, Output::Release(Fate::Abort)];
+    assert_eq!(lab.asked(), asked);
     assert!(
         lab.told().is_empty() && lab.exchange.is_content(),
         "rule C2"

@@ -316,7 +316,7 @@ impl World {
                         .for_each(|address| assert!(!address.is_empty()));
                     self.accepted += usize::from(end == TransactionEnd::Accepted);
                 }
-                Effect::EarlyTalker | Effect::NotReplayable(_) => {}
+                Effect::EarlyTalker | Effect::EarlyReply | Effect::NotReplayable(_) => {}
             }
         }
     }

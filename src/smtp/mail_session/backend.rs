@@ -168,6 +168,7 @@ impl MailSession {
                 }
                 Output::Release(fate) => self.effects.push_back(Effect::Release(fate)),
                 Output::ReplayInDoubt => self.effects.push_back(Effect::ReplayInDoubt),
+                Output::Early => self.effects.push_back(Effect::EarlyReply),
                 Output::Slow => self.effects.push_back(Effect::Slow),
                 Output::Strike(trouble) => self.effects.push_back(Effect::Strike(trouble)),
                 Output::End(end) => {

@@ -84,6 +84,8 @@ pub enum Effect {
     /// MAIL has not been answered for longer than usual: [`hedge`](super::MailSession::hedge) would
     /// say it to another backend. Asked once for each connection.
     Slow,
+    /// The backend has judged the message before its end (rule D7): to be counted.
+    EarlyReply,
     /// The message streams on and cannot be replayed.
     NotReplayable(ReplayLoss),
     /// The transaction has ended. A connection that was asked for is not needed any more.

@@ -66,6 +66,15 @@ pub(crate) fn dead() -> SocketAddr {
     listener.local_addr().expect("it is bound")
 }
 
+/// Waits until `holds`.
+pub(crate) async fn eventually(what: &str, holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
 /// A running balancer; ends with the test.
 pub(crate) struct Balancer {
     pub(crate) shared: Arc<Shared>,

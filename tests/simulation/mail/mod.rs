@@ -550,6 +550,7 @@ impl World {
                     }
                 }
                 Effect::Strike(_) => self.tally.note("struck"),
+                Effect::EarlyReply => self.tally.note("early reply"),
                 Effect::NotReplayable(_) => self.tally.note("not replayable"),
                 Effect::Ended(end) => self.ended(end),
             }
