@@ -111,6 +111,7 @@ pub const SECTIONS: &[Section] = &[
     listener::LISTENER,
     listener::REPLIES,
     smtp::LISTENER,
+    smtp::REPLIES,
     pool::POOL,
     pool::HEDGE,
     pool::HEALTH,

@@ -57,7 +57,7 @@ fn listener(section: &Section<'_>, hostname: &str) -> ListenerRead {
     section.duration("half_close_timeout", &mut listener.half_close_timeout);
     replies(&section.child("replies"), &mut listener.replies, hostname);
     let smtp = section.child("smtp");
-    listener.smtp = read_smtp::listener(&smtp, &listener);
+    listener.smtp = read_smtp::listener(&smtp, &listener, hostname);
     contradictions(section, &listener);
     read_smtp::mode_contradictions(section, &listener);
     let [pool, greeting] = ["pool", "greeting"].map(|key| section.place_of(key));

@@ -9,7 +9,7 @@ use super::report::Place;
 use super::section::Section;
 use super::value::{self, Wrong, duration_text};
 use super::words;
-use crate::smtp::{Keyword, Keywords};
+use crate::smtp::{Keyword, Keywords, OwnReply, Words};
 
 /// A server must wait so long for the next command (RFC 5321 §4.5.3.2.7).
 const COMMAND_ADVISED: Duration = Duration::from_mins(5);
@@ -19,7 +19,7 @@ const MESSAGE_SIZE_ADVISED: u64 = 65_536;
 const FINAL_ADVISED: Duration = Duration::from_mins(1);
 
 /// The `smtp` table of a listener.
-pub(super) fn listener(section: &Section<'_>, listener: &Listener) -> ListenerSmtp {
+pub(super) fn listener(section: &Section<'_>, listener: &Listener, hostname: &str) -> ListenerSmtp {
     let mut smtp = ListenerSmtp::default();
     section.word("line_endings", words::LINE_ENDINGS, &mut smtp.line_endings);
     section.size("max_message_size", &mut smtp.max_message_size);
@@ -31,9 +31,28 @@ pub(super) fn listener(section: &Section<'_>, listener: &Listener) -> ListenerSm
     section.size("replay_max", &mut smtp.replay_max);
     section.flag("replay_in_doubt", &mut smtp.replay_in_doubt);
     section.flag("buffer_first", &mut smtp.buffer_first);
+    smtp.replies = replies(&section.child("replies"), hostname);
     listener_contradictions(section, &smtp, listener);
     section.finish();
     smtp
+}
+
+/// Our replies in the operator's words; those that are ours anyway are not kept.
+fn replies(section: &Section<'_>, hostname: &str) -> Words {
+    let mut words = Words::default();
+    for wording in OwnReply::ALL {
+        let Some(key) = wording.key else { continue };
+        let read = |text: &str| {
+            let line = value::own_reply(text, wording.reply, hostname)?;
+            let is_ours = wording.default.trim_matches('"') == text;
+            Ok((!is_ours).then_some(line))
+        };
+        if let Some(Some(line)) = section.text(key, read) {
+            words.put(wording.reply, line);
+        }
+    }
+    section.finish();
+    words
 }
 
 fn announce(section: &Section<'_>) -> Option<Keywords> {

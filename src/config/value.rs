@@ -14,6 +14,7 @@ use ipnet::IpNet;
 pub(super) use self::smtp::{keyword, quota, quota_text, size, size_text};
 use super::model::BackendAddress;
 use super::near;
+use crate::smtp::OwnReply;
 use crate::types::{Percent, Rate};
 
 /// The longest name of a listener, pool or backend, in octets.
@@ -420,6 +421,8 @@ pub(super) fn mailbox(text: &str) -> Result<Arc<str>, Wrong> {
 /// The first digit that a reply must have: what it tells the client to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Class {
+    /// 2yz: done.
+    Success,
     /// 4yz: try again later.
     Temporary,
     /// 5yz: do not try again.
@@ -429,6 +432,7 @@ pub(super) enum Class {
 impl Class {
     fn digit(self) -> char {
         match self {
+            Self::Success => '2',
             Self::Temporary => '4',
             Self::Permanent => '5',
         }
@@ -436,6 +440,7 @@ impl Class {
 
     fn meaning(self) -> &'static str {
         match self {
+            Self::Success => "it is done",
             Self::Temporary => "the client must try again later",
             Self::Permanent => "the client must not try again",
         }
@@ -445,6 +450,46 @@ impl Class {
 /// One of our own replies: code, enhanced code, text (RFC 5321 §4.2, RFC 3463); `{hostname}` is
 /// put in.
 pub(super) fn reply(text: &str, class: Class, hostname: &str) -> Result<Arc<str>, Wrong> {
+    check_octets(text)?;
+    check_codes(text, class)?;
+    worded(text, hostname)
+}
+
+/// A reply of ours in other words: its class stays, and 421, 220 and what is not a failure stay the
+/// code they are (rules R1, R2, G9, G10).
+pub(super) fn own_reply(text: &str, own: OwnReply, hostname: &str) -> Result<Arc<str>, Wrong> {
+    check_octets(text)?;
+    let code = own.code().value();
+    let is_fixed = code == 421 || code < 400;
+    if is_fixed && !text.starts_with(&format!("{code} ")) {
+        return Err(Wrong::new(
+            format!("this reply is {code}, whatever its words"),
+            format!("begin it with \"{code} \""),
+        ));
+    }
+    let names_host = |line: &str| line.split(' ').nth(1) == Some("{hostname}");
+    match code {
+        220 if !names_host(text) => {
+            return Err(Wrong::new(
+                "a greeting names its host first (RFC 5321 §4.2)",
+                "begin it with \"220 {hostname} \"",
+            ));
+        }
+        220 | 354 => {}
+        200..=399 => check_codes(text, Class::Success)?,
+        400..=499 => check_codes(text, Class::Temporary)?,
+        _ => check_codes(text, Class::Permanent)?,
+    }
+    if !is_fixed && text.starts_with("421 ") {
+        return Err(Wrong::new(
+            "421 ends the session, and this reply does not",
+            format!("begin it with \"{code} \""),
+        ));
+    }
+    worded(text, hostname)
+}
+
+fn check_octets(text: &str) -> Result<(), Wrong> {
     if text.bytes().any(|c| matches!(c, b'\r' | b'\n')) {
         return Err(Wrong::new(
             "a reply is one line: CR and LF cannot be part of it",
@@ -457,7 +502,11 @@ pub(super) fn reply(text: &str, class: Class, hostname: &str) -> Result<Arc<str>
             "use printable ASCII only (RFC 5321 §4.2)",
         ));
     }
-    check_codes(text, class)?;
+    Ok(())
+}
+
+/// The line with our name in it.
+fn worded(text: &str, hostname: &str) -> Result<Arc<str>, Wrong> {
     check_placeholders(text)?;
     let reply = text.replace("{hostname}", hostname);
     if reply.len() > REPLY_LENGTH_MAX {
@@ -475,6 +524,7 @@ pub(super) fn reply(text: &str, class: Class, hostname: &str) -> Result<Arc<str>
 fn check_codes(text: &str, class: Class) -> Result<(), Wrong> {
     let digit = class.digit();
     let example = match class {
+        Class::Success => "250 2.0.0 ok",
         Class::Temporary => "421 4.3.2 {hostname} try again later",
         Class::Permanent => "554 5.7.1 {hostname} access denied",
     };

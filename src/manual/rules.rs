@@ -239,9 +239,12 @@
 //! Where SMTP ends here, the replies are the constants of [`OwnReply`](crate::smtp::OwnReply).
 //!
 //! R1: 421 always closes, and so does what loses the framing
-//! (`rule_r1_421_and_221_close_and_the_rest_where_framing_is_lost`). R2: the operator may word a
-//! reply, but not change its class
-//! (`replies_that_break_the_protocol_are_refused`, `rule_r2_the_operator_may_word_the_denial`).
+//! (`rule_r1_421_and_221_close_and_the_rest_where_framing_is_lost`). R2: the operator may word each
+//! of them and change its codes, but not its class; 421, 220 and what is no failure stay the code they are
+//! (`replies_that_break_the_protocol_are_refused`, `rule_r2_words_that_break_the_protocol_are_refused`,
+//! `rule_r2_the_operator_may_word_the_denial`, `rule_r2_words_are_the_operator_s_where_chosen`,
+//! `rule_r2_a_listener_says_its_replies_in_the_operator_s_words`,
+//! `rule_r2_what_is_said_in_a_backend_s_place_is_worded_too`).
 
 #[cfg(test)]
 mod tests {

@@ -17,7 +17,7 @@ use crate::metrics::WorkerCounters;
 use crate::net::clock;
 use crate::net::event_loop::{EventLoop, TaskId};
 use crate::net::pipe::PipePool;
-use crate::smtp::{EarlyTalker, First354, InDoubt, MailPolicy, Manners};
+use crate::smtp::{EarlyTalker, First354, InDoubt, MailPolicy, Manners, OwnReply};
 use crate::snapshot::{ListenerView, Shared};
 use crate::telemetry::WorkerLog;
 use crate::types::{Rng, SessionId, WorkerId};
@@ -41,8 +41,13 @@ impl LocalListener {
     /// The policy of `view`, of a generation in which our name is `hostname`.
     pub fn new(view: &Arc<ListenerView>, hostname: &str) -> Self {
         let settings = &view.settings.smtp;
+        let replies = &view.settings.replies;
+        let mut words = settings.replies.clone();
+        words.put(OwnReply::SHUTTING_DOWN, Arc::clone(&replies.shutting_down));
+        words.put(OwnReply::SYNCHRONIZATION, Arc::clone(&replies.early_talker));
         let mail = MailPolicy {
             host: hostname.into(),
+            words,
             line_endings: settings.line_endings,
             size_max: settings.max_message_size,
             recipients_max: settings.max_recipients as usize,

@@ -404,7 +404,8 @@ impl MailSession {
     /// Says a reply of ours, unless the last has been said.
     fn own(&mut self, reply: OwnReply) {
         if !self.is_closing() {
-            reply.write(&self.policy.host, &mut self.replies);
+            let policy = &self.policy;
+            policy.words.write(reply, &policy.host, &mut self.replies);
             self.next = reply.next();
             self.closes_with = (self.next == Next::Close).then_some(reply);
         }

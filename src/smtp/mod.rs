@@ -70,7 +70,7 @@ pub use probe::{
     ProbeEnd, ProbeFailure, ProbeInput, ProbeOutput, ProbePlan, ProbeStage, RelayTest,
 };
 pub use replay_memory::{ReplayMemory, Reservation};
-pub use replies::{OwnReply, ReplyText, WRITTEN_LINE_MAX, write_reply};
+pub use replies::{OwnReply, ReplyText, WRITTEN_LINE_MAX, Wording, Words, write_reply};
 pub use reply::{
     EnhancedCode, REPLY_LINE_MAX, REPLY_LINES_MAX, REPLY_MAX, Reply, ReplyCode, ReplyError,
     ReplyRead, SHORT_TEXT_MAX, read_reply,

@@ -6,6 +6,7 @@
 //! so that nothing in it can pass for another reply.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use memchr::memchr;
 
@@ -26,12 +27,47 @@ pub struct OwnReply {
     next: Next,
 }
 
-/// Declares the constants and, for the tests, the list of all of them.
+/// A reply of ours and its words.
+#[derive(Clone, Copy, Debug)]
+pub struct Wording {
+    /// The key by which a listener in mode "smtp" chooses others (rule R2).
+    pub key: Option<&'static str>,
+    /// What is said.
+    pub reply: OwnReply,
+    /// The line it has otherwise, without CRLF, as a TOML string; `{hostname}` stands for our name.
+    pub default: &'static str,
+    /// When it is said.
+    pub when: &'static str,
+}
+
+/// The line of a reply as a TOML string: the host stands behind 220, 221 and 421 (rule G10).
+macro_rules! template {
+    (220 "" $text:literal) => {
+        concat!("\"220 {hostname} ", $text, "\"")
+    };
+    (221 $enhanced:literal $text:literal) => {
+        concat!("\"221 ", $enhanced, " {hostname} ", $text, "\"")
+    };
+    (421 $enhanced:literal $text:literal) => {
+        concat!("\"421 ", $enhanced, " {hostname} ", $text, "\"")
+    };
+    ($code:tt "" $text:literal) => {
+        concat!("\"", $code, " ", $text, "\"")
+    };
+    ($code:tt $enhanced:literal $text:literal) => {
+        concat!("\"", $code, " ", $enhanced, " ", $text, "\"")
+    };
+}
+
+/// Declares the constants, those that have a key for other words with `as`, and the list of all.
 macro_rules! own_replies {
-    ($($(#[$doc:meta])+ $name:ident: $next:ident $code:literal $enhanced:literal $text:literal;)+) => {
+    ($(
+        $(#[doc = $doc:literal])+
+        $name:ident $(as $key:ident)?: $next:ident $code:tt $enhanced:tt $text:tt;
+    )+) => {
         impl OwnReply {
             $(
-                $(#[$doc])+
+                $(#[doc = $doc])+
                 pub const $name: Self = Self {
                     code: ReplyCode::known($code),
                     enhanced: $enhanced,
@@ -40,25 +76,30 @@ macro_rules! own_replies {
                 };
             )+
 
-            #[cfg(test)]
-            const ALL: &[Self] = &[$(Self::$name),+];
+            /// All of them.
+            pub const ALL: &[Wording] = &[$(Wording {
+                key: [$(stringify!($key))?].as_slice().first().copied(),
+                reply: Self::$name,
+                default: template!($code $enhanced $text),
+                when: concat!($($doc),+).trim_ascii(),
+            }),+];
         }
     };
 }
 
 own_replies! {
     /// The greeting.
-    GREETING: Continue 220 "" "ESMTP";
+    GREETING as greeting: Continue 220 "" "ESMTP";
     /// To QUIT.
-    GOODBYE: Close 221 "2.0.0" "closing";
+    GOODBYE as goodbye: Close 221 "2.0.0" "closing";
     /// To RSET and NOOP, and to whatever else simply succeeds.
-    OK: Continue 250 "2.0.0" "ok";
+    OK as ok: Continue 250 "2.0.0" "ok";
     /// To HELP.
-    HELP: Continue 214 "2.0.0" "see RFC 5321";
-    /// To VRFY (rule B2).
-    CANNOT_VERIFY: Continue 252 "2.5.2" "cannot verify, send mail and see";
-    /// To DATA, where the message is taken before a backend is asked (rule F9).
-    SEND_DATA: Continue 354 "" "end with <CRLF>.<CRLF>";
+    HELP as help: Continue 214 "2.0.0" "see RFC 5321";
+    /// To VRFY.
+    CANNOT_VERIFY as cannot_verify: Continue 252 "2.5.2" "cannot verify, send mail and see"; // rule B2
+    /// To DATA, where the message is taken before a backend is asked.
+    SEND_DATA as send_data: Continue 354 "" "end with <CRLF>.<CRLF>"; // rule F9
 
     /// No backend at connect.
     NOT_AVAILABLE: Close 421 "4.3.2" "service not available, try again later";
@@ -70,108 +111,108 @@ own_replies! {
     GLOBAL_LIMIT: Close 421 "4.3.2" "too many connections";
     /// Too many connections in a time.
     CONNECT_RATE: Close 421 "4.7.0" "too many connections in a short time";
-    /// The error budget is used up (rule B4).
-    TOO_MANY_ERRORS: Close 421 "4.7.0" "too many errors";
+    /// The error budget is used up.
+    TOO_MANY_ERRORS as too_many_errors: Close 421 "4.7.0" "too many errors"; // rule B4
     /// No command for too long.
-    TIMEOUT: Close 421 "4.4.2" "timeout exceeded";
+    TIMEOUT as timeout: Close 421 "4.4.2" "timeout exceeded";
     /// The message stalled, or came too slowly.
-    DATA_TIMEOUT: Close 421 "4.4.2" "timeout";
+    DATA_TIMEOUT as data_timeout: Close 421 "4.4.2" "timeout";
     /// A session bound to one backend lost it.
     PINNED_BACKEND_LOST: Close 421 "4.4.2" "connection to the mail server lost";
-    /// Another protocol than SMTP (rule B3).
-    NOT_SMTP: Close 421 "4.7.0" "this is SMTP";
+    /// Another protocol than SMTP.
+    NOT_SMTP as not_smtp: Close 421 "4.7.0" "this is SMTP"; // rule B3
 
     /// Too many messages or recipients in a time, at MAIL or RCPT.
     MAIL_RATE: Continue 450 "4.7.1" "too much mail in a short time, try again later";
     /// No backend is eligible for this transaction.
-    NO_BACKEND: Continue 451 "4.3.2" "service not available, try again later";
+    NO_BACKEND as no_backend: Continue 451 "4.3.2" "service not available, try again later";
     /// Backends are eligible and none answered.
-    NO_BACKEND_ANSWERED: Continue 451 "4.4.1" "no mail server answered, try again later";
+    NO_BACKEND_ANSWERED as no_backend_answered: Continue 451 "4.4.1" "no mail server answered, try again later";
     /// The backend of the transaction was lost and nothing can be replayed.
-    BACKEND_LOST: Continue 451 "4.4.2" "connection to the mail server lost, try again";
-    /// Lost behind the commit octet (rules F3, F4): nobody knows whether the message was taken.
-    IN_DOUBT: Continue 451 "4.4.2" "no answer to the message, try again";
+    BACKEND_LOST as backend_lost: Continue 451 "4.4.2" "connection to the mail server lost, try again";
+    /// Lost behind the commit octet: nobody knows whether the message was taken.
+    IN_DOUBT as in_doubt: Continue 451 "4.4.2" "no answer to the message, try again"; // rules F3, F4
     /// The backend did not answer in time.
-    BACKEND_TIMEOUT: Continue 451 "4.4.2" "the mail server did not answer in time, try again";
-    /// The backend broke the protocol (rules G5, G8, D7).
-    BACKEND_PROTOCOL: Continue 451 "4.5.0" "protocol error of the mail server, try again";
+    BACKEND_TIMEOUT as backend_timeout: Continue 451 "4.4.2" "the mail server did not answer in time, try again";
+    /// The backend broke the protocol.
+    BACKEND_PROTOCOL as backend_protocol: Continue 451 "4.5.0" "protocol error of the mail server, try again"; // rules G5, G8, D7
     /// A mistake of ours.
-    INTERNAL: Continue 451 "4.3.0" "local error, try again later";
+    INTERNAL as internal: Continue 451 "4.3.0" "local error, try again later";
     /// No memory, within our limits.
-    NO_MEMORY: Continue 452 "4.3.1" "out of memory, try again later";
-    /// One RCPT more than can be taken (rule S5).
-    TOO_MANY_RECIPIENTS: Continue 452 "4.5.3" "too many recipients";
+    NO_MEMORY as no_memory: Continue 452 "4.3.1" "out of memory, try again later";
+    /// One RCPT more than can be taken.
+    TOO_MANY_RECIPIENTS as too_many_recipients: Continue 452 "4.5.3" "too many recipients"; // rule S5
     /// No backend for AUTH (rule A7).
     AUTH_NOT_AVAILABLE: Continue 454 "4.7.0" "temporary authentication failure";
     /// STARTTLS cannot be had now (rule T4).
     TLS_NOT_AVAILABLE: Continue 454 "4.7.0" "TLS not available";
-    /// A parameter we announced and no backend can take now (RFC 5321 §4.1.1.11, rule E3).
-    PARAMETER_NOT_NOW: Continue 455 "4.3.3" "parameter cannot be accommodated now";
+    /// A parameter we announced and no backend can take now.
+    PARAMETER_NOT_NOW as parameter_not_now: Continue 455 "4.3.3" "parameter cannot be accommodated now"; // RFC 5321 §4.1.1.11, rule E3
 
-    /// No command we know (rule G14).
-    UNKNOWN_COMMAND: Continue 500 "5.5.2" "command not recognized";
-    /// Over the limit of a command line (rule G2).
-    LINE_TOO_LONG: Continue 500 "5.5.2" "line too long";
+    /// No command we know.
+    UNKNOWN_COMMAND as unknown_command: Continue 500 "5.5.2" "command not recognized"; // rule G14
+    /// Over the limit of a command line.
+    LINE_TOO_LONG as line_too_long: Continue 500 "5.5.2" "line too long"; // rule G2
     /// A line without end.
-    ENDLESS_LINE: Close 500 "5.5.2" "line too long";
+    ENDLESS_LINE as endless_line: Close 500 "5.5.2" "line too long";
     /// Over the limit of a line within AUTH (RFC 4954 §4, rule G3).
     AUTH_LINE_TOO_LONG: Continue 500 "5.5.6" "authentication exchange line is too long";
-    /// A bare CR or LF in a command (rule G12).
-    BARE_LINE_END: Close 500 "5.5.2" "bare <CR> or <LF> in a command";
-    /// Not UTF-8 (rule G13).
-    NOT_UTF8: Continue 500 "5.5.2" "command is not valid UTF-8";
-    /// NUL or another control octet (rule G13).
-    CONTROL_OCTETS: Continue 501 "5.5.2" "control characters are not allowed";
+    /// A bare CR or LF in a command.
+    BARE_LINE_END as bare_line_end: Close 500 "5.5.2" "bare <CR> or <LF> in a command"; // rule G12
+    /// Not UTF-8.
+    NOT_UTF8 as not_utf8: Continue 500 "5.5.2" "command is not valid UTF-8"; // rule G13
+    /// NUL or another control octet.
+    CONTROL_OCTETS as control_octets: Continue 501 "5.5.2" "control characters are not allowed"; // rule G13
     /// EHLO or HELO without a name, or with one that is no name.
-    BAD_HELLO: Continue 501 "5.5.4" "syntax: EHLO hostname";
-    /// An argument where none belongs (rule G14).
-    NO_ARGUMENT: Continue 501 "5.5.4" "no argument allowed";
+    BAD_HELLO as bad_hello: Continue 501 "5.5.4" "syntax: EHLO hostname";
+    /// An argument where none belongs.
+    NO_ARGUMENT as no_argument: Continue 501 "5.5.4" "no argument allowed"; // rule G14
     /// VRFY without argument.
-    VRFY_SYNTAX: Continue 501 "5.5.4" "syntax: VRFY address";
+    VRFY_SYNTAX as vrfy_syntax: Continue 501 "5.5.4" "syntax: VRFY address";
     /// AUTH without a mechanism, or with more than an initial response.
     AUTH_SYNTAX: Continue 501 "5.5.4" "syntax: AUTH mechanism [initial-response]";
     /// MAIL without FROM: or without angle brackets.
-    MAIL_SYNTAX: Continue 501 "5.5.4" "syntax: MAIL FROM:<address>";
+    MAIL_SYNTAX as mail_syntax: Continue 501 "5.5.4" "syntax: MAIL FROM:<address>";
     /// RCPT without TO: or without angle brackets.
-    RCPT_SYNTAX: Continue 501 "5.5.4" "syntax: RCPT TO:<address>";
+    RCPT_SYNTAX as rcpt_syntax: Continue 501 "5.5.4" "syntax: RCPT TO:<address>";
     /// No address between the brackets of MAIL.
-    BAD_SENDER: Continue 501 "5.1.7" "bad sender address syntax";
+    BAD_SENDER as bad_sender: Continue 501 "5.1.7" "bad sender address syntax";
     /// No address between the brackets of RCPT.
-    BAD_RECIPIENT: Continue 501 "5.1.3" "bad recipient address syntax";
+    BAD_RECIPIENT as bad_recipient: Continue 501 "5.1.3" "bad recipient address syntax";
     /// A parameter that is malformed or said twice.
-    BAD_PARAMETER: Continue 501 "5.5.4" "bad parameter";
-    /// BDAT without a readable length: where its chunk ends is unknown (rule C3).
-    BAD_CHUNK: Close 501 "5.5.4" "syntax: BDAT length [LAST]";
-    /// Known and not done here (rule B1).
-    NOT_OFFERED: Continue 502 "5.5.1" "command not implemented";
-    /// A command in the wrong order (rule S1).
-    BAD_SEQUENCE: Continue 503 "5.5.1" "bad sequence of commands";
+    BAD_PARAMETER as bad_parameter: Continue 501 "5.5.4" "bad parameter";
+    /// BDAT without a readable length: where its chunk ends is unknown.
+    BAD_CHUNK as bad_chunk: Close 501 "5.5.4" "syntax: BDAT length [LAST]"; // rule C3
+    /// Known and not done here.
+    NOT_OFFERED as not_offered: Continue 502 "5.5.1" "command not implemented"; // rule B1
+    /// A command in the wrong order.
+    BAD_SEQUENCE as bad_sequence: Continue 503 "5.5.1" "bad sequence of commands"; // rule S1
     /// TLS first (rule T5).
     TLS_REQUIRED: Continue 530 "5.7.0" "STARTTLS first";
     /// AUTH first (rule A1).
     AUTH_REQUIRED: Continue 530 "5.7.0" "authentication required";
-    /// Bare CR or LF in the message, where they are refused (rule D5).
-    BARE_IN_MESSAGE: Continue 550 "5.5.2" "bare <CR> or <LF> in the message";
-    /// NUL in the message, where it is refused (rule D8).
-    NUL_IN_MESSAGE: Continue 550 "5.6.0" "NUL in the message";
+    /// Bare CR or LF in the message, where they are refused.
+    BARE_IN_MESSAGE as bare_in_message: Continue 550 "5.5.2" "bare <CR> or <LF> in the message"; // rule D5
+    /// NUL in the message, where it is refused.
+    NUL_IN_MESSAGE as nul_in_message: Continue 550 "5.6.0" "NUL in the message"; // rule D8
     /// REQUIRETLS cannot be kept (RFC 8689).
     REQUIRETLS_UNMET: Continue 550 "5.7.30" "REQUIRETLS needed";
-    /// The message, or what SIZE says of it, is over the limit (RFC 1870 §6, rule D10).
-    TOO_BIG: Continue 552 "5.3.4" "message too big";
-    /// As [`TOO_BIG`](Self::TOO_BIG), and too much of it to read on (rules C2, D10).
-    FAR_TOO_BIG: Close 552 "5.3.4" "message too big";
-    /// Non-ASCII in MAIL or RCPT without SMTPUTF8 (RFC 6531 §3.5, rule G13).
-    UTF8_UNMET: Continue 553 "5.6.7" "non-ASCII address without SMTPUTF8";
+    /// The message, or what SIZE says of it, is over the limit.
+    TOO_BIG as too_big: Continue 552 "5.3.4" "message too big"; // RFC 1870 §6, rule D10
+    /// The same, and too much of it to read on.
+    FAR_TOO_BIG as far_too_big: Close 552 "5.3.4" "message too big"; // rules C2, D10
+    /// Non-ASCII in MAIL or RCPT without SMTPUTF8.
+    UTF8_UNMET as utf8_unmet: Continue 553 "5.6.7" "non-ASCII address without SMTPUTF8"; // RFC 6531 §3.5, rule G13
     /// Octets before the greeting, or behind STARTTLS (rules S14, T1).
     SYNCHRONIZATION: Close 554 "5.5.0" "protocol synchronization";
-    /// DATA when every RCPT was refused (rule S1).
-    NO_RECIPIENTS: Continue 554 "5.5.1" "no valid recipients";
+    /// DATA when every RCPT was refused.
+    NO_RECIPIENTS as no_recipients: Continue 554 "5.5.1" "no valid recipients"; // rule S1
     /// Too many Received fields (rule M5).
     LOOP: Continue 554 "5.4.6" "too many hops";
     /// A message that cannot be turned from BDAT into DATA (rule C6).
     NOT_CONVERTIBLE: Continue 554 "5.6.3" "message cannot be converted";
-    /// A parameter that was never announced (rule G14).
-    PARAMETER_UNKNOWN: Continue 555 "5.5.4" "parameter not recognized";
+    /// A parameter that was never announced.
+    PARAMETER_UNKNOWN as parameter_unknown: Continue 555 "5.5.4" "parameter not recognized"; // rule G14
 }
 
 impl OwnReply {
@@ -200,6 +241,35 @@ impl OwnReply {
             }
         }
         out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// The words of our replies: ours, but where the operator has chosen others (rule R2).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Words(Vec<(OwnReply, Arc<str>)>);
+
+impl Words {
+    /// From now on `reply` is said with this line, which has no CRLF.
+    pub fn put(&mut self, reply: OwnReply, line: Arc<str>) {
+        self.0.retain(|(said, _)| *said != reply);
+        self.0.push((reply, line));
+    }
+
+    /// The line chosen for a reply, without CRLF.
+    pub fn chosen(&self, reply: OwnReply) -> Option<&Arc<str>> {
+        let mut chosen = self.0.iter();
+        chosen.find_map(|(said, line)| (*said == reply).then_some(line))
+    }
+
+    /// Appends the line of a reply with its CRLF. `host` is the listener's name.
+    pub fn write(&self, reply: OwnReply, host: &str, out: &mut Vec<u8>) {
+        match self.chosen(reply) {
+            Some(line) => {
+                out.extend_from_slice(line.as_bytes());
+                out.extend_from_slice(b"\r\n");
+            }
+            None => reply.write(host, out),
+        }
     }
 }
 
@@ -307,7 +377,7 @@ mod tests {
 
     #[test]
     fn rule_g9_each_of_our_replies_has_an_enhanced_code_of_its_class() {
-        for &own in OwnReply::ALL {
+        for Wording { reply: own, .. } in OwnReply::ALL.iter().copied() {
             let text = written(own);
             let reply = reply(text.as_bytes());
             assert_eq!(reply.code, own.code());
@@ -320,7 +390,7 @@ mod tests {
 
     #[test]
     fn rule_g10_the_host_is_the_first_word_of_220_221_and_421() {
-        for &own in OwnReply::ALL {
+        for Wording { reply: own, .. } in OwnReply::ALL.iter().copied() {
             let text = written(own);
             let mut words = text.split(' ').skip(1).filter(|word| {
                 let mut letters = word.bytes();
@@ -333,6 +403,26 @@ mod tests {
     }
 
     #[test]
+    fn the_lines_that_operators_are_shown_are_those_that_are_said_r2() {
+        for wording in OwnReply::ALL {
+            let line = wording.default.replace("{hostname}", "mx.example");
+            assert_eq!(line, format!("\"{}\"", written(wording.reply).trim_end()));
+            assert!(wording.when.ends_with('.'), "{}", wording.when);
+        }
+    }
+
+    #[test]
+    fn rule_r2_words_are_the_operator_s_where_chosen() {
+        let mut words = Words::default();
+        words.put(OwnReply::TIMEOUT, "421 4.4.2 first".into());
+        words.put(OwnReply::TIMEOUT, "421 4.4.2 mx.example bye".into());
+        let mut out = Vec::new();
+        words.write(OwnReply::TIMEOUT, "mx.example", &mut out);
+        words.write(OwnReply::OK, "mx.example", &mut out);
+        assert_eq!(out, b"421 4.4.2 mx.example bye\r\n250 2.0.0 ok\r\n");
+    }
+
+    #[test]
     fn rule_r1_421_and_221_close_and_the_rest_where_framing_is_lost() {
         let also = [
             OwnReply::BARE_LINE_END,
@@ -341,7 +431,7 @@ mod tests {
             OwnReply::FAR_TOO_BIG,
             OwnReply::SYNCHRONIZATION,
         ];
-        for &own in OwnReply::ALL {
+        for Wording { reply: own, .. } in OwnReply::ALL.iter().copied() {
             let closes = matches!(own.code().value(), 221 | 421) || also.contains(&own);
             assert_eq!(own.next() == Next::Close, closes, "{}", written(own));
         }
@@ -349,7 +439,7 @@ mod tests {
 
     #[test]
     fn no_reply_of_ours_is_too_long_for_the_longest_host() {
-        for own in OwnReply::ALL {
+        for Wording { reply: own, .. } in OwnReply::ALL {
             let mut out = Vec::new();
             own.write(&"h".repeat(255), &mut out);
             assert!(out.len() <= WRITTEN_LINE_MAX);

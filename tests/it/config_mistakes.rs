@@ -119,6 +119,11 @@ fn replies_that_break_the_protocol_are_refused() {
 }
 
 #[test]
+fn rule_r2_words_that_break_the_protocol_are_refused() {
+    compare("smtp-replies.toml");
+}
+
+#[test]
 fn keys_that_contradict_each_other_are_refused() {
     compare("contradictions.toml");
 }

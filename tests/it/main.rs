@@ -17,6 +17,7 @@ mod harness;
 mod mail;
 mod mail_changes;
 mod mail_storm;
+mod mail_words;
 mod passthrough;
 mod probes;
 mod prometheus;

@@ -4,7 +4,8 @@ use super::super::model::{ListenerSmtp, PoolSmtp};
 use super::super::words::{self, word};
 use super::Plan;
 use super::fields::Keys;
-use super::show::{duration, keywords, size};
+use super::show::{duration, keywords, quoted, size};
+use crate::smtp::{OwnReply, Words};
 
 pub(super) fn diff_listener_smtp(
     name: &str,
@@ -23,6 +24,7 @@ pub(super) fn diff_listener_smtp(
         replay_max,
         replay_in_doubt,
         buffer_first,
+        replies,
     } = old;
     let mut keys = Keys::of(format!("listeners.{name}.smtp."));
     keys.live("line_endings", line_endings, &new.line_endings, |v| {
@@ -62,6 +64,20 @@ pub(super) fn diff_listener_smtp(
         &new.buffer_first,
         ToString::to_string,
     );
+    let changed = keys.finish(plan);
+    diff_words(name, replies, &new.replies, plan) || changed
+}
+
+fn diff_words(name: &str, old: &Words, new: &Words, plan: &mut Plan) -> bool {
+    let mut keys = Keys::of(format!("listeners.{name}.smtp.replies."));
+    for wording in OwnReply::ALL {
+        let Some(key) = wording.key else { continue };
+        let [old, new] = [old, new].map(|words| words.chosen(wording.reply));
+        keys.live(key, &old, &new, |line| match line {
+            Some(line) => quoted(line),
+            None => wording.default.to_owned(),
+        });
+    }
     keys.finish(plan)
 }
 

@@ -1,5 +1,7 @@
 //! Keys of the tables that only mode "smtp" has.
 
+use crate::smtp::{OwnReply, Wording};
+
 use super::{DAY, Default, HOUR, Key, Kind, MINUTE, Section, count, millis};
 
 const MIB: u64 = 1 << 20;
@@ -101,6 +103,49 @@ pub(super) const LISTENER: Section = Section {
                   that is ready to send.",
         },
     ],
+    tables: &["replies"],
+};
+
+/// Those of our replies that have a key.
+const WORDED: usize = {
+    let (mut at, mut worded) = (0, 0);
+    while at < OwnReply::ALL.len() {
+        worded += OwnReply::ALL[at].key.is_some() as usize;
+        at += 1;
+    }
+    worded
+};
+
+const fn reply(name: &'static str, wording: &Wording) -> Key {
+    Key {
+        name,
+        kind: Kind::Text("a reply"),
+        default: Default::Value(wording.default),
+        at_limit: "",
+        why: wording.when,
+    }
+}
+
+const REPLY_KEYS: [Key; WORDED] = {
+    let mut keys = [const { reply("", &OwnReply::ALL[0]) }; WORDED];
+    let (mut at, mut worded) = (0, 0);
+    while at < OwnReply::ALL.len() {
+        if let Some(name) = OwnReply::ALL[at].key {
+            keys[worded] = reply(name, &OwnReply::ALL[at]);
+            worded += 1;
+        }
+        at += 1;
+    }
+    keys
+};
+
+pub(super) const REPLIES: Section = Section {
+    path: "listeners.NAME.smtp.replies",
+    about: "What only mode \"smtp\" says itself, in other words; the replies at connect and at the \
+            end are in the table `replies` of the listener. One line of at most 510 octets of \
+            printable ASCII. The first digit stays, with an enhanced code of its class behind it; \
+            a code below 400 and 421 stay whole. {hostname} is our name.",
+    keys: &REPLY_KEYS,
     tables: &[],
 };
 

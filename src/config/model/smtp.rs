@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::smtp::{Keywords, LineEndings};
+use crate::smtp::{Keywords, LineEndings, Words};
 
 /// A mebibyte, in octets.
 const MIB: u64 = 1 << 20;
@@ -33,6 +33,8 @@ pub struct ListenerSmtp {
     pub replay_in_doubt: bool,
     /// Whether we answer DATA ourselves, before a backend has (rule F9).
     pub buffer_first: bool,
+    /// Our replies in the operator's words (rule R2); `{hostname}` is already put in.
+    pub replies: Words,
 }
 
 impl Default for ListenerSmtp {
@@ -48,6 +50,7 @@ impl Default for ListenerSmtp {
             replay_max: 32 * MIB,
             replay_in_doubt: false,
             buffer_first: false,
+            replies: Words::default(),
         }
     }
 }

@@ -211,7 +211,10 @@ impl MailSession {
     fn answer(&mut self, answer: Answer) {
         let mut octets = Vec::new();
         match answer {
-            Answer::Own(reply) => reply.write(&self.policy.host, &mut octets),
+            Answer::Own(reply) => {
+                let policy = &self.policy;
+                policy.words.write(reply, &policy.host, &mut octets);
+            }
             Answer::Backend(reply) => octets = reply,
         }
         let allowed = match self.open.as_deref().map(|open| open.smtputf8) {

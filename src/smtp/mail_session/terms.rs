@@ -6,12 +6,15 @@ use super::super::body::ReplayLoss;
 use super::super::data::LineEndings;
 use super::super::exchange::{BackendTimes, Fate, Manners, TransactionEnd, Trouble, Want};
 use super::super::parameters::Needed;
+use super::super::replies::Words;
 
 /// What a listener says about its sessions.
 #[derive(Clone, Debug)]
 pub struct MailPolicy {
     /// Our name, in the greeting and wherever a reply names a host.
     pub host: Box<str>,
+    /// The words of our replies (rule R2).
+    pub words: Words,
     /// What is done about bare CR and LF in messages.
     pub line_endings: LineEndings,
     /// The largest message, in octets; 0 is no limit.
@@ -36,6 +39,7 @@ impl Default for MailPolicy {
     fn default() -> Self {
         Self {
             host: "localhost".into(),
+            words: Words::default(),
             line_endings: LineEndings::Normalize,
             size_max: 0,
             recipients_max: 1_000,
