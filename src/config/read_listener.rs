@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::model::{EarlyTalker, GreetingMode, Listener, Mode, ProxyIn, Replies};
 use super::read_smtp;
@@ -13,12 +12,12 @@ use super::value::{self, Class, Wrong};
 use super::words;
 use crate::types::Networks;
 
-/// A server must wait so long for the next command (RFC 5321 §4.5.3.2.7).
-const IDLE_ADVISED: Duration = Duration::from_mins(5);
-
 /// A listener with the places that checks across tables point to.
 pub(super) struct ListenerRead {
     pub(super) listener: Listener,
+    /// What is meant by `mode`; unknown where the word is none: then nothing that depends on it is
+    /// a mistake.
+    pub(super) mode: Option<Mode>,
     pub(super) binds: Vec<(SocketAddr, Place)>,
     pub(super) pool: Place,
     pub(super) greeting: Place,
@@ -46,6 +45,8 @@ fn listener(section: &Section<'_>, hostname: &str) -> ListenerRead {
     let addresses = binds.iter().map(|(address, _)| *address).collect();
     let mut listener = Listener::new(addresses, &pool, hostname);
     check_binds(section, &binds);
+    let mode = section.word_or("mode", words::MODES, listener.mode);
+    listener.mode = mode.unwrap_or(listener.mode);
     choices(section, &mut listener);
     networks(section, &mut listener);
     limits(section, &mut listener);
@@ -59,11 +60,14 @@ fn listener(section: &Section<'_>, hostname: &str) -> ListenerRead {
     let smtp = section.child("smtp");
     listener.smtp = read_smtp::listener(&smtp, &listener, hostname);
     contradictions(section, &listener);
-    read_smtp::mode_contradictions(section, &listener);
+    if let Some(mode) = mode {
+        read_smtp::mode_contradictions(section, &listener, mode);
+    }
     let [pool, greeting] = ["pool", "greeting"].map(|key| section.place_of(key));
     section.finish();
     ListenerRead {
         listener,
+        mode,
         binds,
         pool,
         greeting,
@@ -91,7 +95,6 @@ fn check_binds(section: &Section<'_>, binds: &[(SocketAddr, Place)]) {
 }
 
 fn choices(section: &Section<'_>, listener: &mut Listener) {
-    section.word("mode", words::MODES, &mut listener.mode);
     section.word("greeting", words::GREETINGS, &mut listener.greeting);
     section.word(
         "proxy_protocol",
@@ -165,13 +168,6 @@ fn contradictions(section: &Section<'_>, listener: &Listener) {
             "early_talker",
             "with `greeting = \"none\"` the client speaks first: nobody is early",
             "remove this key",
-        );
-    }
-    if listener.mode == Mode::Passthrough && listener.idle_timeout < IDLE_ADVISED {
-        section.warn(
-            "idle_timeout",
-            "a client may be silent for 5 minutes, and is cut before",
-            "set it to \"5m\" or more (RFC 5321 §4.5.3.2.7)",
         );
     }
 }

@@ -12,7 +12,7 @@ use super::words;
 use crate::smtp::{Keyword, Keywords, OwnReply, Words};
 
 /// A server must wait so long for the next command (RFC 5321 §4.5.3.2.7).
-const COMMAND_ADVISED: Duration = Duration::from_mins(5);
+const SILENCE_ADVISED: Duration = Duration::from_mins(5);
 /// Every server takes a message of so many octets (RFC 5321 §4.5.3.1.7).
 const MESSAGE_SIZE_ADVISED: u64 = 65_536;
 /// With less patience for the reply to a message, messages that were accepted are sent again.
@@ -79,13 +79,7 @@ fn listener_contradictions(section: &Section<'_>, smtp: &ListenerSmtp, listener:
             "set it to \"64KiB\" or more (RFC 5321 §4.5.3.1.7), or to 0 for no limit",
         );
     }
-    if smtp.command_timeout < COMMAND_ADVISED {
-        section.warn(
-            "command_timeout",
-            "a client may be silent for 5 minutes, and is cut before",
-            "set it to \"5m\" or more (RFC 5321 §4.5.3.2.7)",
-        );
-    }
+    silence_fits(section, "command_timeout", smtp.command_timeout);
     if !smtp.greet_delay.is_zero() && listener.early_talker == EarlyTalker::Pass {
         section.warn(
             "greet_delay",
@@ -102,10 +96,22 @@ fn listener_contradictions(section: &Section<'_>, smtp: &ListenerSmtp, listener:
     }
 }
 
-/// Keys of a listener that mean nothing in its mode, and a table that belongs to the other mode.
-pub(super) fn mode_contradictions(section: &Section<'_>, listener: &Listener) {
-    match listener.mode {
+fn silence_fits(section: &Section<'_>, key: &'static str, timeout: Duration) {
+    if timeout < SILENCE_ADVISED {
+        section.warn(
+            key,
+            "a client may be silent for 5 minutes, and is cut before",
+            "set it to \"5m\" or more (RFC 5321 §4.5.3.2.7)",
+        );
+    }
+}
+
+/// What a listener must not say, or should not, in this mode: keys that mean nothing in it, and a
+/// table that belongs to the other one.
+pub(super) fn mode_contradictions(section: &Section<'_>, listener: &Listener, mode: Mode) {
+    match mode {
         Mode::Passthrough => {
+            silence_fits(section, "idle_timeout", listener.idle_timeout);
             if section.has("smtp") && !section.is_unset_or_empty("smtp") {
                 section.error(
                     "smtp",

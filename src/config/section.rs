@@ -282,6 +282,17 @@ impl<'a> Section<'a> {
         self.word_except(name, words, into, |_| None);
     }
 
+    /// The same; nothing where what is written is none of them.
+    pub(super) fn word_or<T: Copy>(
+        &self,
+        name: &'static str,
+        words: &[(&str, T)],
+        default: T,
+    ) -> Option<T> {
+        let read = self.read_word(name, words, |_| None);
+        read.or_else(|| (!self.has(name)).then_some(default))
+    }
+
     /// The same, where some words are known but refused for a reason of their own.
     pub(super) fn word_except<T: Copy>(
         &self,
@@ -290,6 +301,17 @@ impl<'a> Section<'a> {
         into: &mut T,
         refused: impl Fn(&str) -> Option<Wrong>,
     ) {
+        if let Some(value) = self.read_word(name, words, refused) {
+            *into = value;
+        }
+    }
+
+    fn read_word<T: Copy>(
+        &self,
+        name: &'static str,
+        words: &[(&str, T)],
+        refused: impl Fn(&str) -> Option<Wrong>,
+    ) -> Option<T> {
         let key = self.key(name);
         let Kind::Word(known) = key.kind else {
             unreachable!("{name} is not a word in the table of keys");
@@ -298,9 +320,7 @@ impl<'a> Section<'a> {
             known.iter().eq(words.iter().map(|(word, _)| word)),
             "the words of {name} are not those of the table of keys"
         );
-        let Some((found, _)) = self.found(name) else {
-            return;
-        };
+        let (found, _) = self.found(name)?;
         let read = |text: &str| match words.iter().find(|(word, _)| *word == text) {
             Some((_, value)) => Ok(*value),
             None => Err(refused(text).unwrap_or_else(|| Wrong {
@@ -308,9 +328,7 @@ impl<'a> Section<'a> {
                 help: near::help(text, known),
             })),
         };
-        if let Some(value) = self.read(&found, "a string", read) {
-            *into = value;
-        }
+        self.read(&found, "a string", read)
     }
 
     /// A string that `read` understands.

@@ -19,10 +19,10 @@ pub(super) fn across_tables(all: &Everything, report: &Report) {
     for (name, pool) in &all.pools {
         let leads_here = |read: &&ListenerRead| *read.listener.pool == **name;
         let listeners: Vec<&ListenerRead> = all.listeners.values().filter(leads_here).collect();
-        let of_mode = |mode| listeners.iter().any(|read| read.listener.mode == mode);
+        let of_mode = |mode| listeners.iter().any(|read| read.mode == Some(mode));
         if of_mode(Mode::Smtp) {
             behind_smtp(name, pool, report);
-            if !of_mode(Mode::Passthrough) {
+            if listeners.iter().all(|read| read.mode == Some(Mode::Smtp)) {
                 greeted_by_us(pool, report);
             }
         } else if !listeners.is_empty() && !report.has_errors() {
@@ -130,7 +130,7 @@ fn memory_fits(all: &Everything, report: &Report) {
     let memory = all.config.replay_memory;
     for read in all.listeners.values() {
         let message = read.listener.smtp.replay_max;
-        if read.listener.mode == Mode::Smtp && 0 < memory && memory < message {
+        if read.mode == Some(Mode::Smtp) && 0 < memory && memory < message {
             let [message, memory] = [message, memory].map(size_text);
             let wrong = Wrong::new(
                 format!(
