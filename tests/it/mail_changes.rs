@@ -8,6 +8,7 @@ use posthouse::config::model::{AdminState, Mode, Quota, QuotaUnit};
 use posthouse::control::BackendChange;
 use posthouse::lab::{Script, SinkHandle};
 
+use crate::harness::client::{MAIL, RCPT};
 use crate::whole::{
     Peer, address, config, dead, eventually, listener, pool, replace, run, sink, wait,
 };
@@ -31,7 +32,7 @@ fn client(address: std::net::SocketAddr) -> Peer {
 
 /// One message; the last reply.
 fn send(peer: &mut Peer) -> String {
-    for command in ["MAIL FROM:<a@example.org>", "RCPT TO:<b@example.net>"] {
+    for command in [MAIL, RCPT] {
         let reply = peer.ask(command);
         if !reply.starts_with("250") {
             return reply;

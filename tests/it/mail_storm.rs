@@ -14,7 +14,7 @@ use posthouse::config::model::Mode;
 use posthouse::lab::{At, Script, Sink, SinkHandle, SinkPlan};
 use posthouse::types::Rng;
 
-use crate::harness::client::Client;
+use crate::harness::client::{Client, MAIL, RCPT};
 use crate::harness::{Balancer, config, listener, pool};
 
 const CLIENTS: u64 = 12;
@@ -49,9 +49,7 @@ fn script(rng: &mut Rng) -> Script {
 /// What each message was answered at its end, or when it was refused.
 async fn send(address: std::net::SocketAddr, number: u64) -> BTreeMap<String, String> {
     let mut answers = BTreeMap::new();
-    let mut client = Client::connect(address).await;
-    client.expect("220").await;
-    client.ask("EHLO client.test", "250").await;
+    let mut client = Client::introduced(address).await;
     for message in 0..MESSAGES {
         let name = format!("{number}-{message}");
         let answer = one(&mut client, &name, message).await;
@@ -64,9 +62,7 @@ async fn send(address: std::net::SocketAddr, number: u64) -> BTreeMap<String, St
 async fn one(client: &mut Client, name: &str, message: u64) -> String {
     let body = format!("Subject: {name}\r\n\r\n{}\r\n.\r\n", "x".repeat(70));
     if message.is_multiple_of(2) {
-        client
-            .say("MAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.net>\r\nDATA\r\n")
-            .await;
+        client.say(format!("{MAIL}\r\n{RCPT}\r\nDATA\r\n")).await;
         let replies = [
             client.reply().await,
             client.reply().await,
@@ -77,11 +73,7 @@ async fn one(client: &mut Client, name: &str, message: u64) -> String {
             return format!("refused: {}", replies.join(" "));
         }
     } else {
-        for command in [
-            "MAIL FROM:<a@example.org>",
-            "RCPT TO:<b@example.net>",
-            "DATA",
-        ] {
+        for command in [MAIL, RCPT, "DATA"] {
             client.say(format!("{command}\r\n")).await;
             let reply = client.reply().await;
             if !reply.starts_with(['2', '3']) {

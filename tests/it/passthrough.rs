@@ -4,21 +4,13 @@ use std::time::Duration;
 
 use posthouse::config::model::{EarlyTalker, GreetingMode, Identity, ProxyIn, WhenAllDown};
 use posthouse::identity::{HeaderOut, ProxyVersion};
-use posthouse::lab::{At, Script, Sink, SinkHandle, SinkPlan};
+use posthouse::lab::{At, Script};
 use posthouse::metrics::SessionOutcome;
 use posthouse::types::Networks;
 use posthouse::worker::Command;
 
 use crate::harness::client::{Client, End};
-use crate::harness::{Balancer, config, dead, listener, pool};
-
-fn sink(name: &str, script: Script) -> SinkHandle {
-    Sink::start(SinkPlan::with(script).named(name).keeping(1 << 20)).expect("loopback has a port")
-}
-
-fn good(name: &str) -> SinkHandle {
-    sink(name, Script::good())
-}
+use crate::harness::{Balancer, config, dead, good, listener, pool, sink};
 
 async fn greeted_by(balancer: &Balancer, name: &str) -> Client {
     let mut client = Client::connect(balancer.address).await;
@@ -104,14 +96,8 @@ async fn a_silent_backend_is_hedged_long_before_its_timeout() {
     pool(&mut config).hedge.greeting_after = Some(Duration::from_millis(50));
     let balancer = Balancer::start(config);
     quit(greeted_by(&balancer, "good.test").await).await;
-    let strikes = balancer
-        .shared
-        .registry
-        .backends()
-        .iter()
-        .map(|b| b.view(std::time::Instant::now()).consecutive_strikes)
-        .max();
-    assert_eq!(strikes, Some(1), "the loser got its strike");
+    let loser = balancer.backend("b0").view(std::time::Instant::now());
+    assert_eq!(loser.consecutive_strikes, 1, "the loser got its strike");
     let counts = bad
         .wait_for(|counts| counts.open == 0)
         .await
@@ -627,13 +613,8 @@ async fn the_sessions_of_one_backend_can_be_cut() {
     let balancer = Balancer::start(config);
     let mut first = greeted_by(&balancer, "one.test").await;
     let second = greeted_by(&balancer, "two.test").await;
-    let cut = balancer
-        .shared
-        .registry
-        .backends()
-        .into_iter()
-        .find(|state| state.view(std::time::Instant::now()).open == 1 && state.open() == 1)
-        .expect("a backend with a session");
+    let cut = balancer.backend("b0");
+    assert_eq!(cut.open(), 1);
     balancer.command(|| Command::CutBackend(std::sync::Arc::clone(&cut)));
     balancer.wait_for(SessionOutcome::Cut, 1).await;
     let _ = (first.expect_end().await, second);

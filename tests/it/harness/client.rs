@@ -8,6 +8,11 @@ use tokio::time::timeout;
 
 use super::PATIENCE;
 
+/// A command that begins a transaction,
+pub(crate) const MAIL: &str = "MAIL FROM:<a@example.org>";
+/// and one that names its only recipient.
+pub(crate) const RCPT: &str = "RCPT TO:<b@example.net>";
+
 pub(crate) struct Client {
     stream: BufReader<TcpStream>,
 }
@@ -20,6 +25,14 @@ impl Client {
         Self {
             stream: BufReader::new(stream.expect("it accepts")),
         }
+    }
+
+    /// A client of mode "smtp" that has said EHLO.
+    pub(crate) async fn introduced(address: SocketAddr) -> Self {
+        let mut client = Self::connect(address).await;
+        client.expect("220").await;
+        client.ask("EHLO client.test", "250").await;
+        client
     }
 
     pub(crate) async fn say(&mut self, octets: impl AsRef<[u8]>) {
@@ -60,13 +73,34 @@ impl Client {
         self.expect(start).await
     }
 
-    /// One message.
+    /// A transaction up to where DATA may follow.
+    pub(crate) async fn begin_transaction(&mut self) {
+        self.ask(MAIL, "250").await;
+        self.ask(RCPT, "250").await;
+    }
+
+    /// A transaction up to where the content follows.
+    pub(crate) async fn begin_content(&mut self) {
+        self.begin_transaction().await;
+        self.ask("DATA", "354").await;
+    }
+
+    /// One message, whose end is answered so.
+    pub(crate) async fn send(&mut self, body: &str, reply: &str) -> String {
+        self.begin_transaction().await;
+        self.finish_transaction(body, reply).await
+    }
+
+    /// One message, which is taken.
     pub(crate) async fn send_message(&mut self, body: &str) {
-        self.ask("MAIL FROM:<a@example.org>", "250").await;
-        self.ask("RCPT TO:<b@example.net>", "250").await;
+        self.send(body, "250").await;
+    }
+
+    /// The rest of a transaction that has begun; its end is answered so.
+    pub(crate) async fn finish_transaction(&mut self, body: &str, reply: &str) -> String {
         self.ask("DATA", "354").await;
         self.say(body).await;
-        self.ask(".", "250").await;
+        self.ask(".", reply).await
     }
 
     /// Expects the end without another octet; tells FIN from RST.

@@ -10,9 +10,11 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use posthouse::balance::BackendState;
 use posthouse::config::Config;
 use posthouse::config::model::{self, BackendAddress};
-use posthouse::metrics::SessionOutcome;
+use posthouse::lab::{Script, Sink, SinkHandle, SinkPlan};
+use posthouse::metrics::{ListenerCounters, SessionOutcome, TransactionOutcome, WorkerCounters};
 use posthouse::snapshot::{Registry, Resolved, Shared, build};
 use posthouse::telemetry;
 use posthouse::types::{Generation, WorkerId};
@@ -66,13 +68,49 @@ pub(crate) fn dead() -> SocketAddr {
     listener.local_addr().expect("it is bound")
 }
 
+/// A backend on this test's runtime.
+pub(crate) fn sink(name: &str, script: Script) -> SinkHandle {
+    Sink::start(SinkPlan::with(script).named(name).keeping(1 << 20)).expect("loopback has a port")
+}
+
+/// One that does as it should.
+pub(crate) fn good(name: &str) -> SinkHandle {
+    sink(name, Script::good())
+}
+
 /// Waits until `holds`.
 pub(crate) async fn eventually(what: &str, holds: impl Fn() -> bool) {
+    until(|| {
+        holds()
+            .then_some(())
+            .ok_or_else(|| format!("never: {what}"))
+    })
+    .await;
+}
+
+/// Waits until nothing is missing any more.
+async fn until(missing: impl Fn() -> Result<(), String>) {
     let deadline = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "never: {what}");
+    while let Err(missing) = missing() {
+        assert!(Instant::now() < deadline, "{missing}");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
+}
+
+/// The sum over all listeners and threads.
+pub(crate) fn listeners_sum(shared: &Shared, of: impl Fn(&ListenerCounters) -> u64) -> u64 {
+    let states = shared.registry.listeners();
+    states.iter().map(|state| state.counters.sum(&of)).sum()
+}
+
+/// The sum over all workers.
+pub(crate) fn workers_sum(shared: &Shared, of: impl Fn(&WorkerCounters) -> u64) -> u64 {
+    shared.workers.iter().map(|worker| of(worker)).sum()
+}
+
+/// Transactions that ended so, by now.
+pub(crate) fn transactions(shared: &Shared, outcome: TransactionOutcome) -> u64 {
+    listeners_sum(shared, |c| c.mail.outcomes[outcome.index()].value())
 }
 
 /// A running balancer; ends with the test.
@@ -145,97 +183,73 @@ impl Balancer {
     }
 
     pub(crate) fn outcomes(&self) -> BTreeMap<&'static str, u64> {
-        let states = self.shared.registry.listeners();
-        SessionOutcome::ALL
-            .iter()
-            .map(|outcome| {
-                let count = states
-                    .iter()
-                    .map(|state| state.counters.sum(|c| c.outcomes[outcome.index()].value()))
-                    .sum();
-                (outcome.name(), count)
-            })
+        let count = |outcome: &SessionOutcome| {
+            listeners_sum(&self.shared, |c| c.outcomes[outcome.index()].value())
+        };
+        let outcomes = SessionOutcome::ALL.iter();
+        outcomes
+            .map(|outcome| (outcome.name(), count(outcome)))
             .collect()
     }
 
     /// Waits until exactly so many sessions ended so.
     pub(crate) async fn wait_for(&self, outcome: SessionOutcome, count: u64) {
-        let deadline = Instant::now() + PATIENCE;
-        while self.ended(outcome) != count {
-            assert!(
-                Instant::now() < deadline,
-                "{outcome:?}: {:?}",
-                self.outcomes()
-            );
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
+        until(|| {
+            if self.ended(outcome) == count {
+                return Ok(());
+            }
+            Err(format!("{outcome:?}: {:?}", self.outcomes()))
+        })
+        .await;
     }
 
     /// Waits until no session and no place at a backend is left: nothing leaks.
     pub(crate) async fn wait_until_empty(&self) {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let sessions: u64 = self.shared.workers.iter().map(|w| w.sessions.value()).sum();
-            let open: u32 = self
-                .shared
-                .registry
-                .backends()
-                .iter()
-                .map(|b| b.open())
-                .sum();
-            let in_flight: u32 = self
-                .shared
-                .registry
-                .backends()
-                .iter()
-                .map(|b| b.in_flight())
-                .sum();
-            if (sessions, open, in_flight) == (0, 0, 0) {
-                return;
-            }
-            assert!(
-                Instant::now() < deadline,
-                "{sessions} sessions, {open} open, {in_flight} in flight are left"
-            );
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
+        until(|| self.nothing_is_left(|| self.backends_sum(BackendState::open))).await;
     }
 
     /// Waits until no session is left and no transaction counts at a backend.
     pub(crate) async fn wait_until_no_session(&self) {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let sessions: u64 = self.shared.workers.iter().map(|w| w.sessions.value()).sum();
-            let leased: u64 = self.shared.workers.iter().map(|w| w.leased.value()).sum();
-            let backends = self.shared.registry.backends();
-            let in_flight: u32 = backends.iter().map(|b| b.in_flight()).sum();
-            if (sessions, leased, in_flight) == (0, 0, 0) {
-                return;
-            }
-            assert!(
-                Instant::now() < deadline,
-                "{sessions} sessions, {leased} leased, {in_flight} in flight are left"
-            );
-            tokio::time::sleep(Duration::from_millis(2)).await;
+        let leased = || workers_sum(&self.shared, |worker| worker.leased.value());
+        until(|| self.nothing_is_left(leased)).await;
+    }
+
+    /// Whether neither a session nor a use of a backend is left, nor any of these connections.
+    fn nothing_is_left(&self, connections: impl Fn() -> u64) -> Result<(), String> {
+        let sessions = workers_sum(&self.shared, |worker| worker.sessions.value());
+        let in_flight = self.backends_sum(BackendState::in_flight);
+        let connections = connections();
+        if (sessions, connections, in_flight) == (0, 0, 0) {
+            return Ok(());
         }
+        Err(format!(
+            "{sessions} sessions, {connections} connections, {in_flight} in flight are left"
+        ))
+    }
+
+    fn backends_sum(&self, of: impl Fn(&BackendState) -> u32) -> u64 {
+        let backends = self.shared.registry.backends();
+        backends.iter().map(|state| u64::from(of(state))).sum()
     }
 
     /// Waits until so many connections are kept and idle.
     pub(crate) async fn wait_until_idle(&self, count: u64) {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let idle: u64 = self
-                .shared
-                .workers
-                .iter()
-                .map(|w| w.kept_idle.value())
-                .sum();
-            if idle == count {
-                return;
-            }
-            assert!(Instant::now() < deadline, "{idle} connections are idle");
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
+        until(
+            || match workers_sum(&self.shared, |worker| worker.kept_idle.value()) {
+                idle if idle == count => Ok(()),
+                idle => Err(format!("{idle} connections are idle")),
+            },
+        )
+        .await;
+    }
+
+    /// The state of the backend of this name.
+    pub(crate) fn backend(&self, name: &str) -> Arc<BackendState> {
+        let states = self.shared.registry.backends();
+        let mut states = states.into_iter();
+        states
+            .find(|state| &**state.name() == name)
+            .expect("the backend")
     }
 
     /// Attempts at the backend of this name so far.

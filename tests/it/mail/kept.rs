@@ -1,0 +1,126 @@
+//! Kept-alive connections: how long they are kept, when they are replaced, when they are made.
+
+use std::time::Duration;
+
+use posthouse::lab::{At, Script, WhenFull};
+
+use super::{BODY, client, good, quit, sink, smtp};
+use crate::harness::client::MAIL;
+use crate::harness::{Balancer, pool};
+
+#[tokio::test]
+async fn sessions_use_one_connection_after_another_and_it_is_ended_with_quit_n2_n4() {
+    let backend = good("one.test");
+    let mut config = smtp(&[&backend]);
+    pool(&mut config).smtp.idle_timeout = Duration::from_millis(200);
+    let balancer = Balancer::start(config);
+    for _ in 0..3 {
+        let mut client = client(&balancer).await;
+        client.send_message(BODY).await;
+        client.send_message(BODY).await;
+        quit(client).await;
+    }
+    let counts = backend.counts();
+    assert_eq!((counts.messages, counts.connections), (6, 1));
+    assert_eq!(counts.rsets, 0, "nothing was left unfinished");
+    backend
+        .wait_for(|counts| counts.quits == 1 && counts.open == 0)
+        .await
+        .expect("idle for too long, it is ended in order");
+    balancer.wait_until_empty().await;
+}
+
+#[tokio::test]
+async fn a_connection_carries_so_many_messages_n4() {
+    let backend = good("one.test");
+    let mut config = smtp(&[&backend]);
+    pool(&mut config).smtp.max_messages = 2;
+    let balancer = Balancer::start(config);
+    let mut client = client(&balancer).await;
+    for _ in 0..4 {
+        client.send_message(BODY).await;
+    }
+    quit(client).await;
+    let counts = backend
+        .wait_for(|counts| counts.quits == 2)
+        .await
+        .expect("worn connections are ended");
+    assert_eq!((counts.messages, counts.connections), (4, 2));
+    balancer.wait_until_empty().await;
+}
+
+/// First twenty, 16 (rule N3).
+#[tokio::test]
+async fn a_kept_connection_that_has_died_costs_nobody_anything_n3() {
+    for script in [
+        Script::good().close_at(At::Mail),
+        Script::good().reset_at(At::Mail),
+    ] {
+        let backend = sink("one.test", script.after_mails(1));
+        let balancer = Balancer::start(smtp(&[&backend]));
+        let mut client = client(&balancer).await;
+        client.send_message(BODY).await;
+        client.send_message(BODY).await;
+        quit(client).await;
+        let counts = backend.counts();
+        assert_eq!((counts.messages, counts.connections), (2, 2));
+    }
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_has_had_its_share_is_recycled_unseen_n4() {
+    for reply in ["421 4.7.0 too many messages", "452 4.3.2 enough"] {
+        let script = Script::good().reply(At::Mail, reply).after_mails(2);
+        let backend = sink("one.test", script);
+        let balancer = Balancer::start(smtp(&[&backend]));
+        let mut client = client(&balancer).await;
+        for _ in 0..9 {
+            client.send_message(BODY).await;
+        }
+        quit(client).await;
+        let counts = backend.counts();
+        assert_eq!((counts.messages, counts.connections), (9, 5), "{reply}");
+        assert_eq!(counts.faults, 2, "{reply}: seen twice, its limit is known");
+    }
+}
+
+#[tokio::test]
+async fn connections_are_ready_before_anybody_asks() {
+    let backend = good("one.test");
+    let mut config = smtp(&[&backend]);
+    pool(&mut config).smtp.min_idle = 2;
+    let balancer = Balancer::start(config);
+    backend
+        .wait_for(|counts| counts.ehlos == 2)
+        .await
+        .expect("two are made");
+    balancer.wait_until_idle(2).await;
+    let mut client = client(&balancer).await;
+    client.send_message(BODY).await;
+    quit(client).await;
+    assert_eq!(backend.counts().connections, 2, "it used one of them");
+}
+
+#[tokio::test]
+async fn one_place_serves_two_sessions_in_turn() {
+    let backend = sink(
+        "one.test",
+        Script::good().max_connections(1, WhenFull::Wait),
+    );
+    let mut config = smtp(&[&backend]);
+    let b0 = pool(&mut config).backends.get_mut("b0");
+    b0.expect("the backend").max_connections = 1;
+    let balancer = Balancer::start(config);
+    let mut first = client(&balancer).await;
+    let mut second = client(&balancer).await;
+    first.ask(MAIL, "250").await;
+    second.say("MAIL FROM:<b@example.org>\r\n").await;
+    first.ask("RSET", "250").await;
+    second.expect("250").await;
+    second.ask("RSET", "250").await;
+    first.send_message(BODY).await;
+    second.send_message(BODY).await;
+    quit(first).await;
+    quit(second).await;
+    assert_eq!(backend.counts().messages, 2);
+}
