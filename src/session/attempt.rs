@@ -5,21 +5,20 @@
 
 use std::cell::RefMut;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use super::context;
+use super::dialled::{self, Heard, Hello};
 use super::record::Session;
 use crate::balance::{FailureKind, Observation, PickMode, Slot, Spent, Stage};
 use crate::config::model::{self, GreetingMode, Identity};
 use crate::identity::{HeaderOut, ProxyVersion};
-use crate::net::dial::{Origin, dial};
 use crate::net::stream::Stream;
 use crate::smtp::{
-    Extensions, Greeting, GreetingJudgement, GreetingRule, IdentityCarried, Opening,
-    OpeningFailure, OpeningStep, judge_greeting, read_greeting,
+    Extensions, Greeting, GreetingJudgement, GreetingRule, IdentityCarried, OpeningFailure,
+    judge_greeting, read_greeting,
 };
 use crate::snapshot::PoolView;
 use crate::telemetry::AttemptRecord;
@@ -72,13 +71,7 @@ enum Talk {
     /// The greeting is the client's. The beginning of one that came in pieces.
     Relay(Vec<u8>),
     /// The greeting and the reply to EHLO are ours.
-    Mail {
-        opening: Box<Opening>,
-        /// Our name there.
-        name: Arc<str>,
-        /// From dial to the greeting.
-        greeted: Option<Duration>,
-    },
+    Mail(Hello),
 }
 
 /// What a connection is wanted for.
@@ -163,26 +156,23 @@ pub(super) fn begin(
     now: Instant,
 ) -> Result<Attempt, (Slot, Failure)> {
     let settings = &pool.settings;
-    let address = slot.member().settings.address;
-    let origin = Origin {
-        source: source(session, settings, address),
-        interface: settings.interface.as_deref(),
-        freebind: settings.freebind,
-    };
     let mut rules = Rules::of(session, settings, slot.mode());
     let talk = match purpose {
         Purpose::Relay => Talk::Relay(Vec::new()),
         Purpose::Mail => {
             rules.greets = GreetingMode::Smtp;
             let name = Arc::clone(&session.cx.shared.current.load().config.hostname);
-            Talk::Mail {
-                opening: Box::new(Opening::new(&name)),
-                name,
-                greeted: None,
-            }
+            Talk::Mail(Hello::new(name))
         }
     };
-    match dial(address, origin) {
+    let own = &session.listener.view.settings.source;
+    let sources = if own.is_empty() {
+        &settings.source
+    } else {
+        own
+    };
+    let address = slot.member().settings.address;
+    match dialled::dial(&session.cx, settings, sources, address) {
         Ok(stream) => Ok(Attempt {
             stream,
             slot,
@@ -195,26 +185,8 @@ pub(super) fn begin(
             slow: false,
             talk,
         }),
-        Err(error) => Err((slot, Failure::of(Stage::Connect, &error))),
+        Err(failure) => Err((slot, failure)),
     }
-}
-
-/// The next source address in turn, of the listener or else of the pool, of the right family.
-fn source(session: &Session, pool: &model::Pool, to: SocketAddr) -> Option<IpAddr> {
-    let own = &session.listener.view.settings.source;
-    let sources = if own.is_empty() { &pool.source } else { own };
-    if sources.is_empty() {
-        return None;
-    }
-    let turn = session.cx.source_turn.get();
-    session.cx.source_turn.set(turn.wrapping_add(1));
-    let fitting = || {
-        sources
-            .iter()
-            .filter(|source| source.is_ipv4() == to.is_ipv4())
-    };
-    let count = fitting().count();
-    fitting().nth(turn.checked_rem(count)?).copied()
 }
 
 impl Rules {
@@ -264,7 +236,7 @@ impl Attempt {
     /// The name that the backend was told in EHLO; empty where that is the client's affair.
     pub(super) fn name(&self) -> Arc<str> {
         match &self.talk {
-            Talk::Mail { name, .. } => Arc::clone(name),
+            Talk::Mail(hello) => Arc::clone(hello.name()),
             Talk::Relay(_) => Arc::from(""),
         }
     }
@@ -280,8 +252,8 @@ impl Attempt {
     pub(super) fn stage(&self) -> Stage {
         match &self.talk {
             _ if !self.is_connected() => Stage::Connect,
-            Talk::Mail { opening, .. } if opening.is_greeted() => Stage::Ehlo,
-            Talk::Relay(_) | Talk::Mail { .. } => Stage::Greeting,
+            Talk::Mail(hello) => hello.stage(),
+            Talk::Relay(_) => Stage::Greeting,
         }
     }
 
@@ -295,12 +267,8 @@ impl Attempt {
         now: Instant,
     ) -> Poll<Progress> {
         if self.connected.is_none() {
-            match self.stream.poll_connected(cx) {
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(error)) => {
-                    return Poll::Ready(Progress::Failed(Failure::of(Stage::Connect, &error)));
-                }
-                Poll::Pending => return Poll::Pending,
+            if let Err(failure) = ready!(dialled::poll_connected(cx, &self.stream)) {
+                return Poll::Ready(Progress::Failed(failure));
             }
             self.connected = Some(now);
             if let Err(failure) = self.introduce(cx, session, client) {
@@ -315,65 +283,30 @@ impl Attempt {
             }
             return Poll::Ready(Progress::Connected);
         }
-        let n = match self.stream.poll_recv(cx, scratch) {
-            Poll::Ready(Ok(0)) => {
-                let failure = Failure::new(self.stage(), FailureKind::Closed);
-                return Poll::Ready(Progress::Failed(failure));
-            }
-            Poll::Ready(Ok(n)) => n,
-            Poll::Ready(Err(error)) => {
-                return Poll::Ready(Progress::Failed(Failure::of(self.stage(), &error)));
-            }
-            Poll::Pending => return Poll::Pending,
+        let n = match ready!(dialled::poll_heard(cx, &self.stream, scratch, self.stage())) {
+            Ok(n) => n,
+            Err(failure) => return Poll::Ready(Progress::Failed(failure)),
         };
+        let new = &scratch[..n];
         match &mut self.talk {
             Talk::Relay(pieces) => {
                 let pieces = std::mem::take(pieces);
-                self.read(session, pieces, &scratch[..n], now)
+                self.read(session, pieces, new, now)
             }
-            Talk::Mail { .. } => self.open(cx, session, &scratch[..n], now),
-        }
-    }
-
-    /// Goes on with greeting and EHLO.
-    fn open(
-        &mut self,
-        cx: &mut Context<'_>,
-        session: &Session,
-        new: &[u8],
-        now: Instant,
-    ) -> Poll<Progress> {
-        let stage = self.stage();
-        let after = now.saturating_duration_since(self.dialled);
-        let Talk::Mail {
-            opening, greeted, ..
-        } = &mut self.talk
-        else {
-            return Poll::Pending;
-        };
-        match opening.handle(new) {
-            OpeningStep::Wait => Poll::Ready(Progress::Connected),
-            OpeningStep::Say(octets) => {
-                *greeted = Some(after);
-                match self.stream.poll_send(cx, &octets) {
-                    Poll::Ready(Ok(n)) if n == octets.len() => Poll::Ready(Progress::Connected),
-                    Poll::Ready(Err(error)) => {
-                        Poll::Ready(Progress::Failed(Failure::of(Stage::Ehlo, &error)))
+            Talk::Mail(hello) => {
+                let after = now.saturating_duration_since(self.dialled);
+                Poll::Ready(match hello.hear(cx, &self.stream, new, after) {
+                    Heard::Part => Progress::Connected,
+                    Heard::Ready {
+                        extensions,
+                        greeted,
+                    } => {
+                        let greeted = Observation::Greeted { after: greeted };
+                        self.observe(session, greeted, now);
+                        Progress::Ready(extensions)
                     }
-                    // The first line on a connection, and no room for it.
-                    _ => {
-                        let failure = Failure::new(Stage::Ehlo, FailureKind::Closed);
-                        Poll::Ready(Progress::Failed(failure))
-                    }
-                }
-            }
-            OpeningStep::Ready(extensions) => {
-                let after = greeted.unwrap_or(after);
-                self.observe(session, Observation::Greeted { after }, now);
-                Poll::Ready(Progress::Ready(extensions))
-            }
-            OpeningStep::Failed(failure) => {
-                Poll::Ready(Progress::Failed(Failure::of_opening(stage, failure)))
+                    Heard::Failed(failure) => Progress::Failed(failure),
+                })
             }
         }
     }

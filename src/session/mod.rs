@@ -10,6 +10,7 @@ mod capabilities;
 mod closing;
 mod connect;
 mod context;
+mod dialled;
 mod header;
 mod keeper;
 mod mail;

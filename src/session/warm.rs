@@ -14,14 +14,14 @@ use std::time::Instant;
 
 use super::attempt::{self, Failure};
 use super::context::{Context, since};
+use super::dialled::{self, Heard, Hello};
 use super::keeper::{Kept, idle_max, key, share};
 use crate::balance::{FailureKind, Observation, Slot, Stage, Tried};
 use crate::config::model::{self, Identity};
 use crate::net::clock;
-use crate::net::dial::{Origin, dial};
 use crate::net::stream::Stream;
 use crate::net::timer::{Due, Timer};
-use crate::smtp::{Extensions, Opening, OpeningStep};
+use crate::smtp::Extensions;
 use crate::snapshot::PoolView;
 
 /// Backends of one thread that are dialled at once.
@@ -107,52 +107,36 @@ impl One {
         slot: &Slot,
     ) -> Result<(Stream, Extensions), Failure> {
         let address = slot.member().settings.address;
-        let of_family = |source: &&std::net::IpAddr| source.is_ipv4() == address.is_ipv4();
-        let origin = Origin {
-            source: settings.source.iter().find(of_family).copied(),
-            interface: settings.interface.as_deref(),
-            freebind: settings.freebind,
-        };
-        let stream = dial(address, origin).map_err(|error| Failure::of(Stage::Connect, &error))?;
-        let mut opening = Opening::new(&self.hostname);
+        let stream = dialled::dial(&self.cx, settings, &settings.source, address)?;
         let mut timer = Timer::new();
         let connect_by = self.began + settings.connect_timeout;
         within(&mut timer, connect_by, Stage::Connect, |task| {
-            let connected = stream.poll_connected(task);
-            connected.map_err(|error| Failure::of(Stage::Connect, &error))
+            dialled::poll_connected(task, &stream)
         })
         .await?;
         let greet_by = clock::now() + settings.greeting_timeout;
-        let mut heard = [0; 4096];
+        let mut hello = Hello::new(Arc::clone(&self.hostname));
+        let mut scratch = [0; 4096];
         loop {
-            let stage = if opening.is_greeted() {
-                Stage::Ehlo
-            } else {
-                Stage::Greeting
-            };
+            let stage = hello.stage();
             let n = within(&mut timer, greet_by, stage, |task| {
-                let heard = stream.poll_recv(task, &mut heard);
-                heard.map_err(|error| Failure::of(stage, &error))
+                dialled::poll_heard(task, &stream, &mut scratch, stage)
             })
             .await?;
-            if n == 0 {
-                return Err(Failure::new(stage, FailureKind::Closed));
-            }
-            match opening.handle(&heard[..n]) {
-                OpeningStep::Wait => {}
-                OpeningStep::Say(octets) => {
-                    let said = poll_fn(|task| Poll::Ready(stream.poll_send(task, &octets))).await;
-                    if !matches!(said, Poll::Ready(Ok(sent)) if sent == octets.len()) {
-                        return Err(Failure::new(Stage::Ehlo, FailureKind::Closed));
-                    }
-                }
-                OpeningStep::Ready(extensions) => {
-                    let after = since(clock::now(), self.began);
-                    let observed = Observation::Greeted { after };
-                    attempt::note(&self.cx, slot, observed, clock::now());
+            let now = clock::now();
+            let after = since(now, self.began);
+            let mut hear = |task: &mut Task<'_>| hello.hear(task, &stream, &scratch[..n], after);
+            match poll_fn(|task| Poll::Ready(hear(task))).await {
+                Heard::Part => {}
+                Heard::Ready {
+                    extensions,
+                    greeted,
+                } => {
+                    let observed = Observation::Greeted { after: greeted };
+                    attempt::note(&self.cx, slot, observed, now);
                     return Ok((stream, extensions));
                 }
-                OpeningStep::Failed(failure) => return Err(Failure::of_opening(stage, failure)),
+                Heard::Failed(failure) => return Err(failure),
             }
         }
     }

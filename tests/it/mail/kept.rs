@@ -1,5 +1,6 @@
 //! Kept-alive connections: how long they are kept, when they are replaced, when they are made.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use posthouse::lab::{At, Script, WhenFull};
@@ -99,6 +100,28 @@ async fn connections_are_ready_before_anybody_asks() {
     client.send_message(BODY).await;
     quit(client).await;
     assert_eq!(backend.counts().connections, 2, "it used one of them");
+}
+
+/// As those that sessions dial: no source has all ports to give.
+#[tokio::test]
+async fn connections_that_are_made_ready_leave_from_every_source_in_turn() {
+    let backend = good("one.test");
+    let mut config = smtp(&[&backend]);
+    let sources = [[127, 0, 0, 2], [127, 0, 0, 3]].map(IpAddr::from);
+    pool(&mut config).smtp.min_idle = 2;
+    pool(&mut config).source = sources.to_vec();
+    let balancer = Balancer::start(config);
+    balancer.wait_until_idle(2).await;
+    let (mut one, mut two) = (client(&balancer).await, client(&balancer).await);
+    one.begin_transaction().await;
+    two.begin_transaction().await;
+    one.finish_transaction(BODY, "250").await;
+    two.finish_transaction(BODY, "250").await;
+    let messages = backend.messages();
+    let mut from: Vec<_> = messages.iter().map(|message| message.peer.ip()).collect();
+    from.sort();
+    assert_eq!(from, sources);
+    assert_eq!(backend.counts().connections, 2, "those that were ready");
 }
 
 #[tokio::test]
