@@ -82,6 +82,7 @@ fn listener(state: &Arc<ListenerState>, mail_use: MailUse) -> ListenerSample {
             to_client: counters.sum(|of| of.octets_to_client.value()),
         },
         early_talkers: counters.sum(|of| of.early_talkers.value()),
+        tarpitted: counters.sum(|of| of.tarpitted.value()),
         mail: mail::of_listener(counters, mail_use),
         ..ListenerSample::default()
     };

@@ -27,6 +27,7 @@ pub(super) fn listener(section: &Section<'_>, listener: &Listener, hostname: &st
     section.duration("command_timeout", &mut smtp.command_timeout);
     section.duration("data_timeout", &mut smtp.data_timeout);
     section.duration("greet_delay", &mut smtp.greet_delay);
+    section.duration("tarpit", &mut smtp.tarpit);
     smtp.announce = announce(section);
     section.size("replay_max", &mut smtp.replay_max);
     section.flag("replay_in_doubt", &mut smtp.replay_in_doubt);

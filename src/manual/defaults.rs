@@ -20,6 +20,7 @@
 //! | command line of a client | 2,048 octets; 12,288 within AUTH | `smtp::line` | dropped to its end, answered once; after 1 MiB without end the session is closed |
 //! | name in EHLO and HELO | 255 octets | `smtp::command` | `501 5.5.4` |
 //! | mistakes of a session | 10 error points, 100 junk points | `smtp::budget` | `421 4.7.0`, closed |
+//! | sessions whose replies are held back (`tarpit`) | 1,024 of the process | `smtp::tarpit` | others are answered at once |
 //! | AUTH mechanisms recorded of a backend | 32 of 20 octets | `smtp::extensions` | the rest is not recorded |
 //! | held of a message that is scanned | 2 octets | `smtp::data` | what they mean is decided by the next octet |
 //! | message that cannot be replayed | 64 KiB received and not sent | `smtp::body` | the client is not read; while a kept copy is being freed, up to a third of that copy more |

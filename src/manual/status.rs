@@ -272,6 +272,7 @@
 //! | `posthouse_sessions_total` | counter | listener, outcome | Ended sessions by outcome. |
 //! | `posthouse_listener_bytes_total` | counter | listener, direction | Bytes relayed by direction. |
 //! | `posthouse_listener_early_talkers_total` | counter | listener | Clients that sent before the greeting. |
+//! | `posthouse_listener_tarpitted_total` | counter | listener | Replies to mistakes that were held back. |
 //! | `posthouse_greeting_seconds` | histogram | listener | From accept to the first octet to the client. |
 //! | `posthouse_connect_seconds` | histogram | listener | From dialling a backend to connected. |
 //! | `posthouse_session_seconds` | histogram | listener | From accept to the end of the session. |

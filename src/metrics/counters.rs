@@ -219,6 +219,8 @@ pub struct ListenerCounters {
     pub octets_to_client: Counter,
     /// Clients that talked before the greeting.
     pub early_talkers: Counter,
+    /// Replies to mistakes that were held back (rule B5).
+    pub tarpitted: Counter,
     /// From accept to the first octet to the client.
     pub greeting: Histogram,
     /// From dial to connected.

@@ -74,6 +74,8 @@ pub struct ListenerSample {
     pub octets: Directions,
     /// Clients that talked before the greeting.
     pub early_talkers: u64,
+    /// Replies to mistakes that were held back.
+    pub tarpitted: u64,
     /// From accept to the first octet to the client.
     pub greeting: HistogramTotals,
     /// From dial to connected.

@@ -9,8 +9,11 @@ use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
+use socket2::SockRef;
+
 use super::accept::Acceptor;
 use super::clock;
+use super::dial::{Origin, dial};
 use super::event_loop::{EventLoop, yield_now};
 use super::linger::Linger;
 use super::pipe::PipePool;
@@ -30,7 +33,7 @@ fn pair() -> (TcpStream, Stream) {
     ours.set_nonblocking(true).unwrap();
     ours.set_nodelay(true).unwrap();
     // Room for several long reads before the first one.
-    socket2::SockRef::from(&ours)
+    SockRef::from(&ours)
         .set_recv_buffer_size(400 * 1024)
         .unwrap();
     peer.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -79,6 +82,34 @@ async fn relay_to_end(
         end
     })
     .await
+}
+
+#[test]
+fn a_lasting_connection_has_keepalive_and_a_user_timeout_k6() {
+    run(async {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = dial(listener.local_addr().unwrap(), Origin::default()).unwrap();
+        poll_fn(|cx| stream.poll_connected(cx)).await.unwrap();
+        let (mut peer, _) = listener.accept().unwrap();
+        peer.write_all(b"220 ").unwrap();
+        poll_fn(|cx| {
+            stream.poll_read_with(cx, |socket| {
+                let socket = SockRef::from(&socket);
+                assert!(socket.tcp_nodelay()?, "from the beginning");
+                assert!(!socket.keepalive()?);
+                stream.keep_alive();
+                assert!(socket.keepalive()?);
+                assert_eq!(socket.tcp_keepalive_time()?, Duration::from_mins(1));
+                assert_eq!(socket.tcp_keepalive_interval()?, Duration::from_secs(10));
+                assert_eq!(socket.tcp_keepalive_retries()?, 6);
+                let two_minutes = Some(Duration::from_mins(2));
+                assert_eq!(socket.tcp_user_timeout()?, two_minutes);
+                Ok(())
+            })
+        })
+        .await
+        .unwrap();
+    });
 }
 
 fn send_all(mut peer: TcpStream, octets: Vec<u8>) -> thread::JoinHandle<TcpStream> {
@@ -249,9 +280,7 @@ fn what_is_behind_urgent_data_arrives_at_once_and_before_the_end() {
         let (mut client_peer, client) = pair();
         let (backend_peer, backend) = pair();
         client_peer.write_all(b"before ").unwrap();
-        socket2::SockRef::from(&client_peer)
-            .send_out_of_band(b"!")
-            .unwrap();
+        SockRef::from(&client_peer).send_out_of_band(b"!").unwrap();
         client_peer.write_all(b"behind\r\n").unwrap();
         client_peer.shutdown(Shutdown::Write).unwrap();
         backend_peer.shutdown(Shutdown::Write).unwrap();
@@ -279,9 +308,7 @@ fn bulk_with_urgent_data_in_it_arrives_through_pipes() {
         let writer = thread::spawn(move || {
             let (before, behind) = octets.split_at(octets.len() - (64 << 10));
             client_peer.write_all(before).unwrap();
-            socket2::SockRef::from(&client_peer)
-                .send_out_of_band(b"!")
-                .unwrap();
+            SockRef::from(&client_peer).send_out_of_band(b"!").unwrap();
             client_peer.write_all(behind).unwrap();
             client_peer.shutdown(Shutdown::Write).unwrap();
         });
@@ -310,9 +337,7 @@ fn urgent_data_in_the_middle_of_a_session_does_not_stall_it() {
             got
         });
         client_peer.write_all(b"before ").unwrap();
-        socket2::SockRef::from(&client_peer)
-            .send_out_of_band(b"!")
-            .unwrap();
+        SockRef::from(&client_peer).send_out_of_band(b"!").unwrap();
         client_peer.write_all(b"behind\r\n").unwrap();
         let mut seen = [0; 16];
         // Everything is there before the relay reads.
@@ -335,7 +360,7 @@ fn a_reset_of_the_client_is_told_apart_and_can_be_passed_on_k4() {
     run(async {
         let (client_peer, client) = pair();
         let (mut backend_peer, backend) = pair();
-        socket2::SockRef::from(&client_peer)
+        SockRef::from(&client_peer)
             .set_linger(Some(Duration::ZERO))
             .unwrap();
         drop(client_peer);
@@ -442,7 +467,7 @@ fn a_refused_connect_says_so() {
             .unwrap()
             .local_addr()
             .unwrap();
-        let stream = super::dial::dial(closed, super::dial::Origin::default()).unwrap();
+        let stream = dial(closed, Origin::default()).unwrap();
         let error = poll_fn(|cx| stream.poll_connected(cx)).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
     });

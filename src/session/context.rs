@@ -17,7 +17,7 @@ use crate::metrics::WorkerCounters;
 use crate::net::clock;
 use crate::net::event_loop::{EventLoop, TaskId};
 use crate::net::pipe::PipePool;
-use crate::smtp::{EarlyTalker, First354, InDoubt, MailPolicy, Manners, OwnReply};
+use crate::smtp::{EarlyTalker, First354, InDoubt, MailPolicy, Manners, OwnReply, Tarpit};
 use crate::snapshot::{ListenerView, Shared};
 use crate::telemetry::WorkerLog;
 use crate::types::{Rng, SessionId, WorkerId};
@@ -38,8 +38,9 @@ pub struct LocalListener {
 }
 
 impl LocalListener {
-    /// The policy of `view`, of a generation in which our name is `hostname`.
-    pub fn new(view: &Arc<ListenerView>, hostname: &str) -> Self {
+    /// The policy of `view`, of a generation in which our name is `hostname`. Those whose mistakes
+    /// are held back share the places of `tarpit`.
+    pub fn new(view: &Arc<ListenerView>, hostname: &str, tarpit: &Arc<Tarpit>) -> Self {
         let settings = &view.settings.smtp;
         let replies = &view.settings.replies;
         let mut words = settings.replies.clone();
@@ -58,6 +59,8 @@ impl LocalListener {
                 model::EarlyTalker::Log => EarlyTalker::Log,
                 model::EarlyTalker::Reject => EarlyTalker::Reject,
             },
+            tarpit_delay: settings.tarpit,
+            tarpit: Arc::clone(tarpit),
             manners: Manners {
                 in_doubt: if settings.replay_in_doubt {
                     InDoubt::Replay

@@ -27,6 +27,16 @@ pub enum Cost {
     FailedAuth,
 }
 
+impl Cost {
+    /// Whether it is paid in error points.
+    pub fn is_error(self) -> bool {
+        match self {
+            Self::Nothing | Self::Junk => false,
+            Self::RefusedRcpt | Self::Error | Self::FailedAuth => true,
+        }
+    }
+}
+
 /// What a session has left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
@@ -46,6 +56,11 @@ impl Default for Budget {
 }
 
 impl Budget {
+    /// Whether no more than half of the error points are left (rule B5).
+    pub fn is_half_spent(self) -> bool {
+        self.error_halves <= ERROR_POINTS_MAX
+    }
+
     /// Charges a command, and says whether the session goes on.
     pub fn charge(&mut self, cost: Cost) -> Next {
         let (error_halves, junk) = match cost {
@@ -84,6 +99,20 @@ mod tests {
         assert_eq!(answered(Cost::FailedAuth), 4);
         assert_eq!(answered(Cost::Junk), 99);
         assert_eq!(answered(Cost::Nothing), 1000);
+    }
+
+    #[test]
+    fn rule_b5_half_of_the_error_points_is_five() {
+        let mut budget = Budget::default();
+        let mut spend = |cost: Cost, times: usize| {
+            (0..times).for_each(|_| {
+                budget.charge(cost);
+            });
+            budget.is_half_spent()
+        };
+        assert!(!spend(Cost::Junk, 90));
+        assert!(!spend(Cost::RefusedRcpt, 9));
+        assert!(spend(Cost::RefusedRcpt, 1));
     }
 
     #[test]

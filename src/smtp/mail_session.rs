@@ -16,6 +16,7 @@ mod chunks;
 mod commands;
 mod content;
 mod facts;
+mod held_back;
 mod terms;
 mod times;
 mod transaction;
@@ -35,6 +36,7 @@ use super::line::{BareLf, CommandLine, LineKind, LineReader};
 use super::replay_memory::ReplayMemory;
 use super::replies::OwnReply;
 use chunks::Chunks;
+use held_back::HeldBack;
 use times::Pace;
 use transaction::Transaction;
 
@@ -88,6 +90,8 @@ pub struct MailSession {
     stage: Stage,
     /// The greeting that is held back.
     greeting: Option<HeldGreeting>,
+    /// Replies that are held back (rule B5).
+    held_back: Option<Box<HeldBack>>,
     /// The latest time that was told.
     clock: Instant,
     /// When the client's turn began, or it last did something with it.
@@ -140,6 +144,7 @@ impl MailSession {
             closes_with: None,
             stage: Stage::Open,
             greeting: None,
+            held_back: None,
             clock: now,
             active: now,
             held_up: None,
@@ -187,12 +192,18 @@ impl MailSession {
 
     /// What is to be written to the client.
     pub fn to_client(&self) -> &[u8] {
-        &self.replies
+        match &self.held_back {
+            Some(held) => &self.replies[..held.before],
+            None => &self.replies,
+        }
     }
 
     /// So many octets of it have left.
     pub fn sent_to_client(&mut self, octets: usize) {
         self.replies.drain(..octets);
+        if let Some(held) = &mut self.held_back {
+            held.before -= octets;
+        }
         // An idle session holds no buffer; one that has a transaction will need it again soon.
         let is_small = self.open.is_some() && self.replies.capacity() <= REPLIES_KEPT;
         if self.replies.is_empty() && !is_small {
@@ -202,6 +213,11 @@ impl MailSession {
 
     /// Whether the session ends when everything has been written to the client (rule R1).
     pub fn is_closing(&self) -> bool {
+        self.is_ending() && self.held_back.is_none()
+    }
+
+    /// Whether its last reply was made, even if that is held back.
+    fn is_ending(&self) -> bool {
         self.next == Next::Close
     }
 
@@ -218,7 +234,7 @@ impl MailSession {
     /// Whether more of the client's octets may be read now (rule P3).
     pub fn reads_client(&self) -> bool {
         let speaks = matches!(self.stage, Stage::Open | Stage::Draining);
-        let open = speaks && !self.is_closing() && self.may_be_early();
+        let open = speaks && !self.is_ending() && !self.is_holding_back() && self.may_be_early();
         open && !self.is_full() && self.replies.len() < BACKLOG_MAX
     }
 
@@ -312,6 +328,7 @@ impl MailSession {
     /// The client is gone; what it was to be told is dropped.
     pub fn client_lost(&mut self) {
         self.replies = Vec::new();
+        self.held_back = None;
         self.stage = Stage::Gone;
         self.leave();
     }
@@ -332,6 +349,7 @@ impl MailSession {
             self.stage = Stage::Draining;
             self.greeting = None;
         }
+        self.held_back = None;
         self.collect();
     }
 
@@ -394,6 +412,7 @@ impl MailSession {
 
     /// Charges the client (rule B4); one that cannot pay is sent away.
     fn pays(&mut self, cost: Cost) -> bool {
+        self.hold_back(cost);
         let pays = self.budget.charge(cost) == Next::Continue;
         if !pays {
             self.own(OwnReply::TOO_MANY_ERRORS);
@@ -403,7 +422,7 @@ impl MailSession {
 
     /// Says a reply of ours, unless the last has been said.
     fn own(&mut self, reply: OwnReply) {
-        if !self.is_closing() {
+        if !self.is_ending() {
             let policy = &self.policy;
             policy.words.write(reply, &policy.host, &mut self.replies);
             self.next = reply.next();

@@ -26,6 +26,7 @@ mod replay_memory;
 mod replies;
 mod reply;
 mod stuffing;
+mod tarpit;
 
 pub use body::{BodyDigest, MessageBody, ReplayLoss, STREAM_WINDOW};
 pub use budget::{Budget, Cost, ERROR_POINTS_MAX, JUNK_POINTS_MAX};
@@ -76,3 +77,4 @@ pub use reply::{
     ReplyRead, SHORT_TEXT_MAX, read_reply,
 };
 pub use stuffing::{Stuffer, UnfitForData, Unstuffer};
+pub use tarpit::{TARPITTED_MAX, Tarpit, TarpitPlace};

@@ -10,7 +10,7 @@ use crossbeam_utils::CachePadded;
 
 use super::{Registry, Snapshot};
 use crate::metrics::{ControlCounters, WorkerCounters};
-use crate::smtp::ReplayMemory;
+use crate::smtp::{ReplayMemory, Tarpit};
 use crate::telemetry::Telemetry;
 
 /// What the process is doing.
@@ -37,6 +37,8 @@ pub struct Shared {
     pub state_file: Option<PathBuf>,
     /// What replay copies of messages may take.
     pub replay_memory: Arc<ReplayMemory>,
+    /// Places for sessions whose replies are held back (rule B5).
+    pub tarpit: Arc<Tarpit>,
     /// The log.
     pub telemetry: Telemetry,
     /// When the process began, for monotonic differences.
@@ -66,6 +68,7 @@ impl Shared {
         Arc::new(Self {
             state_file,
             replay_memory,
+            tarpit: Arc::default(),
             current: ArcSwap::from_pointee(first),
             registry,
             workers: (0..workers)

@@ -162,7 +162,8 @@ impl Policy {
             // A listener that this generation has no more serves its queue by its last policy.
             if let Some(view) = snapshot.listener(self.listener) {
                 let hostname = &snapshot.config.hostname;
-                self.local = Some(Rc::new(LocalListener::new(view, hostname)));
+                let tarpit = &cx.shared.tarpit;
+                self.local = Some(Rc::new(LocalListener::new(view, hostname, tarpit)));
             }
         }
         drop(snapshot);

@@ -20,6 +20,7 @@ pub(super) fn diff_listener_smtp(
         command_timeout,
         data_timeout,
         greet_delay,
+        tarpit,
         announce,
         replay_max,
         replay_in_doubt,
@@ -50,6 +51,7 @@ pub(super) fn diff_listener_smtp(
     );
     keys.live("data_timeout", data_timeout, &new.data_timeout, duration);
     keys.live("greet_delay", greet_delay, &new.greet_delay, duration);
+    keys.live("tarpit", tarpit, &new.tarpit, duration);
     keys.live("announce", announce, &new.announce, keywords);
     keys.live("replay_max", replay_max, &new.replay_max, size);
     keys.live(

@@ -2,7 +2,7 @@
 
 use crate::smtp::{OwnReply, Wording};
 
-use super::{DAY, Default, HOUR, Key, Kind, MINUTE, Section, count, millis};
+use super::{DAY, Default, HOUR, Key, Kind, MINUTE, SECOND, Section, count, millis};
 
 const MIB: u64 = 1 << 20;
 
@@ -58,6 +58,15 @@ pub(super) const LISTENER: Section = Section {
             at_limit: "\"0s\" greets at once.",
             why: "Holds the greeting back: spam bots talk before it, and `early_talker` says what \
                   to do then.",
+        },
+        Key {
+            name: "tarpit",
+            kind: millis(0, 5 * SECOND),
+            default: Default::Value("\"0s\""),
+            at_limit: "\"0s\" answers at once; so does a session that drains, and so do others while \
+                       1,024 sessions are held back.",
+            why: "Holds the reply to each further mistake back once a session has used half of its \
+                  error points: who guesses recipients learns slowly.",
         },
         Key {
             name: "announce",

@@ -25,6 +25,9 @@ pub struct ListenerSmtp {
     /// How long the greeting is held back; octets that come meanwhile are what `early_talker` is
     /// about (rule S14). Zero greets at once.
     pub greet_delay: Duration,
+    /// How long each further mistake is held back once half of the error points are spent (rule
+    /// B5). Zero holds nothing back.
+    pub tarpit: Duration,
     /// The extensions that are announced; `None` is what all backends have (rule E3).
     pub announce: Option<Keywords>,
     /// Octets of one message that are kept for a replay (rule F1); 0 keeps none.
@@ -46,6 +49,7 @@ impl Default for ListenerSmtp {
             command_timeout: Duration::from_mins(5),
             data_timeout: Duration::from_mins(3),
             greet_delay: Duration::ZERO,
+            tarpit: Duration::ZERO,
             announce: None,
             replay_max: 32 * MIB,
             replay_in_doubt: false,

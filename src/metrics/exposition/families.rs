@@ -339,6 +339,13 @@ pub(super) const FAMILIES: &[Family] = &[
         |s, o| o.value(&[("listener", &s.name)], s.early_talkers)
     ),
     family!(
+        "posthouse_listener_tarpitted_total",
+        Counter,
+        Listener,
+        "Replies to mistakes that were held back.",
+        |s, o| o.value(&[("listener", &s.name)], s.tarpitted)
+    ),
+    family!(
         "posthouse_greeting_seconds",
         Histogram,
         Listener,

@@ -21,7 +21,7 @@ use self::lease::{Held, Line};
 use super::closing;
 use super::record::Session;
 use crate::balance::{Spent, Tried};
-use crate::metrics::{EndedBy, SessionOutcome, SessionPhase};
+use crate::metrics::{EndedBy, ListenerCounters, SessionOutcome, SessionPhase};
 use crate::net::clock;
 use crate::net::stream::Stream;
 use crate::net::timer::{Due, Timer};
@@ -189,6 +189,7 @@ impl<'a> Mail<'a> {
                 Effect::Strike(trouble) => self.strike(trouble, now),
                 Effect::Slow => self.hedge(now),
                 Effect::EarlyTalker => self.early_talker(),
+                Effect::Tarpitted => self.listener_counters().tarpitted.inc(),
                 // Its end says what became of it.
                 Effect::ReplayInDoubt => {}
                 Effect::EarlyReply => self.session.cx.counters().early_replies.inc(),
@@ -210,12 +211,16 @@ impl<'a> Mail<'a> {
         any
     }
 
+    fn listener_counters(&self) -> &ListenerCounters {
+        let session = &*self.session;
+        let worker = session.cx.worker.index();
+        session.listener.view.state.counters.of(worker)
+    }
+
     /// The client talked before it was greeted (rule S14).
     fn early_talker(&self) {
         let session = &*self.session;
-        let worker = session.cx.worker.index();
-        let counters = session.listener.view.state.counters.of(worker);
-        counters.early_talkers.inc();
+        self.listener_counters().early_talkers.inc();
         if !self.core.is_closing() {
             tracing::info!(session.id = %session.id,
                 client.addr = %session.client(),
@@ -307,10 +312,9 @@ impl<'a> Mail<'a> {
             }
             moved = used > 0;
         }
-        if self.hears == Hears::Ended
-            && (self.ahead.is_empty() || !self.core.is_awaited())
-            && !moved
-        {
+        // Whose reply is held back has more to say behind it.
+        let is_owed = self.core.is_awaited() || self.core.is_holding_back();
+        if self.hears == Hears::Ended && (self.ahead.is_empty() || !is_owed) && !moved {
             self.hears = Hears::Told;
             self.core.client_ended();
             return true;

@@ -11,6 +11,7 @@ use super::super::mail_session::{EarlyTalker, Effect, Kept, LeaseTerms, MailPoli
 use super::super::replay_memory::ReplayMemory;
 use super::super::replies::OwnReply;
 use super::super::reply::{ReplyRead, read_reply};
+use super::super::tarpit::Tarpit;
 use super::super::{Extensions, Keyword};
 
 /// What a client often says.
@@ -53,6 +54,7 @@ const BACKEND: [&[u8]; 12] = [
 struct World {
     session: MailSession,
     memory: Arc<ReplayMemory>,
+    tarpit: Arc<Tarpit>,
     announced: Extensions,
     now: Instant,
     /// Said by the client and not taken.
@@ -95,6 +97,7 @@ pub fn fuzz_session(now: Instant, data: &[u8]) {
 impl World {
     fn new(first: u8, second: u8, now: Instant) -> Self {
         let is = |octet: u8, bit: u8| octet >> bit & 1 == 1;
+        let tarpit = Arc::new(Tarpit::default());
         let policy = MailPolicy {
             host: "lb.example".into(),
             line_endings: if is(first, 0) {
@@ -120,6 +123,8 @@ impl World {
                     First354::Backends
                 },
             },
+            tarpit_delay: Duration::from_secs(u64::from(second >> 5 & 1) * 5),
+            tarpit: Arc::clone(&tarpit),
             ..MailPolicy::default()
         };
         let mut announced = Extensions::default();
@@ -135,6 +140,7 @@ impl World {
         Self {
             session: MailSession::new(Arc::new(policy), Arc::clone(&memory), now),
             memory,
+            tarpit,
             announced,
             now,
             pending: Vec::new(),
@@ -316,7 +322,10 @@ impl World {
                         .for_each(|address| assert!(!address.is_empty()));
                     self.accepted += usize::from(end == TransactionEnd::Accepted);
                 }
-                Effect::EarlyTalker | Effect::EarlyReply | Effect::NotReplayable(_) => {}
+                Effect::EarlyTalker
+                | Effect::EarlyReply
+                | Effect::NotReplayable(_)
+                | Effect::Tarpitted => {}
             }
         }
     }
@@ -343,5 +352,6 @@ impl World {
         assert!(!self.has_line && !self.is_wanted, "all is given back");
         assert!(self.session.is_closing() && !self.session.is_in_transaction());
         assert_eq!(self.memory.used(), 0);
+        assert_eq!(self.tarpit.taken(), 0);
     }
 }

@@ -179,7 +179,7 @@ impl MailSession {
                 }
             }
         }
-        let closing = self.is_closing();
+        let closing = self.is_ending();
         // A session that ends takes its transaction with it, once nobody waits for an answer.
         if closing
             && let Some(open) = &mut self.open

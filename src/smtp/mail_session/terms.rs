@@ -1,5 +1,6 @@
 //! What a session is given, and what it asks for.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::body::ReplayLoss;
@@ -7,6 +8,7 @@ use super::super::data::LineEndings;
 use super::super::exchange::{BackendTimes, Fate, Manners, TransactionEnd, Trouble, Want};
 use super::super::parameters::Needed;
 use super::super::replies::Words;
+use super::super::tarpit::Tarpit;
 
 /// What a listener says about its sessions.
 #[derive(Clone, Debug)]
@@ -27,6 +29,11 @@ pub struct MailPolicy {
     pub greet_delay: Duration,
     /// What is done about a client that talks meanwhile.
     pub early_talker: EarlyTalker,
+    /// How long each further mistake is held back once half of the error points are spent (rule
+    /// B5); zero holds nothing back.
+    pub tarpit_delay: Duration,
+    /// The places for sessions that are held back.
+    pub tarpit: Arc<Tarpit>,
     /// What is done where the protocol leaves a choice (rules F7, F9).
     pub manners: Manners,
     /// How long the next command may take (rule B6: 300 s at least).
@@ -46,6 +53,8 @@ impl Default for MailPolicy {
             replay_max: 32 << 20,
             greet_delay: Duration::ZERO,
             early_talker: EarlyTalker::Pass,
+            tarpit_delay: Duration::ZERO,
+            tarpit: Arc::default(),
             manners: Manners::default(),
             command_time: Duration::from_mins(5),
             block_time: Duration::from_mins(3),
@@ -85,6 +94,8 @@ pub enum Effect {
     ReplayInDoubt,
     /// The client talks before it was greeted; said once, and never where that passes.
     EarlyTalker,
+    /// The reply to a mistake is held back (rule B5): to be counted.
+    Tarpitted,
     /// MAIL has not been answered for longer than usual: [`hedge`](super::MailSession::hedge) would
     /// say it to another backend. Asked once for each connection.
     Slow,

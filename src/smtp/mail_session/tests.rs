@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::super::data::LineEndings;
 use super::super::exchange::{Fate, First354, InDoubt, MOVES_MAX, TransactionEnd, Trouble, Want};
 use super::super::extensions::{Keyword, Keywords, OwnExtensions, SessionLimits};
+use super::super::tarpit::Tarpit;
 use super::*;
 
 /// A session, its clock, and a backend that is played by hand.
@@ -1532,4 +1533,143 @@ fn rule_e3_a_message_moves_to_a_backend_that_has_room_for_what_has_come() {
         _ => None,
     });
     assert_eq!(size, Some(22));
+}
+
+const TARPIT: Duration = Duration::from_secs(3);
+
+impl Lab {
+    /// Behind EHLO, with half of the error points spent: where the next mistakes are held back.
+    fn tarpitted() -> Self {
+        let mut lab = Self::greeted(MailPolicy {
+            tarpit_delay: TARPIT,
+            ..MailPolicy::default()
+        });
+        for _ in 0..5 {
+            assert_eq!(lab.say("XYZZY\r\n"), "500 5.5.2 command not recognized|");
+        }
+        assert_eq!(lab.effects(), []);
+        lab
+    }
+
+    fn tarpit(&self) -> &Arc<Tarpit> {
+        &self.session.policy.tarpit
+    }
+
+    /// Lets so much time pass.
+    fn after(&mut self, time: Duration) -> String {
+        self.now += time;
+        if self.session.deadline().is_some_and(|due| due <= self.now) {
+            self.session.timeout(self.now);
+        }
+        self.told()
+    }
+}
+
+#[test]
+fn rule_b5_behind_half_of_the_error_points_a_mistake_is_answered_later() {
+    let mut lab = Lab::tarpitted();
+    let said = "NOOP\r\nXYZZY\r\nNOOP\r\n";
+    let used = lab.feed(said);
+    assert_eq!(used, "NOOP\r\nXYZZY\r\n".len(), "what follows waits");
+    assert_eq!(lab.told(), "250 2.0.0 ok|", "what came before does not");
+    assert!(!lab.session.reads_client() && lab.session.is_holding_back());
+    assert_eq!(lab.feed(&said[used..]), 0);
+    assert_eq!(lab.session.deadline(), Some(lab.now + TARPIT));
+    assert_eq!(lab.after(TARPIT / 2), "");
+    assert_eq!(lab.tarpit().taken(), 1);
+    assert_eq!(lab.after(TARPIT / 2), "500 5.5.2 command not recognized|");
+    assert_eq!(lab.tarpit().taken(), 0);
+    assert_eq!(lab.effects(), [Effect::Tarpitted]);
+    // What is no mistake is answered at once, and the client has its whole time again (rule K2).
+    assert_eq!(lab.say(&said[used..]), "250 2.0.0 ok|");
+    assert_eq!(
+        lab.say("VRFY x\r\n"),
+        "252 2.5.2 cannot verify, send mail and see|"
+    );
+    lab.feed("XYZZY\r\n");
+    lab.after(TARPIT);
+    let command_time = MailPolicy::default().command_time;
+    assert_eq!(lab.session.deadline(), Some(lab.now + command_time));
+}
+
+#[test]
+fn rule_b5_who_is_sent_away_hears_it_later_too() {
+    let mut lab = Lab::tarpitted();
+    for _ in 0..4 {
+        lab.feed("XYZZY\r\n");
+        assert_eq!(lab.after(TARPIT), "500 5.5.2 command not recognized|");
+    }
+    lab.feed("XYZZY\r\n");
+    assert_eq!(lab.told(), "");
+    assert!(!lab.session.is_closing(), "its last reply is still held");
+    assert!(!lab.session.reads_client());
+    assert_eq!(lab.after(TARPIT), "421 4.7.0 lb.example too many errors|");
+    assert!(lab.session.is_closing());
+}
+
+#[test]
+fn rule_b5_refusals_of_a_backend_wait_for_each_other() {
+    let mut lab = Lab::tarpitted();
+    let group = "MAIL FROM:<a@x>\r\nRCPT TO:<b@y>\r\nRCPT TO:<c@y>\r\nRCPT TO:<d@y>\r\n";
+    lab.feed(group);
+    lab.lease();
+    lab.passed();
+    let no = "550 5.1.1 no|";
+    let replies = "250 ok\r\n550 5.1.1 no\r\n550 5.1.1 no\r\n250 ok\r\n";
+    assert_eq!(lab.hear(replies), "250 ok|");
+    assert_eq!(lab.session.deadline(), Some(lab.now + 2 * TARPIT));
+    assert_eq!(lab.after(TARPIT), "");
+    assert_eq!(lab.after(TARPIT), [no, no, "250 ok|"].concat());
+    // The message is not held up by what is past, and its delivery forgives.
+    assert_eq!(lab.feed("DATA\r\n"), 6);
+    lab.passed();
+    assert_eq!(lab.hear("354 go on\r\n"), "354 go on|");
+    lab.feed("text\r\n.\r\n");
+    lab.passed();
+    assert_eq!(lab.hear("250 2.0.0 queued\r\n"), "250 2.0.0 queued|");
+    assert_eq!(lab.say("XYZZY\r\n"), "500 5.5.2 command not recognized|");
+}
+
+#[test]
+fn rule_b5_a_drain_does_not_wait_for_it_and_who_leaves_gives_the_place_back() {
+    let mut lab = Lab::tarpitted();
+    lab.feed("XYZZY\r\n");
+    lab.session.drain();
+    let told = lab.told();
+    assert_eq!(
+        told,
+        "500 5.5.2 command not recognized|421 4.3.2 lb.example shutting down|"
+    );
+    assert_eq!(lab.tarpit().taken(), 0);
+    let mut lab = Lab::tarpitted();
+    lab.feed("XYZZY\r\n");
+    lab.session.client_lost();
+    assert!(lab.session.is_closing() && lab.session.to_client().is_empty());
+    assert_eq!(lab.tarpit().taken(), 0);
+    // To end one's direction is no way around it (rule K3).
+    let mut lab = Lab::tarpitted();
+    lab.feed("XYZZY\r\n");
+    lab.session.client_ended();
+    assert_eq!(lab.told(), "");
+    assert!(!lab.session.is_closing());
+    assert_eq!(lab.after(TARPIT), "500 5.5.2 command not recognized|");
+    assert!(lab.session.is_closing());
+    let mut lab = Lab::tarpitted();
+    let tarpit = Arc::clone(lab.tarpit());
+    lab.feed("XYZZY\r\n");
+    assert_eq!(tarpit.taken(), 1);
+    drop(lab);
+    assert_eq!(tarpit.taken(), 0);
+}
+
+#[test]
+fn rule_b5_beyond_so_many_sessions_nobody_is_held_back() {
+    let mut lab = Lab::tarpitted();
+    let places: Vec<_> = std::iter::from_fn(|| lab.tarpit().enter()).collect();
+    assert_eq!(places.len(), super::super::TARPITTED_MAX as usize);
+    assert_eq!(lab.say("XYZZY\r\n"), "500 5.5.2 command not recognized|");
+    assert_eq!(lab.effects(), []);
+    drop(places);
+    lab.feed("XYZZY\r\n");
+    assert_eq!(lab.told(), "");
 }

@@ -24,7 +24,8 @@ impl MailSession {
     pub fn deadline(&self) -> Option<Instant> {
         let backend = self.backend_deadline();
         let client = self.client_deadline();
-        backend.into_iter().chain(client).min()
+        let held_back = self.held_back.as_ref().map(|held| held.until);
+        [backend, client, held_back].into_iter().flatten().min()
     }
 
     /// When the backend has been silent for too long. Not while the next octets are the client's, nor
@@ -75,6 +76,7 @@ impl MailSession {
     /// The deadline has passed.
     pub fn timeout(&mut self, now: Instant) {
         self.clock = now;
+        self.let_go(now);
         let is_late = self.backend_deadline().is_some_and(|late| late <= now);
         if let Some(open) = &mut self.open
             && is_late
@@ -112,7 +114,7 @@ impl MailSession {
 
     /// Whether it is not the client's turn.
     fn is_held_up(&self) -> bool {
-        self.is_full() || self.is_awaited()
+        self.is_full() || self.is_awaited() || self.is_holding_back()
     }
 
     /// So many octets of its message have come.
@@ -158,12 +160,16 @@ impl MailSession {
         assert!(self.heard.len() < REPLY_MAX, "half a reply at most");
         if let Some(open) = &self.open {
             let exchange = &open.exchange;
-            assert!(!exchange.is_over() || exchange.is_content() && !self.is_closing());
+            assert!(!exchange.is_over() || exchange.is_content() && !self.is_ending());
             let commits = !open.to_backend().end.is_empty();
             assert!(!commits || exchange.is_complete(), "rule F6");
         }
         assert!(self.failure.is_none() || self.open.is_none());
-        assert!(!self.is_closing() || !self.reads_client());
+        assert!(!self.is_ending() || !self.reads_client());
+        if let Some(held) = &self.held_back {
+            assert!(held.before < self.replies.len(), "something is held back");
+            assert!(self.stage != Stage::Draining, "a drain does not wait");
+        }
         assert!(self.stage != Stage::Gone || self.replies.is_empty());
     }
 }

@@ -85,6 +85,11 @@ pub(crate) struct Client {
 impl Client {
     pub(crate) fn new(name: u64, may_chunk: bool, rng: &mut Rng) -> Self {
         let mut plan = VecDeque::from([Command::Hello]);
+        if rng.below(8) == 0 {
+            // It guesses, and is answered later and later (rule B5).
+            let guesses = 5 + rng.below(4) as usize;
+            plan.extend(std::iter::repeat_n(Command::Wrong("GUESS"), guesses));
+        }
         for _ in 0..=rng.below(4) {
             plan_transaction(&mut plan, name, may_chunk, rng);
         }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use posthouse::smtp::{
     EarlyTalker, Effect, Extensions, Fate, First354, InDoubt, Kept as Reuse, Keyword, Keywords,
     LeaseTerms, LineEndings, MailPolicy, MailSession, Manners, Needed, OwnExtensions, OwnReply,
-    ReplayMemory, SessionLimits, TransactionEnd, Want,
+    ReplayMemory, SessionLimits, Tarpit, TransactionEnd, Want,
 };
 use posthouse::types::Rng;
 
@@ -70,6 +70,7 @@ impl Tally {
             "abandoned",
             "replayed in doubt",
             "early talker",
+            "tarpitted",
             "slow",
             "hedged",
             "kept connection used",
@@ -114,6 +115,7 @@ struct World {
     now: Instant,
     session: MailSession,
     memory: Arc<ReplayMemory>,
+    tarpit: Arc<Tarpit>,
     announced: Extensions,
     client: Client,
     /// Said by the client and not consumed.
@@ -156,6 +158,7 @@ impl World {
         let mut rng = Rng::seeded(seed);
         let now = Instant::now();
         let memory = ReplayMemory::new(64 << 20);
+        let tarpit = Arc::new(Tarpit::default());
         let policy = MailPolicy {
             host: "lb.example".into(),
             replay_max: if rng.below(4) == 0 { 200 } else { 1 << 20 },
@@ -165,6 +168,8 @@ impl World {
                 LineEndings::Normalize
             },
             size_max: if rng.below(6) == 0 { 400 } else { 0 },
+            tarpit_delay: Duration::from_secs(if rng.below(2) == 0 { 5 } else { 0 }),
+            tarpit: Arc::clone(&tarpit),
             greet_delay: Duration::from_secs(if rng.below(8) == 0 { 3 } else { 0 }),
             early_talker: [EarlyTalker::Pass, EarlyTalker::Log, EarlyTalker::Reject]
                 [rng.below(3) as usize],
@@ -219,6 +224,7 @@ impl World {
             now,
             session,
             memory,
+            tarpit,
             announced,
             pending: Vec::new(),
             backends,
@@ -549,6 +555,7 @@ impl World {
                         self.tally.note("hedged");
                     }
                 }
+                Effect::Tarpitted => self.tally.note("tarpitted"),
                 Effect::Strike(_) => self.tally.note("struck"),
                 Effect::EarlyReply => self.tally.note("early reply"),
                 Effect::NotReplayable(_) => self.tally.note("not replayable"),
@@ -593,6 +600,7 @@ impl World {
     fn judge(&mut self) {
         assert!(self.line.is_none(), "a connection was not given back");
         assert_eq!(self.memory.used(), 0, "replay memory was not given back");
+        assert_eq!(self.tarpit.taken(), 0, "a place was not given back");
         let (mut doubtful, mut doubled) = (0, 0);
         for kept in &self.kept {
             let of = |sent: &&Sent| contains(&kept.content, sent.id.as_bytes());
