@@ -61,6 +61,8 @@ pub struct BackendState {
 struct Hot {
     open: AtomicU32,
     in_flight: AtomicU32,
+    /// Connections that are being opened (rule N6).
+    opening: AtomicU32,
     /// Round robin's virtual time of this backend's next turn.
     turn: AtomicU64,
 }
@@ -583,6 +585,22 @@ impl BackendState {
     /// A kept connection serves again.
     pub(super) fn take_off(&self) {
         self.hot.in_flight.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// One more connection is being opened, unless `max` are.
+    pub(super) fn begin_opening(&self, max: u32) -> bool {
+        let more = |opening: u32| (opening < max).then_some(opening + 1);
+        // Relaxed: the count guards no other memory.
+        let opening = &self.hot.opening;
+        opening
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
+            .is_ok()
+    }
+
+    /// It has been accepted, or given up.
+    pub(super) fn end_opening(&self) {
+        let before = self.hot.opening.fetch_sub(1, Ordering::Relaxed);
+        debug_assert!(before > 0, "a place is given back once");
     }
 
     /// Round robin's virtual time of the next turn.

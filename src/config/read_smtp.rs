@@ -166,6 +166,7 @@ pub(super) fn pool(section: &Section<'_>) -> PoolSmtp {
     section.duration("max_age", &mut smtp.max_age);
     section.count("max_messages", &mut smtp.max_messages);
     section.count("max_idle", &mut smtp.max_idle);
+    section.count("max_opening", &mut smtp.max_opening);
     section.count("min_idle", &mut smtp.min_idle);
     section.duration("reply_timeout", &mut smtp.reply_timeout);
     section.duration("data_timeout", &mut smtp.data_timeout);

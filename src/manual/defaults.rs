@@ -37,6 +37,7 @@
 //! | last reply of a session in mode "smtp" | 10 s to be read | `session::mail` | closed; so is one that said QUIT while its backend is silent |
 //! | look at the backend of an open transaction | 1 s | `session::mail` | one that has been found down is left |
 //! | kept connections, idle or saying QUIT | 1,024 of all workers, 2 s for QUIT | `session::keeper` | more are closed without a word |
+//! | a connection that is being opened (`max_opening`) | counts for 100 ms at most; its turn is looked at after 2 ms, then up to every 32 ms | `balance::opening`, `session::connect` | others wait, within `failover_timeout` |
 //! | what a backend allows per connection | seen twice, remembered for 1 h | `session::keeper` | then `max_messages` is tried again |
 //! | backends dialled for `min_idle` | 4 at once per worker | `session::warm` | the others with the next heartbeat, 100 ms later |
 //! | parts of a quota's span | 64, and one more is counted | `balance::quota` | a quota is full up to 1/64 of its span longer |

@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 use super::context;
 use super::dialled::{self, Heard, Hello};
 use super::record::Session;
-use crate::balance::{FailureKind, Observation, PickMode, Slot, Spent, Stage};
+use crate::balance::{
+    FailureKind, OPENING_TIME, Observation, OpeningPlace, PickMode, Slot, Spent, Stage,
+};
 use crate::config::model::{self, GreetingMode, Identity};
 use crate::identity::{HeaderOut, ProxyVersion};
 use crate::net::stream::Stream;
@@ -55,6 +57,8 @@ pub(super) struct Attempt {
     /// What its transaction takes of a quota.
     pub(super) spent: Option<Spent>,
     rules: Rules,
+    /// Held until the backend has spoken (rule N6).
+    opening: Option<OpeningPlace>,
     dialled: Instant,
     connected: Option<Instant>,
     hedge_asked: bool,
@@ -153,6 +157,7 @@ pub(super) fn begin(
     slot: Slot,
     spent: Option<Spent>,
     purpose: Purpose,
+    opening: Option<OpeningPlace>,
     now: Instant,
 ) -> Result<Attempt, (Slot, Failure)> {
     let settings = &pool.settings;
@@ -178,6 +183,7 @@ pub(super) fn begin(
             slot,
             spent,
             rules,
+            opening,
             dialled: now,
             connected: None,
             hedge_asked: false,
@@ -287,6 +293,7 @@ impl Attempt {
             Ok(n) => n,
             Err(failure) => return Poll::Ready(Progress::Failed(failure)),
         };
+        self.opening = None;
         let new = &scratch[..n];
         match &mut self.talk {
             Talk::Relay(pieces) => {
@@ -433,6 +440,16 @@ impl Attempt {
                 (connected + rules.greeting_timeout, hedge)
             }
         }
+    }
+
+    /// Until when it counts as being opened.
+    pub(super) fn opens_until(&self) -> Option<Instant> {
+        self.opening.as_ref().map(|_| self.dialled + OPENING_TIME)
+    }
+
+    /// It does not count as being opened any more.
+    pub(super) fn is_accepted(&mut self) {
+        self.opening = None;
     }
 
     fn hedge_greeting_after(&self, configured: Duration) -> Duration {

@@ -7,6 +7,7 @@
 //! At most two attempts run at once: the second is a hedge.
 
 mod relay;
+mod turn;
 
 use std::cell::RefMut;
 use std::sync::Arc;
@@ -15,13 +16,16 @@ use std::time::Instant;
 
 pub(super) use relay::{ConnectEnd, Live, any};
 
+use turn::Turn;
+
 use super::attempt::{self, Attempt, Failure, Octets, Progress, Purpose, note_failure};
 use super::closing::Refusal;
 use super::context::since;
 use super::keeper::Kept;
 use super::record::{Lap, Session};
 use crate::balance::{
-    BackendState, FailureKind, NoBackend, PickMode, Queued, Slot, Spent, Tried, UsedUp, Waiter,
+    BackendState, FailureKind, NoBackend, OpeningPlace, PickMode, Queued, Slot, Spent, Tried,
+    UsedUp, Waiter,
 };
 use crate::metrics::SessionPhase;
 use crate::net::stream::Stream;
@@ -91,6 +95,7 @@ pub(super) struct Connecting {
     made: u32,
     attempts_max: u32,
     waiting: Option<Waiting>,
+    turn: Option<Turn>,
     /// When a wait ends that a reload has interrupted.
     wait_until: Option<Instant>,
     /// What backends lack of what is needed.
@@ -125,6 +130,7 @@ impl Connecting {
             made: 0,
             attempts_max: 0,
             waiting: None,
+            turn: None,
             wait_until: None,
             lacking: Keywords::default(),
         }
@@ -168,7 +174,7 @@ impl Connecting {
 
     /// Where it is now.
     pub(super) fn phase(&self) -> SessionPhase {
-        if self.waiting.is_some() {
+        if self.waiting.is_some() || self.turn.is_some() {
             return SessionPhase::Queue;
         }
         let connected = self.attempts.iter().flatten().any(Attempt::is_connected);
@@ -290,6 +296,9 @@ impl Connecting {
         if self.total.is_some_and(|total| total <= now) {
             return Poll::Ready(Err(self.none(NoBackend::AllTried)));
         }
+        if let Some(turn) = self.turn.take() {
+            return self.look_again(session, turn, now).map(Ok);
+        }
         for _ in 0..RESOLVES_MAX {
             if let Some(waiting) = &mut self.waiting {
                 let Poll::Ready(given) = waiting.waiter.poll_slot(cx) else {
@@ -315,11 +324,11 @@ impl Connecting {
         Poll::Ready(Err(self.none(NoBackend::AllFull)))
     }
 
-    /// Dials what was picked, or uses the connection that was kept.
+    /// Dials what was picked, once it is its turn, or uses the connection that was kept.
     fn take(&mut self, session: &mut Session, picked: Picked, now: Instant) -> Option<Found> {
         match picked {
             Picked::Slot(slot, spent) => {
-                self.dial(session, slot, spent, now);
+                self.open(session, slot, spent, now);
                 None
             }
             Picked::Kept(slot, kept, spent) => Some(Found::Kept(slot, kept, spent)),
@@ -476,7 +485,14 @@ impl Connecting {
 
     /// Dials the backend of `slot`; if a reload led the listener to another pool meanwhile, the slot
     /// goes back and the next pick is from there.
-    fn dial(&mut self, session: &mut Session, slot: Slot, spent: Option<Spent>, now: Instant) {
+    fn dial(
+        &mut self,
+        session: &mut Session,
+        slot: Slot,
+        spent: Option<Spent>,
+        opening: Option<OpeningPlace>,
+        now: Instant,
+    ) {
         let shared = Arc::clone(&session.cx.shared);
         let snapshot = shared.current.load();
         let view = pool_now(&snapshot, session);
@@ -495,7 +511,8 @@ impl Connecting {
         let worker = session.cx.worker.index();
         let totals = &slot.member().settings.state.totals;
         totals.of(worker).attempts.inc();
-        match attempt::begin(session, view, slot, spent, self.aim.purpose, now) {
+        let purpose = self.aim.purpose;
+        match attempt::begin(session, view, slot, spent, purpose, opening, now) {
             Ok(attempt) => {
                 let place = usize::from(self.attempts[0].is_some());
                 self.attempts[place] = Some(attempt);
@@ -517,6 +534,12 @@ impl Connecting {
             if let Some(hedges) = hedges.filter(|_| !racing) {
                 consider(hedges);
             }
+            if let Some(accepted) = attempt.opens_until() {
+                consider(accepted);
+            }
+        }
+        if let Some(turn) = &self.turn {
+            consider(turn.next);
         }
         if let Some(waiting) = &self.waiting {
             consider(waiting.until);
@@ -540,6 +563,9 @@ impl Connecting {
             let Some(attempt) = &mut self.attempts[index] else {
                 continue;
             };
+            if attempt.opens_until().is_some_and(|until| until <= now) {
+                attempt.is_accepted();
+            }
             let (fails, hedges) = attempt.deadlines();
             if fails <= now || over {
                 let failure = Failure {
@@ -596,7 +622,8 @@ impl Connecting {
         if slow != 0 {
             self.attempts.swap(0, 1);
         }
-        self.dial(session, slot, spent, now);
+        // It is none of a burst: hedges have a budget.
+        self.dial(session, slot, spent, None, now);
     }
 }
 

@@ -4,6 +4,7 @@ mod check_live;
 mod lab;
 mod load;
 mod mail_backends;
+mod mail_bursts;
 mod mail_chunking;
 mod mail_clients;
 mod mail_failover;

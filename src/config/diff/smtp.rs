@@ -90,6 +90,7 @@ pub(super) fn diff_pool_smtp(name: &str, old: &PoolSmtp, new: &PoolSmtp, plan: &
         max_age,
         max_messages,
         max_idle,
+        max_opening,
         min_idle,
         reply_timeout,
         data_timeout,
@@ -113,6 +114,7 @@ pub(super) fn diff_pool_smtp(name: &str, old: &PoolSmtp, new: &PoolSmtp, plan: &
     for (key, old, new) in [
         ("max_messages", max_messages, &new.max_messages),
         ("max_idle", max_idle, &new.max_idle),
+        ("max_opening", max_opening, &new.max_opening),
         ("min_idle", min_idle, &new.min_idle),
     ] {
         keys.live(key, old, new, ToString::to_string);

@@ -203,6 +203,15 @@ pub(super) const POOL: Section = Section {
                   the backend, and Postfix has 100.",
         },
         Key {
+            name: "max_opening",
+            kind: count(1, 10_000, "connections"),
+            default: Default::Value("4"),
+            at_limit: "The others wait until it has greeted, or for 100 ms, or for a kept one.",
+            why: "Of one backend, opened at a time: the accept queue of OpenSMTPD has 6 places, that \
+                  of Exim 21, and what is beyond is dropped and asked again a second later. Raise it \
+                  for backends that are far away and have long queues.",
+        },
+        Key {
             name: "min_idle",
             kind: count(0, 10_000, "connections"),
             default: Default::Value("0"),

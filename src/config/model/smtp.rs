@@ -83,6 +83,8 @@ pub struct PoolSmtp {
     pub max_messages: u32,
     /// Idle connections kept per backend, by all workers together (rule N5); 0 is none.
     pub max_idle: u32,
+    /// Connections to one backend that are opened at a time (rule N6).
+    pub max_opening: u32,
     /// Idle connections kept ready per backend, by all workers together; at most `max_idle`.
     pub min_idle: u32,
     /// How long the reply to EHLO, MAIL, RCPT or RSET may take (rule K1).
@@ -103,6 +105,7 @@ impl Default for PoolSmtp {
             max_age: Duration::from_mins(5),
             max_messages: 100,
             max_idle: 12,
+            max_opening: 4,
             min_idle: 0,
             reply_timeout: Duration::from_secs(295),
             data_timeout: Duration::from_secs(115),
