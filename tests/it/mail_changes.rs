@@ -63,6 +63,31 @@ fn a_session_goes_on_with_the_backends_of_the_new_configuration() {
     assert!(peer.ask("QUIT").starts_with("221"));
 }
 
+/// The client says HELO, which no backend ever hears (rules E5, E6).
+#[test]
+fn a_kept_connection_bears_the_name_it_was_told_n1() {
+    let one = sink("one.test", Script::good());
+    let named = |hostname: &str| {
+        let mut config = smtp(&[("one", &one)]);
+        config.hostname = hostname.into();
+        config
+    };
+    let running = run(named("lb.test"));
+    let mut peer = client(address(running.handle(), "mx"));
+    sends(&mut peer);
+    assert!(replace(running.handle(), named("new.test")).ok);
+    sends(&mut peer);
+    sends(&mut peer);
+    // The first one is still there, for whoever bears that name.
+    assert!(replace(running.handle(), named("lb.test")).ok);
+    sends(&mut peer);
+    let counts = one.counts();
+    assert_eq!((counts.connections, counts.ehlos), (2, 2));
+    let messages = one.messages();
+    let names: Vec<_> = messages.iter().map(|it| &*it.helo).collect();
+    assert_eq!(names, ["lb.test", "new.test", "new.test", "lb.test"]);
+}
+
 #[test]
 fn a_session_goes_on_while_its_backend_is_drained_and_comes_back() {
     let (one, two) = (
