@@ -7,21 +7,19 @@
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
-use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use rustix::process::Signal;
 
 use super::Plan;
-use super::support::client::{Client, Failure, PATIENCE, Stage, Work};
+use super::backend::Backend;
+use super::support::client::{Client, Failure, Stage, Work};
 use super::support::peer::{Health, Kind, Peer, Run};
-use super::support::process::Process;
 use super::support::report::Report;
-use super::support::{free_port, loopback};
 
 /// Clients that run sessions one after the other.
 pub(super) const CLIENTS: u16 = 8;
@@ -48,34 +46,6 @@ pub(super) struct Visit {
     pub(super) failed: Option<Failure>,
 }
 
-/// A sink process at a loopback address.
-#[derive(Debug)]
-pub(super) struct Backend {
-    pub(super) address: SocketAddr,
-    process: Process,
-}
-
-impl Backend {
-    pub(super) fn start(number: u16) -> Result<Self> {
-        let address = loopback(0x0c00 + number, free_port()?);
-        let mut command = Command::new(std::env::current_exe()?);
-        command
-            .args(["role", "sink", &address.to_string()])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null());
-        let process = Process::spawn(&mut command)?;
-        let began = Instant::now();
-        while began.elapsed() < PATIENCE {
-            if let Ok(client) = Client::connect(address, PATIENCE) {
-                client.quit()?;
-                return Ok(Self { address, process });
-            }
-            thread::sleep(Duration::from_millis(5));
-        }
-        bail!("the sink does not listen on {address}")
-    }
-}
-
 pub(super) fn row(plan: &Plan, report: &mut Report) -> Result<()> {
     for fault in [Fault::Killed, Fault::Stopped, Fault::Greets421] {
         for &kind in &plan.kinds {
@@ -93,12 +63,9 @@ fn one(plan: &Plan, report: &mut Report, fault: Fault, kind: Kind) -> Result<()>
         Fault::Stopped => "failover: one of three backends is stopped (accepts, never greets)",
         Fault::Greets421 => "failover: one of three backends begins to greet 421",
     };
-    let backends = (0..3).map(Backend::start).collect::<Result<Vec<_>>>()?;
+    let backends = Backend::start_three()?;
     let mut setup = plan.bench.setup(1, Run::Plain);
-    setup.backends = backends
-        .iter()
-        .map(|backend| (backend.address, 1))
-        .collect();
+    setup.backends = Backend::alike(&backends);
     setup.health = Health::On;
     let peer = Peer::start(kind, &setup)?;
     let before = plan.pick(Duration::from_secs(2), Duration::from_millis(500));

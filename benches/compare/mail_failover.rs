@@ -11,20 +11,19 @@ use std::fmt::Write as _;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use rustix::process::Signal;
 
 use super::Plan;
+use super::backend::Backend;
 use super::failover::CLIENTS;
-use super::support::client::{Client, Failure, PATIENCE, Stage, Style, Work};
+use super::support::client::{Client, Failure, Stage, Style, Work};
 use super::support::peer::{Health, Kind, Logs, Peer, Run};
-use super::support::process::Process;
 use super::support::report::Report;
 use super::support::sink::Fault;
 use super::support::{free_port, loopback};
@@ -64,14 +63,13 @@ const BLOWS: [(Blow, &str); 6] = [
     ),
 ];
 
-/// A sink process with a journal.
-struct Backend {
-    address: SocketAddr,
-    process: Process,
+/// A backend with a journal.
+struct Journalling {
+    backend: Backend,
     journal: PathBuf,
 }
 
-impl Backend {
+impl Journalling {
     fn start(plan: &Plan, number: u16, fault: Fault) -> Result<Self> {
         let address = loopback(0x0e00 + number, free_port()?);
         let journal = plan
@@ -80,30 +78,12 @@ impl Backend {
             .join(format!("journal-{}", address.port()));
         // The port may be one that another sink of this run had.
         let _ = fs::remove_file(&journal);
-        let mut command = Command::new(std::env::current_exe()?);
-        command
-            .args(["role", "sink", &address.to_string(), fault.name()])
-            .arg(&journal)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null());
-        let process = Process::spawn(&mut command)?;
-        let began = Instant::now();
-        while began.elapsed() < PATIENCE {
-            if let Ok(client) = Client::connect(address, PATIENCE) {
-                client.quit()?;
-                return Ok(Self {
-                    address,
-                    process,
-                    journal,
-                });
-            }
-            thread::sleep(Duration::from_millis(5));
-        }
-        bail!("the sink does not listen on {address}")
+        let backend = Backend::start(address, &[fault.name().as_ref(), journal.as_ref()])?;
+        Ok(Self { backend, journal })
     }
 
     fn receives(&self, blow: Blow) -> Result<()> {
-        self.process.signal(match blow {
+        self.backend.process.signal(match blow {
             Blow::Kill => Signal::KILL,
             Blow::Stop => Signal::STOP,
             Blow::Fault(_) => Signal::USR1,
@@ -225,13 +205,10 @@ fn one(plan: &Plan, report: &mut Report, (blow, what): (Blow, &str), kind: Kind)
         Blow::Kill | Blow::Stop => Fault::Greeting421,
     };
     let backends = (0..3)
-        .map(|number| Backend::start(plan, number, fault))
+        .map(|number| Journalling::start(plan, number, fault))
         .collect::<Result<Vec<_>>>()?;
     let mut setup = plan.bench.setup(1, Run::Plain);
-    setup.backends = backends
-        .iter()
-        .map(|backend| (backend.address, 1))
-        .collect();
+    setup.backends = Backend::alike(backends.iter().map(|journalling| &journalling.backend));
     setup.health = Health::On;
     if kind.is_ours() {
         setup.logs = Logs::On;
@@ -262,7 +239,7 @@ fn one(plan: &Plan, report: &mut Report, (blow, what): (Blow, &str), kind: Kind)
         stop.store(true, Ordering::Release);
         if blow == Blow::Stop {
             // Whoever waits there for a reply hears of its end.
-            backends[1].process.signal(Signal::KILL)?;
+            backends[1].backend.process.signal(Signal::KILL)?;
         }
         struck.map(|()| broken)
     })?;
@@ -289,7 +266,7 @@ fn one(plan: &Plan, report: &mut Report, (blow, what): (Blow, &str), kind: Kind)
 }
 
 /// How often each message was taken by a backend.
-fn journals(backends: &[Backend]) -> Result<BTreeMap<String, u32>> {
+fn journals(backends: &[Journalling]) -> Result<BTreeMap<String, u32>> {
     let mut taken = BTreeMap::new();
     for backend in backends {
         let text = fs::read_to_string(&backend.journal).context("the journal of a sink")?;

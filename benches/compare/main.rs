@@ -7,6 +7,7 @@
 //! was missed.
 #![allow(clippy::print_stdout, reason = "the table is the output")]
 
+mod backend;
 mod counts;
 mod cpu;
 mod failover;

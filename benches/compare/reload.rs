@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, anyhow, bail};
 
 use super::Plan;
-use super::failover::{Backend, under_load};
+use super::backend::Backend;
+use super::failover::under_load;
 use super::support::client::{Client, PATIENCE, Stage, Work};
 use super::support::loopback;
 use super::support::measure::start_sink;
@@ -28,12 +29,9 @@ pub(super) fn many(plan: &Plan, report: &mut Report) -> Result<()> {
         if kind == Kind::HaproxySplice {
             continue;
         }
-        let backends = (0..3).map(Backend::start).collect::<Result<Vec<_>>>()?;
+        let backends = Backend::start_three()?;
         let mut setup = plan.bench.setup(1, Run::Reloadable);
-        setup.backends = backends
-            .iter()
-            .map(|backend| (backend.address, 1))
-            .collect();
+        setup.backends = Backend::alike(&backends);
         setup.health = Health::On;
         let peer = Peer::start(kind, &setup)?;
         let visits = under_load(&peer, &Work::short(), || {

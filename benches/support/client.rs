@@ -6,12 +6,37 @@
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::thread;
 use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
 
 /// The usual patience for one reply.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// Octets of one write of a long body.
 const WRITE_MAX: usize = 128 * 1024;
+
+/// How often a server that does not greet yet is asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(5);
+
+/// Waits until a server greets; `alive` says so of its process.
+pub(crate) fn wait_for_greeting(
+    at: SocketAddr,
+    patience: Duration,
+    mut alive: impl FnMut() -> Result<()>,
+) -> Result<()> {
+    let began = Instant::now();
+    let mut last = String::new();
+    while began.elapsed() < patience {
+        alive()?;
+        match Client::connect(at, PATIENCE) {
+            Ok(client) => return client.quit().context("the first session"),
+            Err(failure) => last = failure.to_string(),
+        }
+        thread::sleep(ASK_AGAIN);
+    }
+    bail!("nobody greets on {at} after {patience:?}: {last}")
+}
 
 /// How far a session came before it failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,14 +7,13 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use rustix::process::Signal;
 
 use super::auth::Auth;
-use super::client::{Client, PATIENCE};
+use super::client::{PATIENCE, wait_for_greeting};
 use super::process::{Process, pinned};
 use super::{callgrind, free_port, loopback, tools};
 
@@ -304,24 +303,15 @@ impl Peer {
     }
 
     fn await_greeting(&mut self) -> Result<()> {
-        let began = Instant::now();
-        let mut last = String::new();
-        while began.elapsed() < READY_MAX {
-            let ended = self.process.as_mut().and_then(Process::ended);
-            if let Some(status) = ended {
-                bail!("{} ended ({status}): {}", self.kind, self.output());
-            }
-            match Client::connect(self.address(1), PATIENCE) {
-                Ok(client) => return client.quit().context("the first session"),
-                Err(failure) => last = failure.to_string(),
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
-        bail!(
-            "{} serves nothing after {READY_MAX:?} ({last}): {}",
-            self.kind,
-            self.output()
-        )
+        let address = self.address(1);
+        let ready = wait_for_greeting(address, READY_MAX, || match self.process.as_mut() {
+            Some(process) => match process.ended() {
+                Some(status) => bail!("it ended ({status})"),
+                None => Ok(()),
+            },
+            None => Ok(()),
+        });
+        ready.with_context(|| format!("{}: {}", self.kind, self.output()))
     }
 
     fn output(&self) -> String {
@@ -343,13 +333,6 @@ pub(crate) fn start_smtp_sink(cpu: Option<usize>) -> Result<(Process, u16)> {
         .stdin(Stdio::null())
         .stdout(Stdio::null());
     let process = Process::spawn(&mut command)?;
-    let began = Instant::now();
-    while began.elapsed() < PATIENCE {
-        if let Ok(client) = Client::connect(loopback(1, port), PATIENCE) {
-            client.quit()?;
-            return Ok((process, port));
-        }
-        thread::sleep(Duration::from_millis(5));
-    }
-    bail!("smtp-sink does not listen on port {port}")
+    wait_for_greeting(loopback(1, port), PATIENCE, || Ok(()))?;
+    Ok((process, port))
 }

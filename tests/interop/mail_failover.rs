@@ -219,6 +219,12 @@ fn nothing_is_lost_when_a_postfix_stands_still_and_goes_on_k1() {
     });
 }
 
+/// One that uses `other` where `first` fails only, with these further lines for its pool.
+fn in_front_of(first: &Postfix, other: &Postfix, lines: &str) -> Posthouse {
+    let pool = format!("balance = \"first\"\n{lines}{NO_PROBES}");
+    Posthouse::smtp(&[Backend::address(first), Backend::address(other)], &pool)
+}
+
 /// First twenty, 5 (rule F8).
 #[test]
 fn a_second_postfix_that_refuses_a_recipient_ends_it_with_451_f8() {
@@ -226,13 +232,9 @@ fn a_second_postfix_that_refuses_a_recipient_ends_it_with_451_f8() {
     let other = Postfix::keeping(&[
         "smtpd_recipient_restrictions=check_recipient_access,inline:{rcpt@example.test=REJECT}",
     ]);
-    let pool = format!("balance = \"first\"\n{NO_PROBES}");
-    let addresses = [Backend::address(&first), Backend::address(&other)];
-    let posthouse = Posthouse::smtp(&addresses, &pool);
+    let posthouse = in_front_of(&first, &other, "");
     let mut client = Client::ready(posthouse.address());
-    client.expect(250, "MAIL FROM:<sender@client.test>");
-    client.expect(250, "RCPT TO:<rcpt@example.test>");
-    client.expect(354, "DATA");
+    client.begin();
     client.send_apart(b"Subject: cut\r\n\r\noff\r\n");
     first.kill();
     let reply = client.expect(451, ".");
@@ -247,13 +249,9 @@ fn a_second_postfix_that_refuses_a_recipient_ends_it_with_451_f8() {
 fn a_postfix_that_dies_within_the_message_is_not_missed_f1() {
     let mut first = Postfix::keeping(&[]);
     let other = Postfix::keeping(&[]);
-    let pool = format!("balance = \"first\"\n{NO_PROBES}");
-    let addresses = [Backend::address(&first), Backend::address(&other)];
-    let posthouse = Posthouse::smtp(&addresses, &pool);
+    let posthouse = in_front_of(&first, &other, "");
     let mut client = Client::ready(posthouse.address());
-    client.expect(250, "MAIL FROM:<sender@client.test>");
-    client.expect(250, "RCPT TO:<rcpt@example.test>");
-    client.expect(354, "DATA");
+    client.begin();
     client.send_apart(b"Subject: half\r\n\r\n");
     client.send_apart(&b"a line that goes to the first\r\n".repeat(10_000));
     first.kill();
@@ -274,9 +272,7 @@ fn a_postfix_at_its_process_limit_is_replaced_unseen_s7() {
     let full = Postfix::keeping_with_processes(1);
     let good = Postfix::keeping(&[]);
     let occupant = Client::greeted(Backend::address(&full));
-    let pool = format!("balance = \"first\"\ngreeting_timeout = \"500ms\"\n{NO_PROBES}");
-    let addresses = [Backend::address(&full), Backend::address(&good)];
-    let posthouse = Posthouse::smtp(&addresses, &pool);
+    let posthouse = in_front_of(&full, &good, "greeting_timeout = \"500ms\"\n");
     let mut client = Client::ready(posthouse.address());
     client.accepted(b"Subject: anyway\r\n\r\ntext\r\n");
     client.quit();

@@ -60,3 +60,29 @@ pub(super) fn read_all(files: &[PathBuf]) -> Vec<Vec<u8>> {
     let read = |file: &PathBuf| std::fs::read(file).expect("what a server kept can be read");
     files.iter().map(read).collect()
 }
+
+/// Where a server whose program is ours keeps its messages: a file each, written before it is
+/// acknowledged.
+#[derive(Debug)]
+pub(super) struct KeptFolder(PathBuf);
+
+impl KeptFolder {
+    /// Makes one in the folder of a server.
+    pub(super) fn inside(folder: &Path) -> Self {
+        let kept = folder.join("kept");
+        std::fs::create_dir(&kept).expect("our folder can be written");
+        Self(kept)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub(super) fn count(&self) -> usize {
+        whole_files(&self.0).len()
+    }
+
+    pub(super) fn read(&self) -> Vec<Vec<u8>> {
+        read_all(&whole_files(&self.0))
+    }
+}

@@ -8,6 +8,10 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 
 use super::PATIENCE;
 
+const EHLO: &str = "EHLO client.test";
+const MAIL: &str = "MAIL FROM:<sender@client.test>";
+const RCPT: &str = "RCPT TO:<rcpt@example.test>";
+
 /// One reply: its code and its lines, codes included.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Reply {
@@ -132,11 +136,16 @@ impl Client {
         reply
     }
 
-    /// EHLO and the envelope up to the 354.
+    /// EHLO and a transaction up to the 354.
     pub(crate) fn up_to_data(&mut self) {
-        self.expect(250, "EHLO client.test");
-        self.expect(250, "MAIL FROM:<sender@client.test>");
-        self.expect(250, "RCPT TO:<rcpt@example.test>");
+        self.expect(250, EHLO);
+        self.begin();
+    }
+
+    /// A transaction after EHLO, up to the 354.
+    pub(crate) fn begin(&mut self) {
+        self.expect(250, MAIL);
+        self.expect(250, RCPT);
         self.expect(354, "DATA");
     }
 
@@ -145,24 +154,25 @@ impl Client {
     /// # Errors
     /// The first reply that was not as it should be, or what the kernel says.
     pub(crate) fn message(&mut self, body: &str) -> io::Result<Reply> {
-        for (command, code) in [
-            ("EHLO client.test", 250),
-            ("MAIL FROM:<sender@client.test>", 250),
-            ("RCPT TO:<rcpt@example.test>", 250),
-            ("DATA", 354),
-        ] {
+        self.steps([(EHLO, 250), (MAIL, 250), (RCPT, 250), ("DATA", 354)])?;
+        self.command(&format!("Subject: test\r\n\r\n{body}\r\n."))
+    }
+
+    /// Commands whose replies must have these codes.
+    fn steps<'a>(&mut self, steps: impl IntoIterator<Item = (&'a str, u16)>) -> io::Result<()> {
+        for (command, code) in steps {
             let reply = self.command(command)?;
             if reply.code != code {
                 return Err(io::Error::other(format!("{command}: {}", reply.text())));
             }
         }
-        self.command(&format!("Subject: test\r\n\r\n{body}\r\n."))
+        Ok(())
     }
 
     /// Connects, reads the greeting and says EHLO.
     pub(crate) fn ready(address: SocketAddr) -> Self {
         let mut client = Self::greeted(address);
-        client.expect(250, "EHLO client.test");
+        client.expect(250, EHLO);
         client
     }
 
@@ -172,16 +182,7 @@ impl Client {
     /// # Errors
     /// The first reply that was not as it should be, or what the kernel says.
     pub(crate) fn transaction(&mut self, mail: &str, message: &[u8]) -> io::Result<Reply> {
-        for (command, code) in [
-            (mail, 250),
-            ("RCPT TO:<rcpt@example.test>", 250),
-            ("DATA", 354),
-        ] {
-            let reply = self.command(command)?;
-            if reply.code != code {
-                return Err(io::Error::other(reply.text()));
-            }
-        }
+        self.steps([(mail, 250), (RCPT, 250), ("DATA", 354)])?;
         self.send(&dot_stuffed(message))?;
         self.command(".")
     }
@@ -189,7 +190,7 @@ impl Client {
     /// A transaction that must be accepted.
     pub(crate) fn accepted(&mut self, message: &[u8]) {
         let reply = self
-            .transaction("MAIL FROM:<sender@client.test>", message)
+            .transaction(MAIL, message)
             .unwrap_or_else(|error| super::fail(&format!("not accepted: {error}")));
         assert_eq!(reply.code, 250, "{}", reply.text());
     }

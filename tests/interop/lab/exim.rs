@@ -11,7 +11,7 @@ use std::process::Command;
 
 use super::backend::{Backend, whole_files};
 use super::process::Process;
-use super::{Client, Port, unpacked, unpacked_libraries, wait_for};
+use super::{Port, unpacked, unpacked_libraries, wait_for_line};
 
 /// A running Exim with one plain port and one that wants a PROXY header.
 #[derive(Debug)]
@@ -68,12 +68,7 @@ impl Exim {
 
     /// Waits for a line of the log with `text` in it.
     pub(crate) fn logged(&self, text: &str) -> String {
-        wait_for(&format!("Exim to log {text:?}"), || {
-            self.log()
-                .lines()
-                .find(|line| line.contains(text))
-                .map(str::to_owned)
-        })
+        wait_for_line("Exim", text, || self.log())
     }
 }
 
@@ -179,12 +174,7 @@ fn launch(folder: &Path, plain: &Port) -> Process {
         .arg(folder.join("exim.conf"))
         .arg("-bdf")
         .env("LD_LIBRARY_PATH", unpacked_libraries("exim"));
-    let mut process = Process::start("exim", command, &folder.join("output"));
-    wait_for("Exim to greet", || {
-        process.assert_running();
-        Client::greeted_if_up(plain.address()).map(Client::quit)
-    });
-    process
+    Process::start_greeting("exim", command, &folder.join("output"), plain)
 }
 
 fn configuration(folder: &Path, plain: &Port, proxy: &Port, options: &str) -> String {

@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
-use super::backend::{Backend, read_all, whole_files};
+use super::backend::{Backend, KeptFolder};
 use super::process::Process;
-use super::{Client, Port, unpacked, wait_for};
+use super::{Client, Port, unpacked, wait_for_line};
 
 /// Accepts every message and every recipient but `refused@…`, and says from whom. Each message is a
 /// file in `KEPT`, written before it is acknowledged.
@@ -43,6 +43,7 @@ enum Proxy {
 pub(crate) struct Haraka {
     process: Process,
     port: Port,
+    kept: KeptFolder,
     proxy: Proxy,
     folder: tempfile::TempDir,
 }
@@ -62,12 +63,13 @@ impl Haraka {
     fn start_with(proxy: Proxy) -> Self {
         let folder = super::folder("haraka");
         let port = Port::take();
-        std::fs::create_dir(folder.path().join("kept")).expect("our folder can be written");
+        let kept = KeptFolder::inside(folder.path());
         configure(folder.path(), &port, proxy);
-        let process = launch(folder.path(), &port, proxy);
+        let process = launch(folder.path(), &kept, &port, proxy);
         Self {
             process,
             port,
+            kept,
             proxy,
             folder,
         }
@@ -80,13 +82,7 @@ impl Haraka {
 
     /// Waits for a line of the log with `text` in it.
     pub(crate) fn logged(&self, text: &str) -> String {
-        wait_for(&format!("Haraka to log {text:?}"), || {
-            self.process
-                .output()
-                .lines()
-                .find(|line| line.contains(text))
-                .map(str::to_owned)
-        })
+        wait_for_line("Haraka", text, || self.process.output())
     }
 }
 
@@ -103,32 +99,30 @@ impl Backend for Haraka {
     }
 
     fn taken(&self) -> usize {
-        whole_files(&self.folder.path().join("kept")).len()
+        self.kept.count()
     }
 
     fn kept(&self) -> Vec<Vec<u8>> {
-        read_all(&whole_files(&self.folder.path().join("kept")))
+        self.kept.read()
     }
 
     fn restart(&mut self) {
         self.process.kill();
-        self.process = launch(self.folder.path(), &self.port, self.proxy);
+        self.process = launch(self.folder.path(), &self.kept, &self.port, self.proxy);
     }
 }
 
-fn launch(folder: &Path, port: &Port, proxy: Proxy) -> Process {
+fn launch(folder: &Path, kept: &KeptFolder, port: &Port, proxy: Proxy) -> Process {
     let mut command = Command::new(unpacked("haraka/node_modules/.bin/haraka"));
     command.arg("-c").arg(folder);
-    command.env("KEPT", folder.join("kept"));
-    let mut process = Process::start("haraka", command, &folder.join("output"));
-    wait_for("Haraka to listen", || {
-        process.assert_running();
-        match proxy {
-            Proxy::Off => Client::greeted_if_up(port.address()).map(Client::quit),
-            Proxy::V1 => Client::dial(port.address()).ok().map(drop),
-        }
-    });
-    process
+    command.env("KEPT", kept.path());
+    let output = folder.join("output");
+    match proxy {
+        Proxy::Off => Process::start_greeting("haraka", command, &output, port),
+        Proxy::V1 => Process::start_until("haraka", command, &output, || {
+            Client::dial(port.address()).ok().map(drop)
+        }),
+    }
 }
 
 /// The whole default configuration (a partial `connection.ini` makes Haraka crash), then ours.

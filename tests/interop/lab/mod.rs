@@ -47,6 +47,16 @@ pub(crate) fn wait_for<T>(event: &str, mut look: impl FnMut() -> Option<T>) -> T
     }
 }
 
+/// Waits for a line of a server's `log` with `text` in it.
+pub(crate) fn wait_for_line(server: &str, text: &str, log: impl Fn() -> String) -> String {
+    let event = format!("{server} to log {text:?}; it logged:\n{}", log());
+    let with_text = |log: String| {
+        let mut lines = log.lines();
+        lines.find(|line| line.contains(text)).map(str::to_owned)
+    };
+    wait_for(&event, || with_text(log()))
+}
+
 /// Shows what helps to understand a failure.
 #[expect(clippy::print_stderr, reason = "what a test says when it fails")]
 pub(crate) fn say(what: &str) {

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use super::backend::{Backend, read_all, whole_files};
 use super::process::Process;
-use super::{Client, Port, unpacked, unpacked_libraries, wait_for};
+use super::{Port, unpacked, unpacked_libraries, wait_for, wait_for_line};
 
 /// Mounts a private queue, `/run` and helper folder, then becomes smtpd.
 const START: &str = r#"
@@ -81,12 +81,7 @@ impl OpenSmtpd {
 
     /// Waits for a line of the log with `text` in it.
     pub(crate) fn logged(&self, text: &str) -> String {
-        wait_for(&format!("OpenSMTPD to log {text:?}"), || {
-            self.log()
-                .lines()
-                .find(|line| line.contains(text))
-                .map(str::to_owned)
-        })
+        wait_for_line("OpenSMTPD", text, || self.log())
     }
 }
 
@@ -126,10 +121,5 @@ fn launch(folder: &Path, plain: &Port) -> Process {
         .env("LAB", unpacked("opensmtpd"))
         .env("CONFIG", folder.join("smtpd.conf"))
         .env("LD_LIBRARY_PATH", unpacked_libraries("opensmtpd"));
-    let mut process = Process::start("opensmtpd", command, &folder.join("output"));
-    wait_for("OpenSMTPD to greet", || {
-        process.assert_running();
-        Client::greeted_if_up(plain.address()).map(Client::quit)
-    });
-    process
+    Process::start_greeting("opensmtpd", command, &folder.join("output"), plain)
 }

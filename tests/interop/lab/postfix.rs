@@ -1,7 +1,9 @@
 //! Postfix: an instance of its own per test, mail discarded after it was queued.
 //!
-//! Needs root (master binds and changes user) and the account `postfix`. The default instance of the
-//! machine is never touched: `postfix -c FOLDER` keeps configuration, queue, data and log apart.
+//! Needs root, and touches no other instance of the machine: see [`postfix_folder`].
+
+#[path = "../../shared/postfix_folder.rs"]
+mod postfix_folder;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -13,7 +15,7 @@ use std::process::Command;
 use super::backend::{Backend, whole_files};
 use super::process::Process;
 use super::tls::Certificate;
-use super::{Client, Port, wait_for};
+use super::{Client, Port, wait_for, wait_for_line};
 
 /// One line of `master.cf` that listens.
 #[derive(Clone, Debug, Default)]
@@ -87,31 +89,6 @@ impl Service {
     }
 }
 
-/// Services that every instance needs to take and discard mail.
-const STOCK_SERVICES: &str = "\
-smtpd      pass         -  -  n  -      -  smtpd
-pickup     unix         n  -  n  60     1  pickup
-cleanup    unix         n  -  n  -      0  cleanup
-qmgr       unix         n  -  n  300    1  qmgr
-tlsmgr     unix         -  -  n  1000?  1  tlsmgr
-rewrite    unix         -  -  n  -      -  trivial-rewrite
-bounce     unix         -  -  n  -      0  bounce
-defer      unix         -  -  n  -      0  bounce
-trace      unix         -  -  n  -      0  bounce
-verify     unix         -  -  n  -      1  verify
-flush      unix         n  -  n  1000?  0  flush
-proxymap   unix         -  -  n  -      -  proxymap
-discard    unix         -  -  n  -      -  discard
-smtp       unix         -  -  n  -      -  smtp
-error      unix         -  -  n  -      -  error
-retry      unix         -  -  n  -      -  error
-anvil      unix         -  -  n  -      1  anvil
-scache     unix         -  -  n  -      1  scache
-postlog    unix-dgram   n  -  n  -      1  postlogd
-tlsproxy   unix         -  -  n  -      0  tlsproxy
-dnsblog    unix         -  -  n  -      0  dnsblog
-";
-
 /// A running instance.
 #[derive(Debug)]
 pub(crate) struct Postfix {
@@ -167,23 +144,10 @@ impl Postfix {
     fn start_with(settings: &str, services: &[Service]) -> Self {
         let folder = super::folder("postfix");
         let ports: Vec<Port> = services.iter().map(|_| Port::take()).collect();
-        let config = folder.path().join("config");
-        for name in ["config", "queue", "data"] {
-            std::fs::create_dir(folder.path().join(name)).expect("our folder can be written");
-        }
-        let data = folder.path().join("data");
-        let user = nix::unistd::User::from_name("postfix").ok().flatten();
-        let user = user.expect("the account postfix exists: run tests/install.sh");
-        std::os::unix::fs::chown(&data, Some(user.uid.as_raw()), None)
-            .expect("tests of real servers run as root");
         let certificate = Certificate::self_signed("postfix.test", folder.path());
-        std::fs::write(
-            config.join("main.cf"),
-            main_cf(&folder, &certificate) + settings,
-        )
-        .expect("our folder can be written");
-        std::fs::write(config.join("master.cf"), master_cf(services, &ports))
-            .expect("our folder can be written");
+        let settings = own_settings(&certificate) + settings;
+        postfix_folder::fill(folder.path(), &settings, &listeners(services, &ports))
+            .expect("tests of real servers run as root, after tests/install.sh");
         let process = launch(folder.path(), &ports);
         Self {
             process,
@@ -222,15 +186,7 @@ impl Postfix {
 
     /// Waits for a line of the log with `text` in it.
     pub(crate) fn logged(&self, text: &str) -> String {
-        wait_for(
-            &format!("Postfix to log {text:?}; it logged:\n{}", self.log()),
-            || {
-                self.log()
-                    .lines()
-                    .find(|line| line.contains(text))
-                    .map(str::to_owned)
-            },
-        )
+        wait_for_line("Postfix", text, || self.log())
     }
 
     /// Messages that were queued and discarded.
@@ -367,46 +323,25 @@ fn launch(folder: &Path, ports: &[Port]) -> Process {
     process
 }
 
-fn main_cf(folder: &tempfile::TempDir, certificate: &Certificate) -> String {
-    let folder = folder.path().display();
-    let mut text = format!(
-        "compatibility_level = 3.6\n\
-         queue_directory = {folder}/queue\n\
-         data_directory = {folder}/data\n\
-         maillog_file = {folder}/maillog\n\
-         maillog_file_prefixes = /tmp\n"
-    );
-    let _ = write!(
-        text,
+/// What this suite wants beside the settings of every instance.
+fn own_settings(certificate: &Certificate) -> String {
+    format!(
         "smtpd_tls_cert_file = {}\n\
-         smtpd_tls_key_file = {}\n",
-        certificate.certificate.display(),
-        certificate.key.display(),
-    );
-    text.push_str(
-        "myhostname = postfix.test\n\
-         mydestination =\n\
-         inet_interfaces = 127.0.0.1\n\
-         inet_protocols = ipv4\n\
-         alias_maps =\n\
-         alias_database =\n\
-         default_transport = discard:\n\
-         relay_transport = discard:\n\
-         local_transport = discard:\n\
-         smtpd_relay_restrictions = permit_mynetworks, reject_unauth_destination\n\
-         smtpd_peername_lookup = no\n\
+         smtpd_tls_key_file = {}\n\
+         myhostname = postfix.test\n\
          smtpd_client_event_limit_exceptions =\n\
-         smtpd_client_connection_count_limit = 0\n\
          smtpd_upstream_proxy_timeout = 5s\n\
          smtpd_forbid_bare_newline_exclusions =\n\
          smtpd_forbid_unauth_pipelining = yes\n\
          smtpd_tls_security_level = may\n\
          smtpd_tls_loglevel = 1\n",
-    );
-    text
+        certificate.certificate.display(),
+        certificate.key.display(),
+    )
 }
 
-fn master_cf(services: &[Service], ports: &[Port]) -> String {
+/// Those lines of `master.cf`.
+fn listeners(services: &[Service], ports: &[Port]) -> String {
     let mut text = String::new();
     for (service, port) in services.iter().zip(ports) {
         let program = match service.program {
@@ -425,7 +360,6 @@ fn master_cf(services: &[Service], ports: &[Port]) -> String {
             let _ = writeln!(text, "    -o {option}");
         }
     }
-    text.push_str(STOCK_SERVICES);
     text
 }
 

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::{Client, Port};
+
 /// How long a server may take to end after SIGTERM before it is killed.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -41,6 +43,32 @@ impl Process {
             child,
             output: output.to_owned(),
         }
+    }
+
+    /// The same, and waits until it greets on this port.
+    pub(crate) fn start_greeting(
+        name: &'static str,
+        command: Command,
+        output: &Path,
+        port: &Port,
+    ) -> Self {
+        let greets = || Client::greeted_if_up(port.address()).map(Client::quit);
+        Self::start_until(name, command, output, greets)
+    }
+
+    /// The same, and waits until it is ready.
+    pub(crate) fn start_until(
+        name: &'static str,
+        command: Command,
+        output: &Path,
+        ready: impl Fn() -> Option<()>,
+    ) -> Self {
+        let mut process = Self::start(name, command, output);
+        super::wait_for(&format!("{name} to be ready"), || {
+            process.assert_running();
+            ready()
+        });
+        process
     }
 
     /// What it wrote so far.

@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
-use super::backend::{Backend, read_all, whole_files};
+use super::backend::{Backend, KeptFolder};
 use super::process::Process;
-use super::{Client, Port, unpacked, wait_for};
+use super::{Port, unpacked};
 
 /// Each message is a file in `KEPT`, written before it is acknowledged. After `LIMIT` messages a
 /// connection is told 421 at MAIL.
@@ -49,6 +49,7 @@ new SMTPServer({
 pub(crate) struct SmtpServer {
     process: Process,
     port: Port,
+    kept: KeptFolder,
     messages_max: u32,
     folder: tempfile::TempDir,
 }
@@ -63,11 +64,12 @@ impl SmtpServer {
     pub(crate) fn with_messages_max(messages_max: u32) -> Self {
         let folder = super::folder("smtp-server");
         let port = Port::take();
-        std::fs::create_dir(folder.path().join("kept")).expect("our folder can be written");
-        let process = launch(folder.path(), &port, messages_max);
+        let kept = KeptFolder::inside(folder.path());
+        let process = launch(folder.path(), &kept, &port, messages_max);
         Self {
             process,
             port,
+            kept,
             messages_max,
             folder,
         }
@@ -84,31 +86,31 @@ impl Backend for SmtpServer {
     }
 
     fn taken(&self) -> usize {
-        whole_files(&self.folder.path().join("kept")).len()
+        self.kept.count()
     }
 
     fn kept(&self) -> Vec<Vec<u8>> {
-        read_all(&whole_files(&self.folder.path().join("kept")))
+        self.kept.read()
     }
 
     fn restart(&mut self) {
         self.process.kill();
-        self.process = launch(self.folder.path(), &self.port, self.messages_max);
+        self.process = launch(
+            self.folder.path(),
+            &self.kept,
+            &self.port,
+            self.messages_max,
+        );
     }
 }
 
-fn launch(folder: &Path, port: &Port, messages_max: u32) -> Process {
+fn launch(folder: &Path, kept: &KeptFolder, port: &Port, messages_max: u32) -> Process {
     let mut command = Command::new("node");
     command
         .args(["--eval", PROGRAM])
         .current_dir(unpacked("node-mail"))
         .env("PORT", port.number().to_string())
         .env("LIMIT", messages_max.to_string())
-        .env("KEPT", folder.join("kept"));
-    let mut process = Process::start("smtp-server", command, &folder.join("output"));
-    wait_for("smtp-server to greet", || {
-        process.assert_running();
-        Client::greeted_if_up(port.address()).map(Client::quit)
-    });
-    process
+        .env("KEPT", kept.path());
+    Process::start_greeting("smtp-server", command, &folder.join("output"), port)
 }
