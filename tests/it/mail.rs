@@ -4,6 +4,7 @@ mod choice;
 mod delivery;
 mod doubt;
 mod failover;
+mod guard;
 mod kept;
 mod sessions;
 

@@ -8,19 +8,17 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use posthouse::lab::{At, Script};
-use posthouse::metrics::{ListenerCounters, SessionOutcome};
+use posthouse::metrics::SessionOutcome;
 use posthouse::worker::Command;
 
-use crate::harness::client::{Client, End};
-use crate::harness::{Balancer, eventually, listener, pool};
-use crate::mail::{BODY, client, good, quit, sink, smtp};
+use super::{BODY, client, good, quit, sink, smtp};
+use crate::harness::client::{Client, End, MAIL, RCPT};
+use crate::harness::{Balancer, eventually, listener, listeners_sum, pool};
 
 const WRONG: &str = "XYZZY\r\n";
 
 fn tarpitted(balancer: &Balancer) -> u64 {
-    let of = |counters: &ListenerCounters| counters.tarpitted.value();
-    let states = balancer.shared.registry.listeners();
-    states.iter().map(|state| state.counters.sum(of)).sum()
+    listeners_sum(&balancer.shared, |of| of.tarpitted.value())
 }
 
 #[tokio::test]
@@ -28,7 +26,7 @@ async fn who_errs_too_often_is_answered_late_and_nobody_else_is_b5() {
     let backend = good("one.test");
     let mut config = smtp(&[&backend]);
     // Longer than the test: it is the drain that ends the wait.
-    listener(&mut config).smtp.tarpit = Duration::from_secs(3600);
+    listener(&mut config).smtp.tarpit = Duration::from_hours(1);
     let balancer = Balancer::start(config);
     let mut guesser = client(&balancer).await;
     guesser.say(WRONG.repeat(7) + "NOOP\r\n").await;
@@ -62,7 +60,7 @@ async fn every_mistake_that_is_held_back_is_answered_in_its_turn_b5() {
     let balancer = Balancer::start(config);
     let mut guesser = client(&balancer).await;
     guesser.say(WRONG.repeat(5)).await;
-    guesser.say("MAIL FROM:<a@example.org>\r\nNOOP\r\n").await;
+    guesser.say(format!("{MAIL}\r\nNOOP\r\n")).await;
     guesser.say(WRONG.repeat(3) + "NOOP\r\nQUIT\r\n").await;
     guesser.end().await;
     for _ in 0..5 {
@@ -93,16 +91,14 @@ async fn without_room_new_sessions_are_refused_and_open_transactions_go_on_b7() 
     config.replay_memory = 0;
     let balancer = Balancer::start(config);
     let mut first = client(&balancer).await;
-    first.ask("MAIL FROM:<a@example.org>", "250").await;
+    first.ask(MAIL, "250").await;
     balancer.shared.session_limit.store(1, Ordering::Relaxed);
     let mut second = Client::connect(balancer.address).await;
     second.expect("421 4.3.2 lb.test").await;
     assert_eq!(second.expect_end().await, End::Fin);
-    first.ask("RCPT TO:<b@example.net>", "250").await;
-    first.ask("DATA", "354").await;
+    first.ask(RCPT, "250").await;
     let line = format!("{}\r\n", "x".repeat(98));
-    first.say(line.repeat(10_000)).await;
-    first.ask(".", "250").await;
+    first.finish_transaction(&line.repeat(10_000), "250").await;
     quit(first).await;
     assert_eq!(backend.counts().octets, 1_000_000);
     let worker = &balancer.shared.workers[0];
@@ -126,15 +122,12 @@ async fn no_more_idle_connections_are_kept_than_a_backend_can_spare_n5() {
         let mut clients = Vec::new();
         for _ in 0..count {
             let mut client = client(&balancer).await;
-            client.ask("MAIL FROM:<a@example.org>", "250").await;
-            client.ask("RCPT TO:<b@example.net>", "250").await;
+            client.begin_transaction().await;
             clients.push(client);
         }
         assert_eq!(backend.counts().open, count, "all at once");
         for mut client in clients {
-            client.ask("DATA", "354").await;
-            client.say(BODY).await;
-            client.ask(".", "250").await;
+            client.finish_transaction(BODY, "250").await;
             quit(client).await;
         }
         let counts = backend
@@ -154,11 +147,12 @@ async fn who_waits_for_a_turn_takes_a_kept_connection_n6() {
     let mut config = smtp(&[&backend]);
     pool(&mut config).smtp.max_opening = 1;
     let balancer = Balancer::start(config);
-    let group = "MAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.net>\r\nDATA\r\n";
     let mut clients = Vec::new();
     for _ in 0..CLIENTS {
         let mut client = client(&balancer).await;
-        client.say(format!("{group}{BODY}.\r\nQUIT\r\n")).await;
+        client
+            .say(format!("{MAIL}\r\n{RCPT}\r\nDATA\r\n{BODY}.\r\nQUIT\r\n"))
+            .await;
         clients.push(client);
     }
     for mut client in clients {
@@ -223,7 +217,7 @@ fn timers(peer: SocketAddr) -> Vec<(String, u64)> {
 fn unsent(peer: SocketAddr) -> u64 {
     let octets = |(octets, _): &(String, u64)| u64::from_str_radix(octets, 16);
     let queues = connections(peer, 4);
-    queues.iter().map(octets).flatten().sum()
+    queues.iter().flat_map(octets).sum()
 }
 
 /// Octets that the client at `peer` has sent and nobody has read.
@@ -245,7 +239,7 @@ async fn connections_to_backends_are_kept_alive_from_their_first_transaction_k6(
         matches!(&timers[..], [(timer, due)] if timer == KEEPALIVE && *due <= 6_000)
     })
     .await;
-    client.ask("MAIL FROM:<a@example.org>", "250").await;
+    client.ask(MAIL, "250").await;
     eventually("and that of the one in use", || {
         let timers = timers(backend.address());
         matches!(&timers[..], [(timer, due)] if timer == KEEPALIVE && *due <= 6_000)
@@ -263,9 +257,7 @@ async fn a_client_that_is_gone_before_the_commit_leaves_no_message_f6() {
     listener(&mut config).smtp.buffer_first = true;
     let balancer = Balancer::start(config);
     let mut client = client(&balancer).await;
-    client.ask("MAIL FROM:<a@example.org>", "250").await;
-    client.ask("RCPT TO:<b@example.net>", "250").await;
-    client.ask("DATA", "354").await;
+    client.begin_content().await;
     client.say(format!("{BODY}.\r\n")).await;
     backend
         .wait_for(|counts| counts.faults == 1)
@@ -288,17 +280,14 @@ async fn what_is_said_far_ahead_waits_and_is_answered_p3() {
     let backend = sink("one.test", Script::good().hold_at(At::Dot));
     let balancer = Balancer::start(smtp(&[&backend]));
     let mut client = client(&balancer).await;
-    client.ask("MAIL FROM:<a@example.org>", "250").await;
-    client.ask("RCPT TO:<b@example.net>", "250").await;
-    client.ask("DATA", "354").await;
+    client.begin_content().await;
     client.say(format!("{BODY}.\r\n")).await;
     backend
         .wait_for(|counts| counts.faults == 1)
         .await
         .expect("the message has come");
     let large = format!("{}\r\n", "x".repeat(98)).repeat(1_500);
-    let group = "MAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.net>\r\nDATA\r\n";
-    let ahead = format!("{group}{large}.\r\nQUIT\r\n");
+    let ahead = format!("{MAIL}\r\n{RCPT}\r\nDATA\r\n{large}.\r\nQUIT\r\n");
     client.say(&ahead).await;
     let address = client.local();
     eventually("64 KiB of it are held, the rest is the kernel's", || {
