@@ -134,8 +134,16 @@ impl Pool {
 
     /// Whether this generation names the backend.
     pub fn has(&self, state: &BackendState) -> bool {
+        self.named(state).is_some()
+    }
+
+    /// The backend as this generation names it. Each pool counts its own generations, so that the
+    /// place alone may be another pool's.
+    fn named(&self, state: &BackendState) -> Option<&Arc<Member>> {
         let place = state.place();
-        place.serial == self.roll.serial && (place.index as usize) < self.roll.members.len()
+        let named = self.roll.members.get(place.index as usize)?;
+        let same = place.serial == self.roll.serial && std::ptr::eq(named.state(), state);
+        same.then_some(named)
     }
 
     /// The same for a hedge: never in last resort, never opens a tier, never queues nor overtakes
@@ -213,5 +221,22 @@ impl Pool {
     /// A copy of the state of the installed generation.
     pub fn view(&self) -> PoolView {
         self.shared.view()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Fleet;
+    use super::*;
+
+    /// A kept connection of the one would carry mail of the other.
+    #[test]
+    fn a_backend_of_another_pool_is_not_one_of_this() {
+        let settings = PoolSettings::default();
+        let (one, other) = (Fleet::equal(settings, 2), Fleet::equal(settings, 2));
+        for (at, member) in other.pool.members().iter().enumerate() {
+            assert!(other.pool.has(&member.settings.state));
+            assert!(!one.pool.has(&member.settings.state), "at place {at}");
+        }
     }
 }
