@@ -159,7 +159,7 @@ pub(super) fn quotas(pool: &PoolView, now: Instant) -> Vec<views::Quota> {
     };
     limited
         .flat_map(|(name, limited)| {
-            let uses = limited.used.usage(now).into_iter();
+            let uses = limited.usage(now).into_iter();
             uses.map(|of| view(name, of)).collect::<Vec<_>>()
         })
         .collect()

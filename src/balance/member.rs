@@ -2,12 +2,11 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::backend::Standing;
 use super::policy::source_hash::{Key, SipHash};
 use super::slow_start::UNIT;
-use super::{BackendState, PoolShared, Quota, Quotas, Spent, UsedUp};
+use super::{BackendState, Limited, PoolShared};
 use crate::types::{Tier, Weight};
 
 /// What a generation's configuration says of a member.
@@ -23,19 +22,10 @@ pub struct MemberSettings {
     pub tier: Tier,
     /// Sockets at once; 0 is no limit.
     pub max_connections: u32,
-    /// What its provider allows, if that is limited.
+    /// What its provider allows all addresses of its name, if that is limited.
     pub quota: Option<Limited>,
     /// What outlives generations.
     pub state: Arc<BackendState>,
-}
-
-/// What a provider allows, and what was used of that.
-#[derive(Clone, Debug)]
-pub struct Limited {
-    /// The quotas.
-    pub quota: Arc<[Quota]>,
-    /// What was used, by all addresses of the backend's name.
-    pub used: Arc<Quotas>,
 }
 
 /// One backend as one generation names it. Cheap to keep: holds the backend's state, no snapshot.
@@ -123,18 +113,7 @@ impl Member {
     /// Whether its provider allows no more for now.
     pub(super) fn is_used_up(&self) -> bool {
         let limited = self.settings.quota.as_ref();
-        limited.is_some_and(|limited| limited.used.is_used_up())
-    }
-
-    /// Takes a message of what its provider allows; `None` where that is not limited.
-    ///
-    /// # Errors
-    /// Nothing is left.
-    pub fn spend(&self, now: Instant) -> Result<Option<Spent>, UsedUp> {
-        match &self.settings.quota {
-            Some(limited) => limited.used.take(now),
-            None => Ok(None),
-        }
+        limited.is_some_and(Limited::is_used_up)
     }
 
     /// Weight as balancing sees it now, in 1/256 of a unit.

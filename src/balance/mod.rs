@@ -34,12 +34,15 @@ pub use backend::BackendState;
 pub use choose::{NoBackend, PickMode};
 pub use health::{Cause, HealthState};
 pub use hedge::HedgeVerdict;
-pub use member::{Limited, Member, MemberSettings, Tried};
+pub use member::{Member, MemberSettings, Tried};
 pub use observation::{FailureKind, Observation, ProbeReport, Stage};
 pub use opening::{OPENING_TIME, OpeningPlace};
 pub use pool::{Pool, PoolEvent, PoolView};
 pub use queue::{Queued, Waiter};
-pub use quota::{Epoch, Quota, QuotaRecord, QuotaUnit, QuotaUse, Quotas, Spent, UsedUp};
+pub use quota::{
+    Epoch, Limited, QUOTA_PERIOD_MAX, QUOTA_PERIOD_MIN, Quota, QuotaRecord, QuotaUnit, QuotaUse,
+    Quotas, Spent, UsedUp,
+};
 pub use settings::{AdminState, Balance, Eject, Failback, Hedge, PoolSettings, WhenAllDown};
 pub use shared::PoolShared;
 pub use slot::{Parked, Slot};

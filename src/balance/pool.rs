@@ -12,7 +12,7 @@ use super::roll::Roll;
 use super::shared::PoolShared;
 use super::slot::Slot;
 use super::tiers::Occasion;
-use super::{BackendState, PoolSettings, StateChange};
+use super::{BackendState, PoolSettings, Spent, StateChange, UsedUp};
 use crate::types::{ClientKey, Rng};
 
 /// A pool in one generation. Immutable; `Sync`.
@@ -132,6 +132,25 @@ impl Pool {
         Some(slot)
     }
 
+    /// Reserves one message with so many recipients of what the backend's provider allows, as this
+    /// generation says it; `None` where that is not limited. The place of a connection that was kept
+    /// may be of another generation.
+    ///
+    /// # Errors
+    /// There is no room.
+    pub fn spend(
+        &self,
+        member: &Member,
+        recipients: u32,
+        now: Instant,
+    ) -> Result<Option<Spent>, UsedUp> {
+        let member = self.named(member.state()).map_or(member, |named| named);
+        let limited = member.settings.quota.as_ref();
+        limited
+            .map(|limited| limited.take(recipients, now))
+            .transpose()
+    }
+
     /// Whether this generation names the backend.
     pub fn has(&self, state: &BackendState) -> bool {
         self.named(state).is_some()
@@ -227,6 +246,7 @@ impl Pool {
 #[cfg(test)]
 mod tests {
     use super::super::testing::Fleet;
+    use super::super::{Epoch, Quota, QuotaUnit, Quotas};
     use super::*;
 
     /// A kept connection of the one would carry mail of the other.
@@ -238,5 +258,33 @@ mod tests {
             assert!(other.pool.has(&member.settings.state));
             assert!(!one.pool.has(&member.settings.state), "at place {at}");
         }
+    }
+
+    /// The place of a kept connection is of the generation in which it was dialled.
+    #[test]
+    fn a_quota_that_came_by_a_reload_counts_on_connections_that_were_there_before() {
+        let now = Instant::now();
+        let fleet = Fleet::equal(PoolSettings::default(), 1);
+        let before = Arc::clone(&fleet.pool.members()[0]);
+        let quotas = Quotas::new(Epoch {
+            instant: now,
+            unix: std::time::Duration::ZERO,
+        });
+        let quota = Quota {
+            count: 1,
+            period: std::time::Duration::from_mins(1),
+            unit: QuotaUnit::Messages,
+        };
+        let settings = MemberSettings {
+            quota: Some(quotas.limited(&[quota])),
+            ..before.settings.clone()
+        };
+        let name = Arc::clone(fleet.pool.name());
+        let shared = Arc::clone(&fleet.shared);
+        let after = Pool::new(name, PoolSettings::default(), vec![settings], shared);
+        after.install(now);
+        let spent = after.spend(&before, 1, now).expect("there is room");
+        assert!(spent.is_some());
+        assert!(after.spend(&before, 1, now).is_err());
     }
 }

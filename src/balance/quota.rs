@@ -1,27 +1,38 @@
 //! What a provider allows: so many messages or recipients within any span of so long.
 //!
 //! One window per quota, shared by all threads and by all addresses of a backend's name, for it is
-//! the provider who counts. A span is divided into [`PARTS`] parts and one part more is counted, so
-//! that what was counted is never less than what any span of that length holds: a quota is not
-//! passed, and at most one part in 64 of it is given away. Within the process time is monotonic; over
-//! a restart it is the wall clock's.
+//! the provider who counts. A place is reserved before the backend is told of a message or of a
+//! recipient, by compare-exchange, and given back if nothing came of it; so a quota is not passed,
+//! whoever else is sending. A span is divided into 64 parts and one part more is counted, so that
+//! what was counted is never less than what any span of that length holds: at most one part in 64
+//! of a quota is given away. Within the process time is monotonic; over a restart it is the wall
+//! clock's.
+//!
+//! What was used of a quota that is not asked for any more is kept until it would not count: a
+//! quota that returns goes on from there, and one with another span begins with what is known.
 
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+mod window;
+
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use self::window::Window;
 use super::shared::lock;
 
-/// Parts of a span.
-const PARTS: u64 = 64;
+/// The shortest span of a quota.
+pub const QUOTA_PERIOD_MIN: Duration = Duration::from_secs(1);
+/// The longest.
+pub const QUOTA_PERIOD_MAX: Duration = Duration::from_hours(31 * 24);
+/// Windows of one backend's name: twice as many as it may have quotas. Of those that are not asked
+/// for, the ones that have rested longest are forgotten.
+const WINDOWS_MAX: usize = 16;
 
 /// At most so much within any span of so long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Quota {
     /// How many, 1 to 1,000,000,000.
     pub count: u64,
-    /// Within any span of this length, 1 second to 31 days.
+    /// Within any span of this length, [`QUOTA_PERIOD_MIN`] to [`QUOTA_PERIOD_MAX`].
     pub period: Duration,
     /// Of what.
     pub unit: QuotaUnit,
@@ -41,7 +52,7 @@ pub enum QuotaUnit {
 pub struct QuotaUse {
     /// The quota.
     pub quota: Quota,
-    /// What was used within its span.
+    /// What was used within its span, and what is reserved.
     pub used: u64,
 }
 
@@ -52,7 +63,7 @@ pub struct QuotaRecord {
     pub period: Duration,
     /// What is counted.
     pub unit: QuotaUnit,
-    /// Numbers of parts since the beginning, and what was used in each; in order.
+    /// Numbers of parts since 1970, and what was used in each; in order.
     pub parts: Vec<(u64, u64)>,
 }
 
@@ -66,25 +77,45 @@ pub struct Epoch {
 }
 
 impl Epoch {
-    fn at(self, now: Instant) -> Duration {
+    /// The time since 1970, if no clock was set since.
+    pub fn at(self, now: Instant) -> Duration {
         self.unix + now.saturating_duration_since(self.instant)
     }
 }
 
-/// The quotas of one backend's name. Reading whether one is used up takes no lock.
+/// What was used of the quotas of one backend's name, over all generations.
 #[derive(Debug)]
 pub struct Quotas {
     epoch: Epoch,
-    used_up: AtomicBool,
-    windows: Mutex<Vec<Window>>,
+    known: Mutex<Vec<Known>>,
 }
 
+#[derive(Debug)]
+struct Known {
+    window: Arc<Window>,
+    asked: Asked,
+}
+
+/// Whether a window is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Asked {
+    /// Not since then: what was used later is known to others at best.
+    Since(Duration),
+    Now,
+}
+
+/// What a provider allows, as one generation says it, and what was used of that. Neither reading
+/// nor reserving takes a lock.
 #[derive(Clone, Debug)]
-struct Window {
+pub struct Limited {
+    quotas: Arc<Quotas>,
+    limits: Arc<[Limit]>,
+}
+
+#[derive(Debug)]
+struct Limit {
     quota: Quota,
-    /// By number of the part, in order; at most `PARTS` + 1.
-    parts: VecDeque<(u64, u64)>,
-    sum: u64,
+    window: Arc<Window>,
 }
 
 impl Quotas {
@@ -92,196 +123,226 @@ impl Quotas {
     pub fn new(epoch: Epoch) -> Arc<Self> {
         Arc::new(Self {
             epoch,
-            used_up: AtomicBool::new(false),
-            windows: Mutex::default(),
+            known: Mutex::default(),
         })
     }
 
-    /// Sets what counts from now on. What was used of a quota of the same span and unit stays.
-    pub fn configure(&self, quotas: &[Quota], now: Instant) {
-        let now = self.epoch.at(now);
-        let mut windows = lock(&self.windows);
-        let before = std::mem::take(&mut *windows);
-        *windows = quotas
-            .iter()
-            .map(|&quota| {
-                let same = |window: &&Window| {
-                    (window.quota.period, window.quota.unit) == (quota.period, quota.unit)
-                };
-                let old = before.iter().find(same);
-                Window {
-                    quota,
-                    parts: old.map_or_else(VecDeque::new, |old| old.parts.clone()),
-                    sum: old.map_or(0, |old| old.sum),
-                }
-            })
-            .collect();
-        self.judge(&mut windows, now);
-    }
-
-    /// Takes one message, with its first recipient, if all quotas have room for it.
-    ///
-    /// # Errors
-    /// One of them is used up.
-    pub fn take(self: &Arc<Self>, now: Instant) -> Result<Option<Spent>, UsedUp> {
-        let now = self.epoch.at(now);
-        let mut windows = lock(&self.windows);
-        if windows.is_empty() {
-            return Ok(None);
-        }
-        if !self.judge(&mut windows, now) {
-            return Err(UsedUp);
-        }
-        let parts = windows.iter_mut().map(|window| window.add(1, now));
-        let parts = parts.collect();
-        self.judge(&mut windows, now);
-        Ok(Some(Spent {
-            quotas: Arc::clone(self),
-            at: now,
-            parts,
-            fate: SpentFate::GivenBack,
-        }))
-    }
-
-    /// Whether one of them is used up, as of the last look.
-    pub fn is_used_up(&self) -> bool {
-        self.used_up.load(Ordering::Acquire)
-    }
-
-    /// Looks again; whether there is room where there was none.
-    pub fn refresh(&self, now: Instant) -> bool {
-        self.is_used_up() && self.judge(&mut lock(&self.windows), self.epoch.at(now))
-    }
-
-    /// How much is used now.
-    pub fn usage(&self, now: Instant) -> Vec<QuotaUse> {
-        let now = self.epoch.at(now);
-        let mut windows = lock(&self.windows);
-        let of = |window: &mut Window| {
-            window.forget(now);
-            QuotaUse {
-                quota: window.quota,
-                used: window.sum,
+    /// What a generation allows. Nothing counts differently before [`Limited::install`].
+    pub fn limited(self: &Arc<Self>, quotas: &[Quota]) -> Limited {
+        let mut known = lock(&self.known);
+        let mut limits: Vec<Limit> = Vec::with_capacity(quotas.len());
+        for quota in quotas {
+            let window = self.window(&mut known, quota.period, quota.unit, Duration::ZERO);
+            // What is said twice is the smaller of both.
+            let same = limits.iter_mut().find(|limit| limit.window.counts(quota));
+            match same {
+                Some(limit) => limit.quota.count = limit.quota.count.min(quota.count),
+                None => limits.push(Limit {
+                    quota: *quota,
+                    window,
+                }),
             }
-        };
-        windows.iter_mut().map(of).collect()
+        }
+        Limited {
+            quotas: Arc::clone(self),
+            limits: limits.into(),
+        }
+    }
+
+    fn window(
+        &self,
+        known: &mut Vec<Known>,
+        period: Duration,
+        unit: QuotaUnit,
+        since: Duration,
+    ) -> Arc<Window> {
+        let mut windows = known.iter().map(|known| &known.window);
+        if let Some(window) = windows.find(|window| (window.period, window.unit) == (period, unit))
+        {
+            return Arc::clone(window);
+        }
+        let window = Arc::new(Window::new(self.epoch, period, unit));
+        known.push(Known {
+            window: Arc::clone(&window),
+            asked: Asked::Since(since),
+        });
+        window
     }
 
     /// Whether anything was used that may still count.
-    pub fn has_counts(&self) -> bool {
-        lock(&self.windows).iter().any(|window| window.sum > 0)
+    pub fn has_counts(&self, now: Instant) -> bool {
+        let now = self.epoch.at(now);
+        let mut known = lock(&self.known);
+        forget(&mut known, now);
+        known.iter().any(|known| !known.window.is_empty(now))
+    }
+
+    /// When something was used last; in steps of a part.
+    pub fn last_used(&self, now: Instant) -> Duration {
+        let records = self.records(now);
+        let last = records.iter().filter_map(QuotaRecord::last).max();
+        last.unwrap_or_default()
     }
 
     /// What is to be kept over a restart.
     pub fn records(&self, now: Instant) -> Vec<QuotaRecord> {
         let now = self.epoch.at(now);
-        let mut windows = lock(&self.windows);
-        let of = |window: &mut Window| {
-            window.forget(now);
-            QuotaRecord {
-                period: window.quota.period,
-                unit: window.quota.unit,
-                parts: window.parts.iter().copied().collect(),
-            }
-        };
-        windows.iter_mut().map(of).collect()
+        let known = lock(&self.known);
+        let records = known.iter().map(|known| known.window.record(now));
+        records.filter(|record| !record.parts.is_empty()).collect()
     }
 
-    /// Puts back what was kept; what is not asked for any more is dropped.
+    /// Adds what was used before, or by others. Whoever calls it knows that it was not counted here.
     pub fn restore(&self, records: &[QuotaRecord], now: Instant) {
         let now = self.epoch.at(now);
-        let mut windows = lock(&self.windows);
-        for window in &mut *windows {
-            let same = |record: &&QuotaRecord| {
-                (record.period, record.unit) == (window.quota.period, window.quota.unit)
+        let mut known = lock(&self.known);
+        for record in records {
+            if (QUOTA_PERIOD_MIN..=QUOTA_PERIOD_MAX).contains(&record.period) {
+                let window = self.window(&mut known, record.period, record.unit, now);
+                window.add(record, Duration::ZERO, now);
+                // It knows all there is to know.
+                let of = |known: &&mut Known| Arc::ptr_eq(&known.window, &window);
+                if let Some(restored) = known.iter_mut().find(of)
+                    && restored.asked != Asked::Now
+                {
+                    restored.asked = Asked::Since(now);
+                }
+            }
+        }
+        forget(&mut known, now);
+    }
+
+    /// These windows count from now on, and no others. One that did not count learns what was used
+    /// meanwhile from another of the same unit: the one that was asked for last, and of these the
+    /// longest.
+    fn install(&self, limits: &[Limit], now: Instant) {
+        let now = self.epoch.at(now);
+        let mut known = lock(&self.known);
+        let is_asked = |window: &Arc<Window>| {
+            let mut windows = limits.iter().map(|limit| &limit.window);
+            windows.any(|asked| Arc::ptr_eq(asked, window))
+        };
+        for at in 0..known.len() {
+            if let Asked::Since(since) = known[at].asked
+                && is_asked(&known[at].window)
+            {
+                let window = &known[at].window;
+                let others = known.iter().filter(|other| {
+                    !Arc::ptr_eq(&other.window, window) && other.window.unit == window.unit
+                });
+                let best = others.max_by_key(|other| (other.asked, other.window.period));
+                if let Some(best) = best {
+                    window.add(&best.window.record(now), since, now);
+                }
+            }
+        }
+        for known in &mut *known {
+            known.asked = match (is_asked(&known.window), known.asked) {
+                (true, _) => Asked::Now,
+                (false, Asked::Now) => Asked::Since(now),
+                (false, since) => since,
             };
-            if let Some(record) = records.iter().find(same) {
-                let current = window.part(now);
-                let mut parts = record.parts.clone();
-                // A clock that was set back must not keep a window shut for ever.
-                parts.retain(|(part, _)| *part <= current);
-                parts.sort_unstable();
-                parts.dedup_by_key(|(part, _)| *part);
-                window.sum = parts.iter().map(|(_, used)| *used).sum();
-                window.parts = parts.into();
-            }
         }
-        self.judge(&mut windows, now);
-    }
-
-    /// Whether there is room in all of them; publishes it.
-    fn judge(&self, windows: &mut [Window], now: Duration) -> bool {
-        let has_room = windows.iter_mut().all(|window| window.has_room(now));
-        self.used_up.store(!has_room, Ordering::Release);
-        has_room
+        forget(&mut known, now);
     }
 }
 
-impl Window {
-    fn part_length(&self) -> Duration {
-        self.quota.period / PARTS as u32
-    }
-
-    /// The number of the part that is now.
-    fn part(&self, now: Duration) -> u64 {
-        let length = self.part_length().as_nanos().max(1);
-        u64::try_from(now.as_nanos() / length).unwrap_or(u64::MAX)
-    }
-
-    fn forget(&mut self, now: Duration) {
-        let current = self.part(now);
-        while let Some(&(part, used)) = self.parts.front()
-            && part + PARTS < current
-        {
-            self.parts.pop_front();
-            self.sum -= used;
-        }
-    }
-
-    fn has_room(&mut self, now: Duration) -> bool {
-        self.forget(now);
-        self.sum < self.quota.count
-    }
-
-    /// Counts it, and says in which part.
-    fn add(&mut self, used: u64, now: Duration) -> u64 {
-        let current = self.part(now);
-        self.sum += used;
-        match self.parts.back_mut() {
-            // Another thread's clock may be a little behind.
-            Some(last) if last.0 >= current => {
-                last.1 += used;
-                last.0
-            }
-            _ => {
-                self.parts.push_back((current, used));
-                current
-            }
-        }
-    }
-
-    /// Takes one back out of its part, unless that has been forgotten.
-    fn give_back(&mut self, part: u64) {
-        let mut same = self.parts.iter_mut().filter(|(other, _)| *other == part);
-        if let Some((_, used)) = same.find(|(_, used)| *used > 0) {
-            *used -= 1;
-            self.sum -= 1;
+/// Windows that nobody asks for go when they count nothing, or when there are too many.
+fn forget(known: &mut Vec<Known>, now: Duration) {
+    known.retain(|known| {
+        let is_held = Arc::strong_count(&known.window) > 1;
+        known.asked == Asked::Now || is_held || !known.window.is_empty(now)
+    });
+    while known.len() > WINDOWS_MAX {
+        let oldest = (0..known.len()).min_by_key(|&at| known[at].asked);
+        match oldest {
+            Some(at) if known[at].asked != Asked::Now => drop(known.swap_remove(at)),
+            Some(_) | None => return,
         }
     }
 }
 
-/// A quota of the backend is used up.
+impl QuotaRecord {
+    /// The end of the last part in which something was used, since 1970.
+    fn last(&self) -> Option<Duration> {
+        let &(number, _) = self.parts.last()?;
+        Some(window::end_of(self.period, number))
+    }
+}
+
+impl Limited {
+    /// Makes this what counts, when its generation becomes the current one.
+    pub fn install(&self, now: Instant) {
+        self.quotas.install(&self.limits, now);
+    }
+
+    /// Whether one of the quotas is used up, as of the last look.
+    pub fn is_used_up(&self) -> bool {
+        let mut limits = self.limits.iter();
+        limits.any(|limit| limit.window.taken() >= limit.quota.count)
+    }
+
+    /// Looks again.
+    pub fn refresh(&self, now: Instant) {
+        for limit in &*self.limits {
+            limit.window.forget(limit.window.epoch.at(now));
+        }
+    }
+
+    /// How much is used now.
+    pub fn usage(&self, now: Instant) -> Vec<QuotaUse> {
+        self.refresh(now);
+        let of = |limit: &Limit| QuotaUse {
+            quota: limit.quota,
+            used: limit.window.taken(),
+        };
+        self.limits.iter().map(of).collect()
+    }
+
+    /// Reserves one message with so many recipients, if all quotas have room for it.
+    ///
+    /// # Errors
+    /// One of them has not.
+    pub fn take(&self, recipients: u32, now: Instant) -> Result<Spent, UsedUp> {
+        let recipients = u64::from(recipients.max(1));
+        for (at, limit) in self.limits.iter().enumerate() {
+            let places = limit.places(recipients);
+            let now = limit.window.epoch.at(now);
+            if !limit.window.reserve_all(places, limit.quota.count, now) {
+                for limit in &self.limits[..at] {
+                    limit.window.give_back(limit.places(recipients));
+                }
+                return Err(UsedUp);
+            }
+        }
+        Ok(Spent {
+            limits: Arc::clone(&self.limits),
+            recipients,
+            fate: SpentFate::GivenBack,
+        })
+    }
+}
+
+impl Limit {
+    /// What a message with so many recipients takes.
+    fn places(&self, recipients: u64) -> u64 {
+        match self.quota.unit {
+            QuotaUnit::Messages => 1,
+            QuotaUnit::Recipients => recipients,
+        }
+    }
+}
+
+/// A quota of the backend has no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a quota of the backend is used up")]
+#[error("a quota of the backend has no room")]
 pub struct UsedUp;
 
-/// One message of the quotas. Dropped, it is given back, unless it was kept.
+/// One message of the quotas, with some recipients. Dropped, it is given back, unless it was kept.
 #[derive(Debug)]
 pub struct Spent {
-    quotas: Arc<Quotas>,
-    at: Duration,
-    /// Where it was counted, by window.
-    parts: Box<[u64]>,
+    limits: Arc<[Limit]>,
+    recipients: u64,
     fate: SpentFate,
 }
 
@@ -292,176 +353,68 @@ enum SpentFate {
 }
 
 impl Spent {
-    /// The backend has taken the message for so many recipients, or may have. More recipients than
-    /// one may pass a quota: what the backend has accepted is counted whatever it is.
-    pub fn keep(mut self, recipients: u64, now: Instant) {
-        let now = self.quotas.epoch.at(now);
-        self.fate = SpentFate::Kept;
-        let mut windows = lock(&self.quotas.windows);
-        for (window, part) in windows.iter_mut().zip(&self.parts) {
-            // The provider counts it now, not when MAIL was said.
-            window.give_back(*part);
-            let used = match window.quota.unit {
-                QuotaUnit::Messages => 1,
-                QuotaUnit::Recipients => recipients.max(1),
-            };
-            window.add(used, now);
+    /// Whether recipients are limited.
+    pub fn counts_recipients(&self) -> bool {
+        let mut limits = self.limits.iter();
+        limits.any(|limit| limit.quota.unit == QuotaUnit::Recipients)
+    }
+
+    /// The recipients there is a place for.
+    pub fn recipients(&self) -> u32 {
+        u32::try_from(self.recipients).unwrap_or(u32::MAX)
+    }
+
+    /// Reserves so many recipients more, or as many as there is room for; how many.
+    pub fn reserve(&mut self, recipients: u32, now: Instant) -> u32 {
+        let mut granted = u64::from(recipients);
+        for (at, limit) in self.recipient_limits() {
+            let now = limit.window.epoch.at(now);
+            let got = limit.window.reserve(granted, limit.quota.count, now);
+            for (_, other) in self.recipient_limits().filter(|(other, _)| *other < at) {
+                other.window.give_back(granted - got);
+            }
+            granted = got;
         }
-        self.quotas.judge(&mut windows, now);
+        self.recipients += granted;
+        u32::try_from(granted).unwrap_or(u32::MAX)
+    }
+
+    /// Gives so many of them back.
+    pub fn give_back(&mut self, recipients: u32) {
+        let recipients = u64::from(recipients).min(self.recipients);
+        for (_, limit) in self.recipient_limits() {
+            limit.window.give_back(recipients);
+        }
+        self.recipients -= recipients;
+    }
+
+    /// The backend has taken the message for so many recipients, or may have.
+    pub fn keep(mut self, recipients: u32, now: Instant) {
+        self.fate = SpentFate::Kept;
+        let recipients = u64::from(recipients.max(1));
+        for limit in &*self.limits {
+            // The provider counts it now, not when it was reserved.
+            let now = limit.window.epoch.at(now);
+            let reserved = limit.places(self.recipients);
+            limit.window.settle(reserved, limit.places(recipients), now);
+        }
+    }
+
+    fn recipient_limits(&self) -> impl Iterator<Item = (usize, &Limit)> {
+        let limits = self.limits.iter().enumerate();
+        limits.filter(|(_, limit)| limit.quota.unit == QuotaUnit::Recipients)
     }
 }
 
 impl Drop for Spent {
     fn drop(&mut self) {
         if self.fate == SpentFate::GivenBack {
-            let mut windows = lock(&self.quotas.windows);
-            for (window, part) in windows.iter_mut().zip(&self.parts) {
-                window.give_back(*part);
+            for limit in &*self.limits {
+                limit.window.give_back(limit.places(self.recipients));
             }
-            self.quotas.judge(&mut windows, self.at);
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    thread_local! {
-        static BEGAN: Instant = Instant::now();
-    }
-
-    fn at(after: Duration) -> Instant {
-        BEGAN.with(|began| *began + after)
-    }
-
-    fn seconds(seconds: u64) -> Instant {
-        at(Duration::from_secs(seconds))
-    }
-
-    fn quotas(list: &[(u64, u64, QuotaUnit)]) -> Arc<Quotas> {
-        let quotas = Quotas::new(Epoch {
-            instant: seconds(0),
-            unix: Duration::ZERO,
-        });
-        let of = |&(count, period, unit): &(u64, u64, QuotaUnit)| Quota {
-            count,
-            period: Duration::from_secs(period),
-            unit,
-        };
-        let list: Vec<_> = list.iter().map(of).collect();
-        quotas.configure(&list, seconds(0));
-        quotas
-    }
-
-    fn spend(quotas: &Arc<Quotas>, recipients: u64, now: Instant) -> bool {
-        match quotas.take(now) {
-            Ok(spent) => {
-                spent.expect("there is a quota").keep(recipients, now);
-                true
-            }
-            Err(UsedUp) => false,
-        }
-    }
-
-    #[test]
-    fn a_quota_is_used_up_and_free_again_when_its_span_has_passed() {
-        let quotas = quotas(&[(3, 64, QuotaUnit::Messages)]);
-        let spent: Vec<_> = (0..4).map(|at| spend(&quotas, 1, seconds(at))).collect();
-        assert_eq!(spent, [true, true, true, false]);
-        assert!(quotas.is_used_up());
-        assert!(!quotas.refresh(seconds(64)), "one part more is counted");
-        assert!(quotas.refresh(seconds(65)));
-        assert!(spend(&quotas, 1, seconds(65)));
-        assert!(!spend(&quotas, 1, seconds(65)));
-    }
-
-    #[test]
-    fn all_quotas_have_to_have_room() {
-        let quotas = quotas(&[(2, 1, QuotaUnit::Messages), (3, 640, QuotaUnit::Messages)]);
-        assert!(spend(&quotas, 1, seconds(0)) && spend(&quotas, 1, seconds(0)));
-        assert!(!spend(&quotas, 1, seconds(0)));
-        assert!(spend(&quotas, 1, seconds(2)));
-        assert!(!spend(&quotas, 1, seconds(4)), "the longer one is used up");
-    }
-
-    #[test]
-    fn what_was_not_accepted_is_given_back() {
-        let quotas = quotas(&[(1, 64, QuotaUnit::Messages)]);
-        let spent = quotas.take(seconds(1)).unwrap();
-        assert_eq!(quotas.take(seconds(2)).unwrap_err(), UsedUp);
-        drop(spent);
-        assert!(!quotas.is_used_up());
-        assert!(spend(&quotas, 1, seconds(2)));
-    }
-
-    #[test]
-    fn recipients_count_as_many_as_were_accepted() {
-        let quotas = quotas(&[(10, 64, QuotaUnit::Recipients)]);
-        assert!(spend(&quotas, 9, seconds(0)));
-        assert!(spend(&quotas, 5, seconds(0)), "one more fits");
-        assert_eq!(quotas.usage(seconds(0))[0].used, 14);
-        assert!(!spend(&quotas, 1, seconds(0)));
-    }
-
-    #[test]
-    fn a_reload_keeps_what_was_used() {
-        let quotas = quotas(&[(3, 64, QuotaUnit::Messages)]);
-        assert!(spend(&quotas, 1, seconds(0)) && spend(&quotas, 1, seconds(0)));
-        let less = Quota {
-            count: 2,
-            period: Duration::from_secs(64),
-            unit: QuotaUnit::Messages,
-        };
-        quotas.configure(&[less], seconds(1));
-        assert!(quotas.is_used_up());
-        quotas.configure(&[], seconds(1));
-        assert!(!quotas.is_used_up());
-        assert!(quotas.take(seconds(1)).unwrap().is_none());
-    }
-
-    #[test]
-    fn a_restart_keeps_what_was_used() {
-        let before = quotas(&[(3, 64, QuotaUnit::Messages)]);
-        assert!(spend(&before, 1, seconds(10)) && spend(&before, 1, seconds(11)));
-        let after = quotas(&[(3, 64, QuotaUnit::Messages), (9, 64, QuotaUnit::Recipients)]);
-        after.restore(&before.records(seconds(12)), seconds(20));
-        assert_eq!(after.usage(seconds(20))[0].used, 2);
-        assert_eq!(after.usage(seconds(20))[1].used, 0);
-        assert!(spend(&after, 1, seconds(20)));
-        assert!(!spend(&after, 1, seconds(20)));
-    }
-
-    #[test]
-    fn a_clock_that_was_set_back_shuts_nothing_for_ever() {
-        let before = quotas(&[(1, 64, QuotaUnit::Messages)]);
-        assert!(spend(&before, 1, seconds(1_000)));
-        let after = quotas(&[(1, 64, QuotaUnit::Messages)]);
-        after.restore(&before.records(seconds(1_000)), seconds(10));
-        assert!(spend(&after, 1, seconds(10)));
-    }
-
-    proptest! {
-        #[test]
-        fn no_span_holds_more_than_the_quota(
-            count in 1_u64..20,
-            steps in proptest::collection::vec(0_u64..4_000, 1..200),
-        ) {
-            let quotas = quotas(&[(count, 10, QuotaUnit::Messages)]);
-            let (mut now, mut taken) = (seconds(0), Vec::new());
-            for step in steps {
-                now += Duration::from_millis(step);
-                if spend(&quotas, 1, now) {
-                    taken.push(now);
-                }
-                let within = taken.iter().filter(|&&at| now - at < Duration::from_secs(10)).count();
-                prop_assert!(within as u64 <= count);
-                // Not stingy either: a full window means a full span and one part more.
-                let nearly = taken.iter().filter(|&&at| now - at < Duration::from_millis(10_320)).count();
-                prop_assert!(!quotas.is_used_up() || nearly as u64 >= count);
-            }
-        }
-    }
-}
+mod tests;

@@ -266,7 +266,7 @@ impl PoolShared {
             }
             for member in &roll.members {
                 if let Some(limited) = &member.settings.quota {
-                    limited.used.configure(&limited.quota, now);
+                    limited.install(now);
                 }
                 self.install_member(roster, roll, member, now);
             }
@@ -355,7 +355,7 @@ impl PoolShared {
         for &index in &roll.limited {
             let member = &roll.members[index as usize];
             if let Some(limited) = &member.settings.quota {
-                limited.used.refresh(now);
+                limited.refresh(now);
             }
             // Whoever found that there is room again.
             if self.has_heap() && !member.is_used_up() {

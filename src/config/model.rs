@@ -14,7 +14,8 @@ use std::time::Duration;
 
 pub use self::smtp::{ListenerSmtp, PoolSmtp, Sticky};
 pub use crate::balance::{
-    AdminState, Balance, Eject, Failback, Hedge, Quota, QuotaUnit, WhenAllDown,
+    AdminState, Balance, Eject, Failback, Hedge, QUOTA_PERIOD_MAX, QUOTA_PERIOD_MIN, Quota,
+    QuotaUnit, WhenAllDown,
 };
 use crate::types::{Networks, Percent, Rate, Tier, Weight};
 

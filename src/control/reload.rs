@@ -20,6 +20,7 @@ use super::discovery::Names;
 use super::handle::{Handle, ReloadFrom, ReloadReport, ReloadRequest, shown};
 use super::own;
 use super::prober::PROBES_MAX;
+use super::quotas;
 use super::restart::Waiting;
 use super::service;
 use super::ticker::Leftovers;
@@ -210,7 +211,7 @@ impl Reloader {
         let cut_at = now + new.config.drain_timeout;
         leftovers.cuts.schedule(&old, &new, cut_at);
         leftovers.retired.push(old);
-        shared.registry.sweep();
+        quotas::sweep(&shared);
         next.changes.sentences
     }
 

@@ -21,7 +21,7 @@ use super::discovery::Names;
 use super::handle::{Handle, LocalTask, Request};
 use super::own;
 use super::prober::PROBES_MAX;
-use super::quotas;
+use super::quotas::StateFile;
 use super::reload::{self, Reloader};
 use super::restart::Waiting;
 use super::running::{Ended, Running};
@@ -197,7 +197,7 @@ async fn begin(
     if !loops.is_empty() {
         return Err(StartError::Loop(loops));
     }
-    let shared = first_shared(
+    let (shared, state_file) = first_shared(
         config,
         &names,
         count,
@@ -233,6 +233,7 @@ async fn begin(
         reloader,
         requests,
         on_control,
+        state_file,
         signals: options.signals,
     })
 }
@@ -245,7 +246,7 @@ async fn first_shared(
     telemetry: Telemetry,
     (session_limit, descriptor_limit): (u32, u64),
     started: (Instant, SystemTime),
-) -> Result<Arc<Shared>, StartError> {
+) -> Result<(Arc<Shared>, Option<Arc<StateFile>>), StartError> {
     let resolved = names.resolved();
     let build = move || {
         let registry = Registry::new(workers);
@@ -265,11 +266,12 @@ async fn first_shared(
             descriptor_limit,
             started,
         );
+        // What is installed begins with what is known.
+        let state_file = StateFile::load(&shared);
         for pool in shared.current.load().pools() {
             pool.pool.install(now);
         }
-        quotas::load(&shared);
-        shared
+        (shared, state_file)
     };
     spawn_blocking(build).await.map_err(fault)
 }

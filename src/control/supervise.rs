@@ -15,6 +15,7 @@ use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::handle::{Handle, LocalTask, ReloadRequest, Request};
+use super::quotas::StateFile;
 use super::reload::{self, Reloader};
 use super::running::Ended;
 use super::start::Signals;
@@ -36,6 +37,7 @@ pub(super) struct Parts {
     pub(super) reloader: Reloader,
     pub(super) requests: mpsc::Receiver<Request>,
     pub(super) on_control: Option<LocalTask>,
+    pub(super) state_file: Option<Arc<StateFile>>,
     pub(super) signals: Signals,
 }
 
@@ -70,6 +72,7 @@ pub(super) async fn run(parts: Parts) -> Ended {
         reloader,
         mut requests,
         on_control,
+        state_file,
         signals,
     } = parts;
     let handle = reloader.handle.clone();
@@ -77,7 +80,7 @@ pub(super) async fn run(parts: Parts) -> Ended {
     let mut signals = Listening::new(signals);
     let status = reload::started_status(handle.shared(), reloader.config_path.as_deref());
     let mut tasks = JoinSet::new();
-    let reloads = spawn_tasks(&mut tasks, reloader);
+    let reloads = spawn_tasks(&mut tasks, reloader, state_file.clone());
     if let Some(task) = on_control {
         tasks.spawn_local(task);
     }
@@ -104,11 +107,15 @@ pub(super) async fn run(parts: Parts) -> Ended {
         Order::Stop => cut(&handle),
     };
     tasks.shutdown().await;
-    finish(&handle, workers).await;
+    finish(&handle, workers, state_file).await;
     ended
 }
 
-fn spawn_tasks(tasks: &mut JoinSet<()>, reloader: Reloader) -> mpsc::Sender<ReloadRequest> {
+fn spawn_tasks(
+    tasks: &mut JoinSet<()>,
+    reloader: Reloader,
+    state_file: Option<Arc<StateFile>>,
+) -> mpsc::Sender<ReloadRequest> {
     let (sender, receiver) = mpsc::channel(RELOADS_MAX);
     let handle = reloader.handle.clone();
     let workers = Rc::clone(&reloader.workers);
@@ -119,7 +126,7 @@ fn spawn_tasks(tasks: &mut JoinSet<()>, reloader: Reloader) -> mpsc::Sender<Relo
     tasks.spawn_local(prober::run(handle.clone(), retarget));
     tasks.spawn_local(Rc::clone(&reloader.names).run(sender.clone()));
     tasks.spawn_local(watch::run(handle.clone(), path, sender.clone()));
-    tasks.spawn_local(quotas::run(handle.clone()));
+    tasks.spawn_local(quotas::run(handle.clone(), state_file));
     tasks.spawn_local(service::watchdog(Arc::clone(handle.shared())));
     tasks.spawn_local(reloader.run(receiver));
     sender
@@ -197,7 +204,7 @@ fn cut(handle: &Handle) -> Ended {
     }
 }
 
-async fn finish(handle: &Handle, workers: Rc<Vec<Worker>>) {
+async fn finish(handle: &Handle, workers: Rc<Vec<Worker>>, state_file: Option<Arc<StateFile>>) {
     for worker in workers.iter() {
         worker.send(Command::Stop);
     }
@@ -206,7 +213,9 @@ async fn finish(handle: &Handle, workers: Rc<Vec<Worker>>) {
     let workers = Rc::into_inner(workers);
     let joined = spawn_blocking(move || {
         workers.into_iter().flatten().for_each(Worker::join);
-        quotas::save(&shared);
+        if let Some(state_file) = state_file {
+            state_file.finish(&shared);
+        }
         tracing::info!("stopped");
         telemetry.flush(FLUSH);
     });

@@ -13,6 +13,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::cuts::Cuts;
 use super::handle::Handle;
+use super::quotas;
 use super::service;
 use crate::balance::PoolEvent;
 use crate::snapshot::Snapshot;
@@ -49,7 +50,7 @@ pub(super) async fn run(
         tick_pools(&handle);
         clean(&handle, &workers, &mut leftovers.borrow_mut());
         if count % SWEEP_TICKS == 0 {
-            handle.shared().registry.sweep();
+            quotas::sweep(handle.shared());
         }
         if count % HEARTBEAT_TICKS == 0 {
             stale = watch_heartbeats(&handle, stale);
@@ -79,7 +80,7 @@ fn clean(handle: &Handle, workers: &[Worker], leftovers: &mut Leftovers) {
     let cut = leftovers.cuts.send_due(Instant::now(), workers);
     if cut > 0 {
         tracing::info!(removed = cut, "reload.cut");
-        handle.shared().registry.sweep();
+        quotas::sweep(handle.shared());
     }
     for snapshot in leftovers
         .retired

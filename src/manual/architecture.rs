@@ -40,16 +40,20 @@
 //! to a thread; what it holds counts as sockets of the backend and not as in flight
 //! ([`Parked`](crate::balance::Parked)). `session::capabilities` knows what backends announce,
 //! `session::warm` keeps a few connections ready, and [`Quotas`](crate::balance::Quotas) make a
-//! backend full whose provider allows no more.
+//! backend full whose provider allows no more. A message and its first recipient are reserved with
+//! the pick ([`Spent`](crate::balance::Spent)), every other recipient before its RCPT is said; what
+//! comes of none of them is given back, and what a backend has, or may have, is kept. Counting is
+//! by compare-exchange, without a lock.
 //!
 //! `tests/simulation` plays that session between seeded clients, backends and networks: every
 //! command in pieces, backends that die, fall silent, say 421, refuse early or cut their reply at
 //! each instant of rule F1, clients that leave, drains. A model counts every message: never a 250
 //! without exactly one copy, never a copy that was refused, one reply per command, nothing held at
-//! the end. Six mistakes are planted there and must each be found: two replies swapped, a
+//! the end; and every recipient: no span holds more of them than a backend's quota allows, and no
+//! place is lost. Eight mistakes are planted there and must each be found: two replies swapped, a
 //! connection put back while its transaction runs, a message in doubt said again, the reply to a
 //! refused recipient dropped, octets of the message forgotten, a chunk of BDAT answered and
-//! forgotten. What no sane peer does, the fuzzer of sessions does (`fuzz_session`).
+//! forgotten, a recipient said without a place, the charge of a message in doubt given back. What no sane peer does, the fuzzer of sessions does (`fuzz_session`).
 //!
 //! # Threads
 //!

@@ -209,7 +209,7 @@
 //! |---|---|---|
 //! | `backend` | string | The name of the backend; all its addresses share the quota. |
 //! | `unit` | string | What is counted: `messages` or `recipients`. |
-//! | `used` | number | How many it was given within the last period. |
+//! | `used` | number | How many it was given within the last period, those in flight included. |
 //! | `limit` | number | How many it may be given. |
 //! | `period_seconds` | number | The length of the period. |
 //!

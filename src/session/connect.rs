@@ -41,8 +41,11 @@ const RESOLVES_MAX: u8 = 8;
 #[derive(Clone, Debug)]
 pub(super) struct Aim {
     pub(super) purpose: Purpose,
-    /// What the transaction needs of its backend.
+    /// What the transaction needs of its backend,
     pub(super) needed: Needed,
+    /// and for how many recipients its quotas must have room: those that were accepted, one at
+    /// least.
+    pub(super) recipients: u32,
     /// The backend that is asked first.
     pub(super) prefer: Option<Arc<BackendState>>,
     pub(super) from: From,
@@ -62,6 +65,7 @@ impl Aim {
         Self {
             purpose: Purpose::Relay,
             needed: Needed::default(),
+            recipients: 0,
             prefer: None,
             from: From::Dial,
         }
@@ -310,7 +314,7 @@ impl Connecting {
                 self.waiting = None;
                 let given = given
                     .ok()
-                    .and_then(|slot| self.use_slot(session, slot, now));
+                    .and_then(|slot| self.use_given(session, slot, now));
                 if let Some(picked) = given {
                     return Poll::Ready(Ok(self.take(session, picked, now)));
                 }
@@ -322,6 +326,14 @@ impl Connecting {
             }
         }
         Poll::Ready(Err(self.none(NoBackend::AllFull)))
+    }
+
+    /// A place that came out of the queue.
+    fn use_given(&mut self, session: &Session, slot: Slot, now: Instant) -> Option<Picked> {
+        let shared = Arc::clone(&session.cx.shared);
+        let snapshot = shared.current.load();
+        let view = pool_now(&snapshot, session)?;
+        self.use_slot(session, view, slot, now)
     }
 
     /// Dials what was picked, once it is its turn, or uses the connection that was kept.
@@ -377,7 +389,7 @@ impl Connecting {
                 Ok(slot) if self.lacks(session, &snapshot, view, &slot) => passed_over += 1,
                 Ok(slot) => {
                     // If its quota was used up a moment ago, it is full from now on.
-                    if let Some(picked) = self.use_slot(session, slot, now) {
+                    if let Some(picked) = self.use_slot(session, view, slot, now) {
                         return Ok(picked);
                     }
                 }
@@ -390,12 +402,15 @@ impl Connecting {
                 context
                     .keeper
                     .any(session, view, &self.tried, self.aim.needed, now)
-            && let Ok(spent) = slot.member().spend(now)
         {
-            return Ok(Picked::Kept(slot, kept, spent));
+            match view.pool.spend(slot.member(), self.aim.recipients, now) {
+                Ok(spent) => return Ok(Picked::Kept(slot, kept, spent)),
+                // For others it is as good as before.
+                Err(UsedUp) => context.keeper.put(session, slot, kept, now),
+            }
         }
         match view.pool.enqueue(client, &self.tried, now, &mut rng) {
-            Queued::Slot(slot) => match self.use_slot(session, slot, now) {
+            Queued::Slot(slot) => match self.use_slot(session, view, slot, now) {
                 Some(picked) => Ok(picked),
                 None => Err(self.none(NoBackend::AllFull)),
             },
@@ -455,7 +470,7 @@ impl Connecting {
             }
             is_any = true;
             let slot = view.pool.pick_at(&member.settings.state, &self.tried);
-            if let Some(picked) = slot.and_then(|slot| self.use_slot(session, slot, now)) {
+            if let Some(picked) = slot.and_then(|slot| self.use_slot(session, view, slot, now)) {
                 return Ok(picked);
             }
         }
@@ -467,11 +482,24 @@ impl Connecting {
 
     /// What a place at a backend is used for: a kept connection, or a new one. `None` if its
     /// provider allows no more.
-    fn use_slot(&self, session: &Session, slot: Slot, now: Instant) -> Option<Picked> {
+    fn use_slot(
+        &mut self,
+        session: &Session,
+        view: &PoolView,
+        slot: Slot,
+        now: Instant,
+    ) -> Option<Picked> {
         if self.aim.purpose == Purpose::Relay {
             return Some(Picked::Slot(slot, None));
         }
-        let spent = slot.member().spend(now).ok()?;
+        let recipients = self.aim.recipients;
+        let Ok(spent) = view.pool.spend(slot.member(), recipients, now) else {
+            if recipients > 1 {
+                // It may have room for others, so that it is picked again; but not for these.
+                self.tried.add(slot.member());
+            }
+            return None;
+        };
         if self.aim.from == From::Dial {
             return Some(Picked::Slot(slot, spent));
         }
@@ -610,7 +638,7 @@ impl Connecting {
         let Ok(slot) = picked else { return };
         let spent = match self.aim.purpose {
             Purpose::Relay => None,
-            Purpose::Mail => match slot.member().spend(now) {
+            Purpose::Mail => match view.pool.spend(slot.member(), self.aim.recipients, now) {
                 Ok(spent) => spent,
                 Err(UsedUp) => return,
             },

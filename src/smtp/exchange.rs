@@ -13,6 +13,7 @@
 
 mod hearing;
 mod moving;
+mod places;
 mod terms;
 
 use std::collections::VecDeque;
@@ -25,6 +26,7 @@ pub use terms::{
 
 use super::chunking::{Chunk, ChunkPlace};
 use super::replies::OwnReply;
+use places::{Place, Places};
 
 /// How often a transaction may move to another backend (rule F10).
 pub const MOVES_MAX: u8 = 2;
@@ -90,6 +92,8 @@ struct Held {
     reused: bool,
     times: BackendTimes,
     hedge: Hedge,
+    /// Where a quota counts recipients.
+    places: Option<Places>,
     /// Some of it was answered to the client before: every answer must come true again.
     replay: bool,
     /// Nothing was heard yet.
@@ -500,6 +504,7 @@ impl Exchange {
                 Some(after) => Hedge::At(now + after),
                 None => Hedge::Off,
             },
+            places: leased.places.map(Places::new),
             replay: self.said.iter().any(|said| said.told.is_some()),
             unheard: true,
             next: 0,
@@ -510,6 +515,7 @@ impl Exchange {
         });
         self.flight.clear();
         self.advance(now);
+        self.give_back_spare();
         self.check();
     }
 
@@ -652,7 +658,7 @@ impl Exchange {
             let Some(said) = self.said.get(next) else {
                 return self.say_chunk(now);
             };
-            let (verb, told) = (said.verb, said.told);
+            let (verb, told, size) = (said.verb, said.told, held.size);
             let in_step = held.outstanding.is_empty();
             if told == Some(Told::Refused) {
                 self.pass(next);
@@ -677,8 +683,11 @@ impl Exchange {
                 self.pass(next);
                 continue;
             }
+            if verb == Verb::Rcpt && self.take_place() == Place::Awaited {
+                return;
+            }
             let said = &self.said[next];
-            let plain = said.without_size.as_ref().filter(|_| !held.size);
+            let plain = said.without_size.as_ref().filter(|_| !size);
             self.flight.extend_from_slice(plain.unwrap_or(&said.line));
             self.pass(next);
             if let Line::Held(held) = &mut self.line {
@@ -740,6 +749,14 @@ impl Exchange {
                 let last = held.outstanding.back();
                 assert!(last.is_none_or(|&last| last < held.next));
                 assert!(held.pipelining || held.outstanding.len() <= 1, "rule P5");
+                #[cfg(debug_assertions)]
+                if let Some(places) = &held.places {
+                    let said = self.said[..held.next].iter();
+                    let counts =
+                        |said: &&Said| said.verb == Verb::Rcpt && said.told != Some(Told::Refused);
+                    let counted = said.filter(counts).count();
+                    assert_eq!(places.in_use(), counted, "each recipient has its place");
+                }
             }
             if self.is_over() && !self.is_deserted {
                 assert!(first_open.is_none(), "nobody waits at the end");

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::{ListenerView, PoolView, Registry, Snapshot};
-use crate::balance::{Limited, MemberSettings, Pool, PoolSettings};
+use crate::balance::{MemberSettings, Pool, PoolSettings};
 use crate::config::Config;
 use crate::config::model::{self, BackendAddress, Balance, Sticky};
 use crate::types::Generation;
@@ -76,9 +76,9 @@ fn build_pool(
         if addresses.is_empty() {
             unresolved.push(Arc::clone(backend));
         }
-        let quota = (!configured.quota.is_empty()).then(|| Limited {
-            quota: configured.quota.as_slice().into(),
-            used: registry.quotas(name, backend, now),
+        let quota = (!configured.quota.is_empty()).then(|| {
+            let used = registry.quotas(name, backend, now);
+            used.limited(&configured.quota)
         });
         members.extend(addresses.into_iter().map(|address| MemberSettings {
             quota: quota.clone(),

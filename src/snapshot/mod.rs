@@ -11,7 +11,7 @@ mod shared;
 
 pub use announce::announced;
 pub use build::{Resolved, build};
-pub use registry::{ListenerState, Registry};
+pub use registry::{ListenerState, Registry, UNCONFIGURED_MAX};
 pub use shared::{RunPhase, Shared};
 
 use std::sync::Arc;

@@ -14,6 +14,10 @@ use crate::balance::{
 use crate::metrics::ListenerCounters;
 use crate::types::Shards;
 
+/// Backends' names that are not configured whose quotas are remembered, because something was used of
+/// them that still counts.
+pub const UNCONFIGURED_MAX: usize = 1_000;
+
 /// What outlives generations of a listener.
 #[derive(Debug)]
 pub struct ListenerState {
@@ -53,6 +57,27 @@ struct Entries {
     listeners: BTreeMap<Arc<str>, Arc<ListenerState>>,
 }
 
+impl Entries {
+    /// The names that were used last stay.
+    fn forget_quotas(&mut self, now: Instant) -> usize {
+        let unconfigured = |quotas: &Arc<Quotas>| Arc::strong_count(quotas) == 1;
+        let count = self.quotas.values().filter(|of| unconfigured(of)).count();
+        let excess = count.saturating_sub(UNCONFIGURED_MAX);
+        if excess == 0 {
+            return 0;
+        }
+        let all = self.quotas.iter().filter(|(_, of)| unconfigured(of));
+        let mut all: Vec<_> = all
+            .map(|(key, of)| (of.last_used(now), key.clone()))
+            .collect();
+        all.sort_unstable();
+        for (_, key) in all.into_iter().take(excess) {
+            self.quotas.remove(&key);
+        }
+        excess
+    }
+}
+
 /// All that outlives snapshots.
 #[derive(Debug)]
 pub struct Registry {
@@ -76,19 +101,25 @@ impl Registry {
         let _ = self.epoch.set(epoch);
     }
 
-    /// The quotas of this backend's name: what was used stays.
-    pub fn quotas(&self, pool: &Arc<str>, name: &Arc<str>, now: Instant) -> Arc<Quotas> {
-        let epoch = self.epoch.get_or_init(|| Epoch {
+    /// When the process began; now, if nobody has said.
+    pub fn epoch(&self, now: Instant) -> Epoch {
+        *self.epoch.get_or_init(|| Epoch {
             instant: now,
             unix: Duration::ZERO,
-        });
+        })
+    }
+
+    /// The quotas of this backend's name: what was used stays.
+    pub fn quotas(&self, pool: &Arc<str>, name: &Arc<str>, now: Instant) -> Arc<Quotas> {
+        let epoch = self.epoch(now);
         let key = (Arc::clone(pool), Arc::clone(name));
         let mut entries = self.lock();
         let quotas = entries.quotas.entry(key);
-        Arc::clone(quotas.or_insert_with(|| Quotas::new(*epoch)))
+        Arc::clone(quotas.or_insert_with(|| Quotas::new(epoch)))
     }
 
-    /// The quotas of every backend's name that is in use, by pool and backend.
+    /// The quotas of every backend's name that is in use, or whose counts are remembered, by pool and
+    /// backend.
     pub fn all_quotas(&self) -> Vec<(Arc<str>, Arc<str>, Arc<Quotas>)> {
         let entries = self.lock();
         let all = entries.quotas.iter();
@@ -168,8 +199,10 @@ impl Registry {
         self.lock().backends.values().cloned().collect()
     }
 
-    /// Forgets backends that nothing but the registry holds any more and whose counts are zero.
-    pub fn sweep(&self) {
+    /// Forgets backends that nothing but the registry holds any more and whose counts are zero; and
+    /// of the quotas of backends that are not configured those that count nothing any more, and what
+    /// is over [`UNCONFIGURED_MAX`]. How many backends' names that were that did count.
+    pub fn sweep(&self, now: Instant) -> usize {
         let mut entries = self.lock();
         entries
             .backends
@@ -177,7 +210,8 @@ impl Registry {
         // What was used counts again if the backend returns.
         entries
             .quotas
-            .retain(|_, quotas| Arc::strong_count(quotas) > 1 || quotas.has_counts());
+            .retain(|_, quotas| Arc::strong_count(quotas) > 1 || quotas.has_counts(now));
+        entries.forget_quotas(now)
     }
 
     fn lock(&self) -> MutexGuard<'_, Entries> {

@@ -170,7 +170,7 @@ fn sessions_of_a_removed_backend_are_cut_after_the_drain_timeout_and_no_others()
     // Forgotten, once nobody needs it.
     let registry = &running.handle().shared().registry;
     eventually("the backend is forgotten", || {
-        registry.sweep();
+        registry.sweep(std::time::Instant::now());
         registry.backends().len() == 1
     });
 }
@@ -192,7 +192,7 @@ fn a_backend_that_comes_back_in_time_is_not_cut() {
     assert!(replace(running.handle(), again).ok);
     let registry = &running.handle().shared().registry;
     eventually("the other backend's cut is done", || {
-        registry.sweep();
+        registry.sweep(std::time::Instant::now());
         registry.backends().len() == 1
     });
     assert!(session.ask("EHLO client.test").starts_with("250"));

@@ -101,6 +101,8 @@ fn each_planted_mistake_is_found() {
         mail::Bug::DropRefusal,
         mail::Bug::ForgetContent,
         mail::Bug::ForgetChunk,
+        mail::Bug::PassQuota,
+        mail::Bug::ForgetDoubt,
     ] {
         let quiet = std::panic::take_hook();
         std::panic::set_hook(Box::new(|_| {}));

@@ -412,7 +412,8 @@ pub(super) const BACKEND: Section = Section {
             default: Default::Value("[]"),
             at_limit: "At most 8, each 1 to 1000000000 messages or recipients per 1s to 31d. A \
                        message more goes to other backends; without one it waits in the queue, \
-                       then 451.",
+                       then 451. Recipients more of a message are told 452 4.5.3, and the client \
+                       sends them in another transaction.",
             why: "What a provider allows, counted in mode \"smtp\" within any span of the time; all \
                   addresses of a name share it.",
         },

@@ -83,8 +83,10 @@ pub(super) const TOP: Section = Section {
                 example: "\"/var/lib/posthouse/state\"",
                 means: "the counts of quotas begin at zero after a restart",
             },
-            at_limit: "A change needs a restart. Relative to the folder of this file.",
-            why: "Where the counts of quotas are kept over restarts; the folder must be writable.",
+            at_limit: "A change needs a restart. Relative to the folder of this file. One process \
+                       at a time writes it: another one counts for itself until the first ends.",
+            why: "Where the counts of quotas are kept over restarts, also those of backends that a \
+                  reload removed; the folder must be writable.",
         },
     ],
     tables: &["log", "admin", "listeners", "pools"],

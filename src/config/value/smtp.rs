@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::model::{Quota, QuotaUnit};
+use super::super::model::{QUOTA_PERIOD_MAX, QUOTA_PERIOD_MIN, Quota, QuotaUnit};
 use super::super::near;
 use super::super::words;
 use super::{Wrong, duration, duration_text, shown};
@@ -21,10 +21,6 @@ const SIZE_UNITS: [(&str, u64); 8] = [
 ];
 /// The largest count of a quota.
 const QUOTA_COUNT_MAX: u64 = 1_000_000_000;
-/// The shortest period of a quota.
-const QUOTA_PERIOD_MIN: Duration = Duration::from_secs(1);
-/// The longest period of a quota.
-const QUOTA_PERIOD_MAX: Duration = Duration::from_hours(31 * 24);
 
 /// `25MiB`, `10MB`: one whole number and one unit, in octets.
 pub(in super::super) fn size(text: &str) -> Result<u64, Wrong> {

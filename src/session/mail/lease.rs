@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::Mail;
 use super::account::Account;
-use crate::balance::{BackendState, FailureKind, NoBackend, Observation, Slot, Stage};
+use crate::balance::{BackendState, FailureKind, NoBackend, Observation, Slot, Spent, Stage};
 use crate::config::model::{Hedge, Sticky};
 use crate::session::attempt::{self, Attempt, Failure, Purpose};
 use crate::session::closing::Refusal;
@@ -75,6 +75,7 @@ impl Mail<'_> {
         let aim = Aim {
             purpose: Purpose::Mail,
             needed,
+            recipients: self.core.recipients_accepted().max(1),
             prefer,
             from,
         };
@@ -171,6 +172,11 @@ impl Mail<'_> {
     fn terms(&self, kept: smtp::Kept) -> LeaseTerms {
         let snapshot = self.session.cx.shared.current.load();
         let mut terms = LeaseTerms::of(kept);
+        let counted = self
+            .spent
+            .as_ref()
+            .filter(|spent| spent.counts_recipients());
+        terms.places = counted.map(Spent::recipients);
         if let Some(pool) = connect::pool_now(&snapshot, self.session) {
             let settings = &pool.settings.smtp;
             terms.times = BackendTimes {

@@ -173,6 +173,10 @@ impl<'a> Mail<'a> {
         let mut moved = self.effects(now);
         moved |= self.hear_backend(task, now);
         moved |= self.find(task, now);
+        if self.spent.is_some() {
+            // Places for recipients are asked for, so that a group leaves in one flight.
+            moved |= self.effects(now);
+        }
         moved |= self.speak_to_backend(task, now);
         moved |= self.hear_client(task, now);
         Step::of(moved)
@@ -190,8 +194,19 @@ impl<'a> Mail<'a> {
                 Effect::Slow => self.hedge(now),
                 Effect::EarlyTalker => self.early_talker(),
                 Effect::Tarpitted => self.listener_counters().tarpitted.inc(),
-                // Its end says what became of it.
-                Effect::ReplayInDoubt => {}
+                Effect::Reserve(recipients) => self.reserve(recipients, now),
+                Effect::GiveBack(recipients) => {
+                    if let Some(spent) = &mut self.spent {
+                        spent.give_back(recipients);
+                    }
+                }
+                // Its end says what became of it; the first copy may have been taken.
+                Effect::ReplayInDoubt => {
+                    let recipients = self.core.recipients_accepted();
+                    if let Some(spent) = self.spent.take() {
+                        spent.keep(recipients, now);
+                    }
+                }
                 Effect::EarlyReply => self.session.cx.counters().early_replies.inc(),
                 Effect::NotReplayable(loss) => self.session.cx.counters().not_replayable(loss),
                 Effect::Ended(end) => {
@@ -228,6 +243,16 @@ impl<'a> Mail<'a> {
         }
     }
 
+    /// Asks the backend's quotas for places for more recipients.
+    fn reserve(&mut self, recipients: u32, now: Instant) {
+        let granted = match &mut self.spent {
+            Some(spent) => spent.reserve(recipients, now),
+            // Nothing limits them any more.
+            None => recipients,
+        };
+        self.core.reserved(granted, now);
+    }
+
     /// Keeps what the transaction has taken of a quota, or gives it back.
     fn settle_quota(
         &mut self,
@@ -241,7 +266,7 @@ impl<'a> Mail<'a> {
         let may_be_taken = [TransactionEnd::Accepted, TransactionEnd::InDoubt];
         if end.is_some_and(|end| may_be_taken.contains(&end)) {
             let recipients = facts.map_or(1, TransactionFacts::recipients_accepted);
-            spent.keep(u64::from(recipients), now);
+            spent.keep(recipients, now);
         }
     }
 

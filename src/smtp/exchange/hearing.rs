@@ -37,6 +37,7 @@ impl Exchange {
             (Sending::Reset(end), None) => self.end(Some(Fate::Keep), end),
             _ => self.trouble(Trouble::Desync, now),
         }
+        self.give_back_spare();
         self.check();
     }
 
@@ -64,6 +65,9 @@ impl Exchange {
             (None, false) if reply.code.class() < 4 => self.trouble(Trouble::Desync, now),
             (None, false) => {
                 self.answer(index, Told::Refused, Answer::of(reply));
+                if self.said[index].verb == Verb::Rcpt {
+                    self.free_place();
+                }
                 self.settle(now);
             }
             (None, true) if self.said[index].verb == Verb::Data && !self.has_recipient() => {

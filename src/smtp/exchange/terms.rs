@@ -65,6 +65,9 @@ pub struct Leased {
     pub times: BackendTimes,
     /// After so long without any answer it is slow; `None` is never.
     pub slow_after: Option<Duration>,
+    /// Recipients that places were reserved for, where a quota counts them. No RCPT is said without
+    /// a place.
+    pub places: Option<u32>,
 }
 
 /// How long a backend is waited for (rule K1): for one reply or one block each.
@@ -137,6 +140,11 @@ pub enum Output {
     /// MAIL has not been answered for longer than usual: [`Exchange::hedge`](super::Exchange::hedge)
     /// would say it to another backend. Asked once for each connection.
     Slow,
+    /// Reserve places for so many recipients more; [`Exchange::reserved`](super::Exchange::reserved)
+    /// says how many were got.
+    Reserve(u32),
+    /// So many places that were reserved are not needed any more.
+    GiveBack(u32),
     /// The backend has judged the message before its end (rule D7).
     Early,
     /// The transaction has ended; nothing follows.

@@ -27,6 +27,7 @@ const FRESH: Leased = Leased {
     reused: false,
     times: TIMES,
     slow_after: None,
+    places: None,
 };
 const KEPT: Leased = Leased {
     pipelining: true,
@@ -35,6 +36,7 @@ const KEPT: Leased = Leased {
     reused: true,
     times: TIMES,
     slow_after: None,
+    places: None,
 };
 const SERIAL: Leased = Leased {
     pipelining: false,
@@ -43,6 +45,7 @@ const SERIAL: Leased = Leased {
     reused: false,
     times: TIMES,
     slow_after: None,
+    places: None,
 };
 
 impl Lab {
@@ -1045,4 +1048,198 @@ fn rule_f9_without_a_recipient_nobody_is_told_354() {
     lab.say("DATA");
     assert_eq!(lab.told(), ["554 5.5.1 no valid recipients"]);
     assert_eq!(lab.said(), "");
+}
+
+/// A backend whose provider counts recipients: one place came with the connection.
+const COUNTED: Leased = Leased {
+    places: Some(1),
+    ..FRESH
+};
+const NO_PLACE: &str = "452 4.5.3 too many recipients";
+
+impl Lab {
+    fn grant(&mut self, places: u32) {
+        self.exchange.reserved(places, self.now);
+        self.collect();
+    }
+}
+
+#[test]
+fn a_group_is_said_as_far_as_there_are_places_and_the_rest_is_told_452() {
+    let mut lab = Lab::new();
+    for line in [
+        "MAIL FROM:<a@x>",
+        "RCPT TO:<b@y>",
+        "RCPT TO:<c@y>",
+        "RCPT TO:<d@y>",
+        "DATA",
+    ] {
+        lab.say(line);
+    }
+    lab.lease(COUNTED);
+    assert_eq!(lab.said(), "MAIL FROM:<a@x>|RCPT TO:<b@y>|");
+    assert_eq!(lab.asked(), [Output::Lease(Want::Any), Output::Reserve(2)]);
+    lab.grant(1);
+    assert_eq!(lab.said(), "RCPT TO:<c@y>|");
+    assert_eq!(lab.asked(), [Output::Reserve(1)]);
+    lab.grant(0);
+    assert_eq!((lab.said(), lab.asked()), (String::new(), vec![]));
+    lab.hear("250 ok");
+    lab.hear("250 first");
+    assert_eq!(lab.told(), ["250 ok", "250 first"]);
+    assert_eq!(lab.asked(), [], "one that is not answered may be refused");
+    lab.hear("250 second");
+    assert_eq!(lab.asked(), [Output::Reserve(1)]);
+    lab.grant(0);
+    assert_eq!(lab.told(), ["250 second", NO_PLACE]);
+    assert_eq!(lab.said(), "DATA|");
+    lab.hear("354 go on");
+    assert_eq!(lab.exchange.recipients_accepted().count(), 2);
+    assert_eq!(lab.exchange.recipients_refused(), 1);
+}
+
+#[test]
+fn the_place_of_a_refused_recipient_is_the_next_one_s_or_given_back() {
+    let mut lab = Lab::new();
+    for line in [
+        "MAIL FROM:<a@x>",
+        "RCPT TO:<b@y>",
+        "RCPT TO:<c@y>",
+        "RCPT TO:<d@y>",
+    ] {
+        lab.say(line);
+    }
+    lab.lease(COUNTED);
+    lab.grant(1);
+    lab.grant(0);
+    lab.asked();
+    lab.said();
+    for reply in ["250 ok", "550 5.1.1 unknown", "250 second"] {
+        lab.hear(reply);
+    }
+    assert_eq!(lab.said(), "RCPT TO:<d@y>|");
+    assert_eq!(lab.asked(), []);
+    lab.hear("550 5.1.1 unknown");
+    assert_eq!(lab.asked(), [Output::GiveBack(1)]);
+    assert_eq!(lab.told().len(), 4);
+}
+
+#[test]
+fn the_first_place_stays_as_long_as_the_connection() {
+    let mut lab = Lab::new();
+    lab.say("MAIL FROM:<a@x>");
+    lab.lease(COUNTED);
+    lab.hear("250 ok");
+    lab.asked();
+    for _ in 0..3 {
+        lab.say("RCPT TO:<b@y>");
+        assert_eq!(lab.asked(), []);
+        lab.hear("550 5.1.1 unknown");
+    }
+    assert_eq!(lab.asked(), [], "so that a later one need not move");
+}
+
+#[test]
+fn where_commands_go_one_by_one_places_are_asked_for_one_by_one() {
+    let mut lab = Lab::new();
+    for line in [
+        "MAIL FROM:<a@x>",
+        "RCPT TO:<b@y>",
+        "RCPT TO:<c@y>",
+        "RCPT TO:<d@y>",
+    ] {
+        lab.say(line);
+    }
+    lab.lease(Leased {
+        places: Some(1),
+        ..SERIAL
+    });
+    lab.hear("250 ok");
+    assert_eq!(lab.said(), "MAIL FROM:<a@x>|RCPT TO:<b@y>|");
+    lab.asked();
+    lab.hear("250 first");
+    assert_eq!(lab.asked(), [Output::Reserve(1)]);
+    lab.say("DATA");
+    assert_eq!(lab.asked(), [], "asked is asked");
+    lab.grant(1);
+    assert_eq!(lab.said(), "RCPT TO:<c@y>|");
+    lab.hear("250 second");
+    lab.grant(0);
+    assert_eq!(lab.said(), "DATA|");
+    assert_eq!(lab.told(), ["250 ok", "250 first", "250 second", NO_PLACE]);
+}
+
+#[test]
+fn another_backend_has_places_for_all_that_were_accepted_f8() {
+    let mut lab = Lab::new();
+    for line in [
+        "MAIL FROM:<a@x>",
+        "RCPT TO:<b@y>",
+        "RCPT TO:<c@y>",
+        "RCPT TO:<d@y>",
+    ] {
+        lab.say(line);
+    }
+    lab.lease(COUNTED);
+    lab.grant(1);
+    lab.grant(0);
+    for reply in ["250 ok", "250 first", "250 second"] {
+        lab.hear(reply);
+    }
+    lab.asked();
+    lab.said();
+    lab.lose("");
+    assert_eq!(lab.asked(), moves(Trouble::Lost));
+    lab.grant(1);
+    assert_eq!(
+        lab.said(),
+        "",
+        "what was got for the lost one is not its successor's"
+    );
+    lab.lease(Leased {
+        places: Some(2),
+        ..FRESH
+    });
+    let group = "MAIL FROM:<a@x>|RCPT TO:<b@y>|RCPT TO:<c@y>|";
+    assert_eq!(
+        (lab.said(), lab.asked()),
+        (group.to_owned(), vec![Output::Reserve(1)])
+    );
+    lab.grant(1);
+    assert_eq!(lab.said(), "RCPT TO:<d@y>|");
+    lab.told();
+    for reply in ["250 ok", "250 first", "250 second", "250 third"] {
+        lab.hear(reply);
+    }
+    assert_eq!(lab.told(), ["250 third"]);
+}
+
+#[test]
+fn without_a_place_for_the_first_recipient_it_moves_and_nobody_is_struck() {
+    let none = Leased {
+        places: Some(0),
+        ..FRESH
+    };
+    let mut lab = Lab::new();
+    lab.say("MAIL FROM:<a@x>");
+    lab.lease(none);
+    lab.hear("250 ok");
+    lab.asked();
+    for _ in 0..MOVES_MAX {
+        if lab.exchange.recipients() == 0 {
+            lab.say("RCPT TO:<b@y>");
+        }
+        assert_eq!(lab.asked(), [Output::Reserve(1)]);
+        lab.grant(0);
+        let moves = [Output::Release(Fate::Abort), Output::Lease(Want::Other)];
+        assert_eq!(lab.asked(), moves);
+        lab.lease(none);
+        lab.hear("250 ok");
+    }
+    lab.told();
+    lab.grant(0);
+    assert_eq!(
+        lab.told(),
+        ["451 4.3.2 service not available, try again later"]
+    );
 }

@@ -66,6 +66,10 @@ struct World {
     replies: usize,
     has_line: bool,
     is_wanted: bool,
+    /// How many recipients of a message each backend's provider allows, if that is limited,
+    quota: Option<u32>,
+    /// and the places that are reserved.
+    places: u32,
     /// Backends' replies of class 2.
     acceptances: usize,
     accepted: usize,
@@ -149,6 +153,8 @@ impl World {
             replies: 0,
             has_line: false,
             is_wanted: false,
+            quota: is(second, 5).then_some(u32::from(second >> 6) + 1),
+            places: 0,
             acceptances: 0,
             accepted: 0,
             unasked: 1,
@@ -238,8 +244,12 @@ impl World {
         } else {
             Kept::Yes
         };
+        if self.quota.is_some() {
+            self.places = self.session.recipients_accepted().max(1);
+        }
         let terms = LeaseTerms {
             slow_after: (operation & 16 == 0).then_some(Duration::from_secs(2)),
+            places: self.quota.map(|_| self.places),
             ..LeaseTerms::of(kept)
         };
         self.has_line = true;
@@ -309,6 +319,7 @@ impl World {
                         "only what was asked for is given back"
                     );
                     (self.has_line, self.is_wanted) = (false, false);
+                    self.places = 0;
                 }
                 Effect::Strike(_) | Effect::Slow | Effect::ReplayInDoubt => {
                     assert!(self.has_line, "it is about a backend");
@@ -322,6 +333,13 @@ impl World {
                         .for_each(|address| assert!(!address.is_empty()));
                     self.accepted += usize::from(end == TransactionEnd::Accepted);
                 }
+                Effect::Reserve(wanted) => self.reserve(wanted),
+                Effect::GiveBack(surplus) => {
+                    self.places = self
+                        .places
+                        .checked_sub(surplus)
+                        .expect("they were reserved");
+                }
                 Effect::EarlyTalker
                 | Effect::EarlyReply
                 | Effect::NotReplayable(_)
@@ -330,7 +348,19 @@ impl World {
         }
     }
 
+    fn reserve(&mut self, wanted: u32) {
+        assert!(self.has_line && wanted > 0, "for recipients that wait");
+        let quota = self.quota.expect("only where recipients are counted");
+        let granted = wanted.min(quota - self.places);
+        self.places += granted;
+        self.session.reserved(granted, self.now);
+    }
+
     fn check(&mut self) {
+        if self.quota.is_some() && self.has_line {
+            let accepted = self.session.recipients_accepted();
+            assert!(accepted <= self.places, "each recipient has its place");
+        }
         assert!(self.accepted <= self.acceptances, "promise 1");
         assert!(self.replies <= self.lines + self.unasked, "promise 3");
         let session = &self.session;

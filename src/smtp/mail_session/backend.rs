@@ -48,6 +48,7 @@ impl MailSession {
             reused: terms.kept == Kept::Yes,
             times: terms.times,
             slow_after: terms.slow_after,
+            places: terms.places,
         };
         self.clock = now;
         match &mut self.open {
@@ -67,6 +68,24 @@ impl MailSession {
             open.exchange.not_leased(reply);
         }
         self.collect();
+    }
+
+    /// So many places were got behind [`Effect::Reserve`]; none is an answer too. They count until
+    /// the connection is released, or [`Effect::GiveBack`].
+    pub fn reserved(&mut self, places: u32, now: Instant) {
+        self.clock = now;
+        if let Some(open) = &mut self.open {
+            open.exchange.reserved(places, now);
+        }
+        self.collect();
+        self.keep_time(now);
+    }
+
+    /// How many recipients of the open transaction have been accepted: a backend that it moves to
+    /// must have places for all of them.
+    pub fn recipients_accepted(&self) -> u32 {
+        let accepted = self.exchange().map(Exchange::recipients_accepted);
+        accepted.map_or(0, |accepted| accepted.count() as u32)
     }
 
     /// Another backend is granted to a MAIL that is slow, at the cost of a strike and a move: behind
@@ -169,6 +188,8 @@ impl MailSession {
                 Output::Release(fate) => self.effects.push_back(Effect::Release(fate)),
                 Output::ReplayInDoubt => self.effects.push_back(Effect::ReplayInDoubt),
                 Output::Early => self.effects.push_back(Effect::EarlyReply),
+                Output::Reserve(places) => self.effects.push_back(Effect::Reserve(places)),
+                Output::GiveBack(places) => self.effects.push_back(Effect::GiveBack(places)),
                 Output::Slow => self.effects.push_back(Effect::Slow),
                 Output::Strike(trouble) => self.effects.push_back(Effect::Strike(trouble)),
                 Output::End(end) => {

@@ -101,6 +101,11 @@ pub enum Effect {
     Slow,
     /// The backend has judged the message before its end (rule D7): to be counted.
     EarlyReply,
+    /// Reserve places for so many recipients at the backend, whose quota counts them
+    /// ([`LeaseTerms::places`]): [`reserved`](super::MailSession::reserved) says how many were got.
+    Reserve(u32),
+    /// So many of its places are not needed any more.
+    GiveBack(u32),
     /// The message streams on and cannot be replayed.
     NotReplayable(ReplayLoss),
     /// The transaction has ended. A connection that was asked for is not needed any more.
@@ -127,15 +132,19 @@ pub struct LeaseTerms {
     pub times: BackendTimes,
     /// After so long without an answer to MAIL, [`Effect::Slow`]; `None` is never.
     pub slow_after: Option<Duration>,
+    /// Recipients that places were reserved for, where a quota counts them: as many as were
+    /// accepted before, and one at least.
+    pub places: Option<u32>,
 }
 
 impl LeaseTerms {
-    /// With the times of [`BackendTimes::default`].
+    /// With the times of [`BackendTimes::default`], and no quota of recipients.
     pub fn of(kept: Kept) -> Self {
         Self {
             kept,
             times: BackendTimes::default(),
             slow_after: None,
+            places: None,
         }
     }
 }

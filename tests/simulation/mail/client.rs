@@ -78,6 +78,8 @@ pub(crate) struct Client {
     current: Sent,
     pub(crate) sent: Vec<Sent>,
     pub(crate) replies: u64,
+    /// Recipients that no place was left for.
+    pub(crate) recipients_put_off: u64,
     /// A 421 or 221 was read: nothing more is said.
     pub(crate) is_over: bool,
 }
@@ -108,6 +110,7 @@ impl Client {
             current: Sent::default(),
             sent: Vec::new(),
             replies: 0,
+            recipients_put_off: 0,
             is_over: false,
         }
     }
@@ -289,7 +292,17 @@ impl Client {
             }
             Command::Mail(_) => fits(&[250, 451, 452, 503, 550]),
             Command::Rcpt(rcpt) => {
-                fits(&[250, 451, 503, 550]);
+                fits(&[250, 451, 452, 503, 550]);
+                if code == 452 {
+                    assert!(line.contains(" 4.5.3 "), "{line:?}");
+                    let said = self.sent.iter().find(|sent| sent.told.is_none());
+                    let before = said.map_or(&self.current, |said| said);
+                    assert!(
+                        !before.recipients.is_empty(),
+                        "the first has a place or moves"
+                    );
+                    self.recipients_put_off += 1;
+                }
                 if code == 250 {
                     // Chunks may have been said in one flight with it.
                     let said = self.sent.iter_mut().find(|sent| sent.told.is_none());

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use posthouse::balance::{Epoch, Limited, Quota, QuotaUnit, Quotas, Spent, UsedUp};
 use posthouse::smtp::{
     EarlyTalker, Effect, Extensions, Fate, First354, InDoubt, Kept as Reuse, Keyword, Keywords,
     LeaseTerms, LineEndings, MailPolicy, MailSession, Manners, Needed, OwnExtensions, OwnReply,
@@ -40,6 +41,10 @@ pub(crate) enum Bug {
     ForgetContent,
     /// A chunk is answered and not passed on.
     ForgetChunk,
+    /// A recipient is passed on that no place was left for.
+    PassQuota,
+    /// What a message in doubt has taken of a quota is given back.
+    ForgetDoubt,
 }
 
 /// What happened in a world.
@@ -81,6 +86,9 @@ impl Tally {
             "client left",
             "client stalled",
             "client sent away",
+            "recipient put off",
+            "quota used up",
+            "place given back",
             "drained",
         ];
         for what in expected {
@@ -97,6 +105,26 @@ struct Backend {
     /// Of ten connections so many have a fault.
     faults: u32,
     is_down: bool,
+    /// What its provider allows,
+    limited: Option<Limited>,
+    /// and when it was given so many recipients.
+    given: Vec<(Instant, u64)>,
+}
+
+/// What a provider allows, in worlds where that is limited.
+const QUOTA: Quota = Quota {
+    count: 4,
+    period: Duration::from_mins(10),
+    unit: QuotaUnit::Recipients,
+};
+
+impl Backend {
+    fn reserve(&self, recipients: u32, now: Instant) -> Result<Option<Spent>, UsedUp> {
+        match &self.limited {
+            Some(limited) => limited.take(recipients, now).map(Some),
+            None => Ok(None),
+        }
+    }
 }
 
 /// A connection between the session and a backend.
@@ -124,6 +152,8 @@ struct World {
     idle: Vec<Line>,
     line: Option<Line>,
     wanted: Option<(Want, Needed)>,
+    /// What the transaction has taken of its backend's quota.
+    spent: Option<Spent>,
     /// Octets of a chunk that are still to be forgotten.
     forgotten: usize,
     tried: Vec<usize>,
@@ -198,6 +228,7 @@ impl World {
             limits: SessionLimits::default(),
         };
         let may_chunk = rng.below(3) > 0;
+        let is_limited = rng.below(2) == 0;
         let mut backends: Vec<Backend> = (0..2 + rng.below(3))
             .map(|_| Backend {
                 kind: Kind {
@@ -207,6 +238,12 @@ impl World {
                 },
                 faults: rng.below(8),
                 is_down: rng.below(10) == 0,
+                limited: is_limited.then(|| {
+                    let unix = Duration::from_hours(400_000);
+                    let quotas = Quotas::new(Epoch { instant: now, unix });
+                    quotas.limited(&[QUOTA])
+                }),
+                given: Vec::new(),
             })
             .collect();
         let seen: Vec<_> = backends
@@ -231,6 +268,7 @@ impl World {
             idle: Vec::new(),
             line: None,
             wanted: None,
+            spent: None,
             forgotten: 0,
             tried: Vec::new(),
             kept: Vec::new(),
@@ -337,7 +375,12 @@ impl World {
         line.output.extend_from_slice(&octets);
         let arrived = std::mem::take(&mut line.output);
         if !line.server.is_ended {
-            self.kept.extend(line.server.take(&arrived));
+            let backend = line.backend;
+            if let Some(kept) = line.server.take(&arrived) {
+                let recipients = kept.recipients.len() as u64;
+                self.backends[backend].given.push((self.now, recipients));
+                self.kept.push(kept);
+            }
         }
         true
     }
@@ -390,9 +433,12 @@ impl World {
         };
         let fits = |kind: Kind| extensions(kind).lacks(needed).is_empty();
         let fitting = self.idle.iter().rposition(|line| fits(line.server.kind));
+        let recipients = self.session.recipients_accepted().max(1);
         if want == Want::Any
             && let Some(at) = fitting
+            && let Ok(spent) = self.backends[self.idle[at].backend].reserve(recipients, self.now)
         {
+            self.spent = spent;
             let mut line = self.idle.remove(at);
             line.is_reused = true;
             self.tally.note("kept connection used");
@@ -411,6 +457,12 @@ impl World {
                 self.tried.push(backend);
                 continue;
             }
+            let Ok(spent) = self.backends[backend].reserve(recipients, self.now) else {
+                self.tally.note("quota used up");
+                self.tried.push(backend);
+                continue;
+            };
+            self.spent = spent;
             let line = self.dial(backend);
             return self.leased(line);
         }
@@ -441,6 +493,7 @@ impl World {
         self.line = Some(line);
         let terms = LeaseTerms {
             slow_after: (self.rng.below(2) == 0).then_some(Duration::from_secs(1)),
+            places: self.spent.as_ref().map(Spent::recipients),
             ..LeaseTerms::of(reuse)
         };
         self.session.leased_on(&extensions, &terms, self.now);
@@ -526,6 +579,7 @@ impl World {
                         self.tally.note("moved between chunks");
                     }
                     self.wanted = Some((want, needed));
+                    self.spent = None;
                     match want {
                         Want::Any => self.tried.clear(),
                         Want::New => self.tally.note("kept connection dead"),
@@ -545,8 +599,15 @@ impl World {
                     }
                 }
                 Effect::ReplayInDoubt => {
+                    self.settle(Some(self.session.recipients_accepted()));
                     self.replays_in_doubt += 1;
                     self.tally.note("replayed in doubt");
+                }
+                Effect::Reserve(recipients) => self.reserve(recipients),
+                Effect::GiveBack(recipients) => {
+                    let spent = self.spent.as_mut().expect("there is a quota");
+                    spent.give_back(recipients);
+                    self.tally.note("place given back");
                 }
                 Effect::EarlyTalker => self.tally.note("early talker"),
                 Effect::Slow => {
@@ -567,9 +628,31 @@ impl World {
         }
     }
 
+    fn reserve(&mut self, recipients: u32) {
+        let spent = self.spent.as_mut().expect("there is a quota");
+        let granted = match self.bug {
+            Bug::PassQuota => recipients,
+            _ => spent.reserve(recipients, self.now),
+        };
+        self.session.reserved(granted, self.now);
+    }
+
+    /// Keeps what was taken of a quota for so many recipients, or gives it back.
+    fn settle(&mut self, recipients: Option<u32>) {
+        if let Some((spent, recipients)) = self.spent.take().zip(recipients) {
+            spent.keep(recipients, self.now);
+        }
+    }
+
     fn ended(&mut self, end: TransactionEnd) {
         self.wanted = None;
         let facts = self.session.facts().expect("each end has its facts");
+        let may_be_taken = match end {
+            TransactionEnd::Accepted => true,
+            TransactionEnd::InDoubt => self.bug != Bug::ForgetDoubt,
+            TransactionEnd::Refused | TransactionEnd::Abandoned | TransactionEnd::Failed => false,
+        };
+        self.settle(may_be_taken.then(|| facts.recipients_accepted()));
         let reply = facts.reply().and_then(|reply| reply.first());
         match end {
             TransactionEnd::Accepted => {
@@ -596,11 +679,34 @@ impl World {
         }
     }
 
+    /// No span holds more recipients than the provider allows, and no place was lost.
+    fn judge_quotas(&mut self) {
+        for _ in 0..self.client.recipients_put_off {
+            self.tally.note("recipient put off");
+        }
+        let long_after = self.now + 2 * QUOTA.period;
+        for backend in &self.backends {
+            let Some(limited) = &backend.limited else {
+                continue;
+            };
+            for (at, _) in &backend.given {
+                let within = backend
+                    .given
+                    .iter()
+                    .filter(|(other, _)| *other >= *at && other.duration_since(*at) < QUOTA.period);
+                let recipients: u64 = within.map(|(_, recipients)| recipients).sum();
+                assert!(recipients <= QUOTA.count, "a quota was passed: {backend:?}");
+            }
+            assert_eq!(limited.usage(long_after)[0].used, 0, "a place was lost");
+        }
+    }
+
     /// Counts.
     fn judge(&mut self) {
         assert!(self.line.is_none(), "a connection was not given back");
         assert_eq!(self.memory.used(), 0, "replay memory was not given back");
         assert_eq!(self.tarpit.taken(), 0, "a place was not given back");
+        self.judge_quotas();
         let (mut doubtful, mut doubled) = (0, 0);
         for kept in &self.kept {
             let of = |sent: &&Sent| contains(&kept.content, sent.id.as_bytes());
