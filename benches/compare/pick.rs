@@ -5,7 +5,6 @@
 
 use std::collections::VecDeque;
 use std::hint::black_box;
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,7 +17,6 @@ use posthouse::types::{ClientKey, Rng, Tier, Weight};
 
 use super::Plan;
 use super::support::peer::Kind;
-use super::support::process::Process;
 use super::support::report::Report;
 use super::support::statistics::slope;
 use super::support::{callgrind, loopback};
@@ -63,24 +61,8 @@ pub(super) fn row(plan: &Plan, report: &mut Report) -> Result<()> {
 /// Instructions of one pick, by the slope between 1,000 and 5,000 of them under callgrind.
 fn instructions(plan: &Plan, policy: &str, backends: u16) -> Result<f64> {
     let folder = plan.bench.folder.join(format!("pick-{policy}-{backends}"));
-    let counted = |picks: u32| -> Result<f64> {
-        let mut command = callgrind::command(&std::env::current_exe()?, &folder)?;
-        command
-            .args([
-                "role",
-                "pick",
-                policy,
-                &backends.to_string(),
-                &picks.to_string(),
-            ])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null());
-        let status = Process::spawn(&mut command)?.wait()?;
-        if !status.success() {
-            bail!("picking under callgrind ended with {status}");
-        }
-        Ok(callgrind::read(&folder)?.instructions as f64)
-    };
+    let own = std::env::current_exe()?;
+    let counted = |picks| callgrind::picks(&own, &folder, policy, backends.into(), picks);
     Ok(slope((1_000, counted(1_000)?), (5_000, counted(5_000)?)))
 }
 

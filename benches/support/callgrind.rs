@@ -6,10 +6,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
+use super::process::Process;
 use super::tools;
 
 /// What one run under callgrind counted.
@@ -32,6 +33,27 @@ const ALLOCATING: [&str; 6] = [
     "aligned_alloc",
     "memalign",
 ];
+
+/// Instructions of so many picks, which the comparison's binary makes.
+pub(crate) fn picks(
+    comparison: &Path,
+    folder: &Path,
+    policy: &str,
+    backends: u32,
+    picks: u32,
+) -> Result<f64> {
+    let mut command = command(comparison, folder)?;
+    command
+        .args(["role", "pick", policy])
+        .args([backends, picks].map(|number| number.to_string()))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
+    let status = Process::spawn(&mut command)?.wait()?;
+    if !status.success() {
+        bail!("picking under callgrind ended with {status}");
+    }
+    Ok(read(folder)?.instructions as f64)
+}
 
 /// A command that runs a program under callgrind, writing to `folder`.
 pub(crate) fn command(program: &Path, folder: &Path) -> Result<Command> {

@@ -341,21 +341,30 @@ mod tests {
         assert!(change.contains("192.0.2.1, 2001:db8::1"), "{change}");
     }
 
-    #[test]
-    fn localhost_is_resolved_and_forgotten_names_are_dropped() {
-        let runtime = tokio::runtime::Builder::new_current_thread()
+    fn runtime() -> tokio::runtime::LocalRuntime {
+        tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build_local(tokio::runtime::LocalOptions::default())
-            .unwrap();
+            .unwrap()
+    }
+
+    /// A configuration with one backend, at this name.
+    fn naming(host: &Arc<str>) -> Config {
         let mut config = Config::for_host("mx.example");
         let mut pool = Pool::for_host("mx.example");
-        let host = Arc::<str>::from("localhost");
         let address = BackendAddress::Name {
-            host: Arc::clone(&host),
+            host: Arc::clone(host),
             port: 25,
         };
         pool.backends.insert(Arc::from("a"), Backend::at(address));
         config.pools.insert(Arc::from("mx"), pool);
+        config
+    }
+
+    #[test]
+    fn localhost_is_resolved_and_forgotten_names_are_dropped() {
+        let (runtime, host) = (runtime(), Arc::<str>::from("localhost"));
+        let config = naming(&host);
         let names = Rc::new(Names::default());
         runtime.block_on(names.learn(&config));
         let resolved = names.resolved();
@@ -409,19 +418,8 @@ mod tests {
     #[test]
     fn addresses_that_change_when_their_ttl_has_passed_ask_for_a_reload() {
         let server = name_server(&[[192, 0, 2, 1], [192, 0, 2, 1], [192, 0, 2, 7]]);
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build_local(tokio::runtime::LocalOptions::default())
-            .unwrap();
-        let mut config = Config::for_host("mx.example");
-        let mut pool = Pool::for_host("mx.example");
-        let host = Arc::<str>::from("moves.example.");
-        let address = BackendAddress::Name {
-            host: Arc::clone(&host),
-            port: 25,
-        };
-        pool.backends.insert(Arc::from("a"), Backend::at(address));
-        config.pools.insert(Arc::from("mx"), pool);
+        let (runtime, host) = (runtime(), Arc::<str>::from("moves.example."));
+        let config = naming(&host);
         let names = Rc::new(Names::default());
         let request = runtime.block_on(async {
             *names.resolver.borrow_mut() = Some((sources(), resolver_at(server)));

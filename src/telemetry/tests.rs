@@ -12,8 +12,9 @@ use tracing_subscriber::layer::SubscriberExt;
 /// Long enough for a loaded machine; no test waits for it to pass.
 const LIMIT: Duration = Duration::from_secs(20);
 
+/// An output that can be read afterwards.
 #[derive(Clone, Default)]
-struct Kept(Arc<Mutex<Vec<u8>>>);
+pub(super) struct Kept(pub(super) Arc<Mutex<Vec<u8>>>);
 
 impl Kept {
     fn text(&self) -> String {

@@ -213,8 +213,9 @@ fn choosing_among_10_000_costs_at_most_four_times_choosing_among_10() -> Result<
         "first",
     ] {
         let cost = |backends: u32| -> Result<f64> {
-            let counted =
-                |picks: u32| count_picks(&bench.folder, binaries, policy, backends, picks);
+            let counted = |picks: u32| {
+                callgrind::picks(&binaries.compare, &bench.folder, policy, backends, picks)
+            };
             Ok(slope((1_000, counted(1_000)?), (5_000, counted(5_000)?)))
         };
         let (ten, most) = (cost(10)?, cost(10_000)?);
@@ -227,31 +228,6 @@ fn choosing_among_10_000_costs_at_most_four_times_choosing_among_10() -> Result<
         )?;
     }
     Ok(())
-}
-
-fn count_picks(
-    folder: &Path,
-    binaries: &Binaries,
-    policy: &str,
-    backends: u32,
-    picks: u32,
-) -> Result<f64> {
-    let mut command = callgrind::command(&binaries.compare, folder)?;
-    command
-        .args([
-            "role",
-            "pick",
-            policy,
-            &backends.to_string(),
-            &picks.to_string(),
-        ])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null());
-    let status = Process::spawn(&mut command)?.wait()?;
-    if !status.success() {
-        bail!("picking under callgrind ended with {status}");
-    }
-    Ok(callgrind::read(folder)?.instructions as f64)
 }
 
 fn describe(cost: &Instructions) -> String {

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use crate::cli::probe::{failure_text, with_code};
 use crate::config::model::{BackendAddress, Config, Depth, GreetingMode, Identity, Pool};
 use crate::control::probe::{
-    Header, Opening, Plan, ProbeResult, ProbeTls, ProxyVerdict, Starttls, Target, Trust, probe_once,
+    Opening, Plan, ProbeResult, ProbeTls, ProxyVerdict, Starttls, Target, probe_once,
 };
 use crate::smtp::RelayTest;
 
@@ -179,11 +179,7 @@ impl Dial {
             address,
             host,
             opening: self.opening,
-            header: match self.pool.identity {
-                Identity::None => Header::None,
-                Identity::ProxyV1 => Header::V1,
-                Identity::ProxyV2 => Header::V2,
-            },
+            header: self.pool.identity.into(),
             source: self.pool.source.iter().find(same_family).copied(),
             interface: self.pool.interface.clone(),
             freebind: self.pool.freebind,
@@ -191,20 +187,11 @@ impl Dial {
     }
 
     fn plan(&self) -> Plan {
-        let health = &self.pool.health;
+        let plan = Plan::of(&self.pool);
         Plan {
-            depth: health.depth.max(Depth::Ehlo),
-            ehlo_name: Arc::clone(&health.ehlo_name),
-            recipient: health.probe_recipient.clone(),
-            connect_timeout: self.pool.connect_timeout,
-            greeting_timeout: health.greeting_timeout,
-            timeout: health.timeout,
-            trust: if health.tls_verify {
-                Trust::SystemRoots
-            } else {
-                Trust::Any
-            },
+            depth: plan.depth.max(Depth::Ehlo),
             relay_test: Some(Arc::from(self.recipient.as_str())),
+            ..plan
         }
     }
 

@@ -16,7 +16,7 @@ use tokio::sync::OnceCell;
 use tokio::task::spawn_blocking;
 
 use crate::balance::{FailureKind, ProbeReport, Stage};
-use crate::config::model::Depth;
+use crate::config::model::{Depth, Identity, Pool};
 use crate::net::tls::TlsClient;
 pub use crate::net::tls::{Certificate, Trust};
 pub use crate::smtp::RelayTest;
@@ -78,6 +78,37 @@ pub struct Plan {
     /// A recipient of a domain that is not the backend's, to see whether it is an open relay
     /// through us (rules D11, H7). Asked for with RCPT at depth `ehlo` and above, never sent to.
     pub relay_test: Option<Arc<str>>,
+}
+
+impl From<Identity> for Header {
+    fn from(identity: Identity) -> Self {
+        match identity {
+            Identity::None => Self::None,
+            Identity::ProxyV1 => Self::V1,
+            Identity::ProxyV2 => Self::V2,
+        }
+    }
+}
+
+impl Plan {
+    /// What the probes of a pool do.
+    pub fn of(pool: &Pool) -> Self {
+        let health = &pool.health;
+        Self {
+            depth: health.depth,
+            ehlo_name: Arc::clone(&health.ehlo_name),
+            recipient: health.probe_recipient.clone(),
+            connect_timeout: pool.connect_timeout,
+            greeting_timeout: health.greeting_timeout,
+            timeout: health.timeout,
+            trust: if health.tls_verify {
+                Trust::SystemRoots
+            } else {
+                Trust::Any
+            },
+            relay_test: None,
+        }
+    }
 }
 
 /// TLS for probes; make one and keep it.

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::Members;
 use crate::balance::Member;
-use crate::config::model::{BackendAddress, GreetingMode, Identity, Pool};
-use crate::control::probe::{Header, Opening, Plan, Target, Trust};
+use crate::config::model::{BackendAddress, GreetingMode, Pool};
+use crate::control::probe::{Opening, Plan, Target};
 use crate::snapshot::{PoolView, Snapshot};
 
 /// Everything that makes two probes the same conversation. Its target has no source yet.
@@ -65,7 +65,7 @@ fn opening(snapshot: &Snapshot, pool: &PoolView) -> Opening {
 }
 
 fn conversation(pool: &Pool, member: &Member, opening: Opening) -> Conversation {
-    let (address, health) = (member.settings.address, &pool.health);
+    let address = member.settings.address;
     let configured = pool.backends.get(&member.settings.name);
     let host = match configured.map(|backend| &backend.address) {
         Some(BackendAddress::Name { host, .. }) => Some(Arc::clone(host)),
@@ -76,29 +76,12 @@ fn conversation(pool: &Pool, member: &Member, opening: Opening) -> Conversation 
             address,
             host,
             opening,
-            header: match pool.identity {
-                Identity::None => Header::None,
-                Identity::ProxyV1 => Header::V1,
-                Identity::ProxyV2 => Header::V2,
-            },
+            header: pool.identity.into(),
             source: None,
             interface: pool.interface.clone(),
             freebind: pool.freebind,
         },
-        plan: Plan {
-            depth: health.depth,
-            ehlo_name: Arc::clone(&health.ehlo_name),
-            recipient: health.probe_recipient.clone(),
-            connect_timeout: pool.connect_timeout,
-            greeting_timeout: health.greeting_timeout,
-            timeout: health.timeout,
-            trust: if health.tls_verify {
-                Trust::SystemRoots
-            } else {
-                Trust::Any
-            },
-            relay_test: None,
-        },
+        plan: Plan::of(pool),
         sources: of_family(&pool.source, address),
     }
 }
