@@ -63,6 +63,15 @@ impl Exchange {
         };
         match (self.said[index].told, accepts) {
             (None, false) if reply.code.class() < 4 => self.trouble(Trouble::Desync, now),
+            // A refused RCPT is about one recipient: to move for it would put the others at risk.
+            (None, false)
+                if self.said[index].verb != Verb::Rcpt
+                    && reply.code.class() == 4
+                    && is_unwell(reply)
+                    && self.may_move(now) =>
+            {
+                self.leave_unwell(reply, Fate::Abort);
+            }
             (None, false) => {
                 self.answer(index, Told::Refused, Answer::of(reply));
                 if self.said[index].verb == Verb::Rcpt {
@@ -110,7 +119,7 @@ impl Exchange {
         }
     }
 
-    /// What was refused because of the backend's own state is said to another (row 8).
+    /// What was refused because of the backend's own state is said to another (rows 2, 3 and 8).
     fn leave_unwell(&mut self, reply: &Reply<'_>, fate: Fate) {
         self.unwell = (reply.code != ReplyCode::CLOSING).then(|| Answer::of(reply));
         self.outputs.push_back(Output::Strike(Trouble::Unwell));

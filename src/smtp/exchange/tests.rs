@@ -415,10 +415,57 @@ fn rule_n4_a_kept_connection_that_has_had_its_share_is_recycled() {
         lab.hear(reply);
         assert!(lab.told().is_empty());
         assert_eq!(lab.asked().last(), Some(&Output::Lease(Want::New)));
-        // From a new connection the same words mean what they say.
+        // From a new connection the same words mean that the backend is unwell.
         lab.lease(FRESH);
         lab.hear("452 4.3.1 disk full");
-        assert_eq!(lab.told(), ["452 4.3.1 disk full"]);
+        assert!(lab.told().is_empty());
+        assert_eq!(lab.asked(), moves(Trouble::Unwell));
+    }
+}
+
+#[test]
+fn a_backend_that_is_unwell_at_mail_or_data_is_left_and_one_recipient_s_refusal_is_told() {
+    for (reply, is_moved) in [
+        ("452 4.3.1 disk full", true),
+        ("452 too busy", true),
+        ("451 4.3.0 queue file write error", true),
+        ("450 4.7.1 slow down", false),
+        ("451 4.4.3 dns", false),
+        ("552 5.3.4 too big", false),
+    ] {
+        let mut at_mail = Lab::new();
+        at_mail.say("MAIL FROM:<a@x>");
+        at_mail.lease(FRESH);
+        at_mail.asked();
+        at_mail.hear(reply);
+        let mut at_data = Lab::new();
+        for line in ["MAIL FROM:<a@x>", "RCPT TO:<b@y>", "DATA"] {
+            at_data.say(line);
+        }
+        at_data.lease(FRESH);
+        at_data.asked();
+        at_data.hear("250 ok");
+        at_data.hear("250 ok");
+        at_data.told();
+        at_data.hear(reply);
+        for mut lab in [at_mail, at_data] {
+            assert_eq!(lab.told().is_empty(), is_moved, "{reply}");
+            let asked = lab.asked();
+            assert_eq!(asked == moves(Trouble::Unwell), is_moved, "{reply}");
+            if is_moved {
+                // Where there is no other, it has said why.
+                lab.exchange.not_leased(OwnReply::NO_BACKEND);
+                lab.collect();
+                assert_eq!(lab.told(), [reply]);
+            }
+        }
+        let mut at_rcpt = Lab::new();
+        at_rcpt.say("MAIL FROM:<a@x>");
+        at_rcpt.say("RCPT TO:<b@y>");
+        at_rcpt.lease(FRESH);
+        at_rcpt.hear("250 ok");
+        at_rcpt.hear(reply);
+        assert_eq!(at_rcpt.told()[1], reply);
     }
 }
 
