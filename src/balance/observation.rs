@@ -15,6 +15,12 @@ pub enum Stage {
     Ehlo,
     Starttls,
     Mail,
+    Rcpt,
+    Data,
+    /// Octets of a message, or a chunk that is not the last.
+    Content,
+    /// The end of a message: behind it is doubt.
+    EndOfData,
     Quit,
 }
 
@@ -90,13 +96,17 @@ impl FailureKind {
 
 impl Stage {
     /// Every stage, in the order of [`Stage::index`].
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 11] = [
         Self::Connect,
         Self::Identity,
         Self::Greeting,
         Self::Ehlo,
         Self::Starttls,
         Self::Mail,
+        Self::Rcpt,
+        Self::Data,
+        Self::Content,
+        Self::EndOfData,
         Self::Quit,
     ];
 
@@ -114,6 +124,10 @@ impl Stage {
             Self::Ehlo => "ehlo",
             Self::Starttls => "starttls",
             Self::Mail => "mail",
+            Self::Rcpt => "rcpt",
+            Self::Data => "data",
+            Self::Content => "content",
+            Self::EndOfData => "end-of-data",
             Self::Quit => "quit",
         }
     }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{AdminState, Cause, HealthState, ProbeReport};
+use super::{AdminState, Cause, FailureKind, HealthState, ProbeReport, Stage};
 use crate::types::{Counter, Histogram, Weight};
 
 /// Counts of one backend on one thread. All are monotonic.
@@ -22,7 +22,7 @@ pub struct BackendTotals {
     /// Octets to clients.
     pub octets_to_client: Counter,
     /// Failed attempts by [`Stage::index`](super::Stage::index) and [`FailureKind::index`](super::FailureKind::index).
-    pub strikes: [[Counter; 12]; 7],
+    pub strikes: [[Counter; FailureKind::ALL.len()]; Stage::ALL.len()],
     /// Times from dial to greeting.
     pub greeting: Histogram,
     /// Of listeners in smtp mode.

@@ -128,9 +128,13 @@ impl Bindings {
             let Some(index) = index(snapshot, &place) else {
                 continue;
             };
+            let Some(view) = snapshot.listener(index) else {
+                continue;
+            };
             for (worker, socket) in workers.iter().zip(sockets) {
                 worker.send(Command::Bind {
-                    listener: index,
+                    view: Arc::clone(view),
+                    hostname: Arc::clone(&snapshot.config.hostname),
                     socket,
                 });
             }

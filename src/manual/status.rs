@@ -290,7 +290,7 @@
 //! | `posthouse_backend_open_connections` | gauge | pool, backend, address | Open connections. |
 //! | `posthouse_backend_in_flight` | gauge | pool, backend, address | Sessions in flight. |
 //! | `posthouse_backend_attempts_total` | counter | pool, backend, address | Dials for sessions. |
-//! | `posthouse_backend_sessions_total` | counter | pool, backend, address | Sessions the backend greeted. |
+//! | `posthouse_backend_sessions_total` | counter | pool, backend, address | Sessions the backend greeted; in mode smtp, connections dialled for transactions. |
 //! | `posthouse_backend_hedges_total` | counter | pool, backend, address | Dials because another backend was slow. |
 //! | `posthouse_backend_strikes_total` | counter | pool, backend, address, stage, kind | Failed attempts that were the backend's fault, by stage and kind; only those that happened. |
 //! | `posthouse_backend_bytes_total` | counter | pool, backend, address, direction | Bytes relayed by direction. |
@@ -359,7 +359,14 @@
 //! `recipients` (at most 8 KiB of them; `recipients.left_out` counts the rest). A message whose
 //! fate is unknown has the outcome `in-doubt`, the level `warn`, a line even with
 //! `log.transactions` off, and two digests to find it by: `envelope` and `body` (the first 128 bits
-//! of the message's SHA-256).
+//! of the message's SHA-256). One that was in doubt and then said to another backend
+//! (`replay_in_doubt`) has the digests too, and `in_doubt_at`, the backend that may have a second
+//! copy; `transaction.in-doubt-sent-again` (`session.id`, `transaction`, `pool`, `backend`) warns of
+//! it when it happens. `reply_truncated` is there where an acceptance broke off before its end.
+//!
+//! The stages of a failure are `connect`, `identity`, `greeting`, `ehlo`, `starttls`, `mail`,
+//! `rcpt`, `data` (awaiting 354), `content` (the message on its way), `end-of-data` (said whole and
+//! not answered) and `quit`.
 //!
 //! `backend.state`, one per change: `pool`, `backend`, `backend.addr`, `from`, `to`, and why:
 //! `cause.origin`, `cause.stage`, `cause.kind`, `cause.code`, `cause.text`, `cause.ms`,

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::context::{Context, LocalListener, Orders, since};
 use crate::balance::{ClientPermit, Member};
-use crate::config::model::{GreetingMode, ProxyIn};
+use crate::config::model::{GreetingMode, Mode, ProxyIn};
 use crate::identity::ReceivedTlvs;
 use crate::metrics::{EndedBy, SessionOutcome, SessionPhase};
 use crate::net::clock;
@@ -178,7 +178,11 @@ impl Session {
             counters.octets_to_backend.add(self.octets_to_backend);
             counters.octets_to_client.add(self.octets_to_client);
         }
-        if let Some(member) = &self.backend {
+        // Where SMTP ends here each backend has had its own part.
+        let is_passed = self.listener.view.settings.mode == Mode::Passthrough;
+        if let Some(member) = &self.backend
+            && is_passed
+        {
             let totals = member.settings.state.totals.of(worker);
             totals.sessions.inc();
             totals.octets_to_backend.add(self.octets_to_backend);

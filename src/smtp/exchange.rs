@@ -20,7 +20,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 pub use terms::{
-    Answer, BackendTimes, Fate, First354, InDoubt, Leased, Manners, Output, TransactionEnd,
+    Answer, BackendTimes, Fate, First354, InDoubt, Leased, Manners, Output, Step, TransactionEnd,
     Trouble, Verb, Want,
 };
 
@@ -154,6 +154,10 @@ pub struct Exchange {
     ending: Option<TransactionEnd>,
     /// What the last backend said that was unwell: the client's answer if there is no other.
     unwell: Option<Answer>,
+    /// Where the last thing happened that a backend may be blamed for.
+    step: Step,
+    /// The reply to the message was an acceptance that broke off (row 6).
+    is_truncated: bool,
     /// Why no backend stayed, for what the client says next.
     failure: Option<OwnReply>,
     flight: Vec<u8>,
@@ -178,6 +182,8 @@ impl Default for Exchange {
             verdict: None,
             ending: None,
             unwell: None,
+            step: Step::Mail,
+            is_truncated: false,
             failure: None,
             flight: Vec::new(),
             outputs: VecDeque::new(),
@@ -438,6 +444,34 @@ impl Exchange {
         self.is_doubted
     }
 
+    /// How far it had come at the backend that was last heard, or blamed.
+    pub fn step(&self) -> Step {
+        self.step
+    }
+
+    /// Whether the backend's acceptance of the message broke off before its end (row 6).
+    pub fn is_truncated(&self) -> bool {
+        self.is_truncated
+    }
+
+    /// Notes how far it has come, before what is heard moves it on.
+    fn note_step(&mut self) {
+        let Line::Held(held) = &self.line else { return };
+        self.step = match held.sending {
+            Sending::Commands => {
+                let last = held.next.saturating_sub(1);
+                match self.said[held.outstanding.front().copied().unwrap_or(last)].verb {
+                    Verb::Mail => Step::Mail,
+                    Verb::Rcpt => Step::Rcpt,
+                    Verb::Data => Step::Data,
+                }
+            }
+            Sending::Content | Sending::Chunk => Step::Content,
+            Sending::Committed => Step::End,
+            Sending::LoneDot | Sending::Reset(_) => Step::Mail,
+        };
+    }
+
     /// Whether the client has been asked for its message, or has begun to send it.
     pub fn has_content(&self) -> bool {
         self.content != Content::No
@@ -536,6 +570,7 @@ impl Exchange {
 
     /// The owner refuses the message between two chunks, and says so itself.
     pub fn refuse_chunk(&mut self, now: Instant) {
+        self.is_refused_here = true;
         self.take_back(TransactionEnd::Refused, now);
     }
 
@@ -570,6 +605,10 @@ impl Exchange {
         self.outputs.extend(self.ending.take().map(Output::End));
         match &self.line {
             Line::Held(held) if held.sending == Sending::Committed => {}
+            Line::Held(Held {
+                sending: Sending::Reset(end),
+                ..
+            }) => self.end(Some(Fate::Abort), *end),
             Line::Held(_) => self.end(Some(Fate::Abort), TransactionEnd::Abandoned),
             Line::Idle | Line::Wanted => self.end(None, TransactionEnd::Abandoned),
             Line::Gone => {}
@@ -621,6 +660,7 @@ impl Exchange {
         };
         let granted = held.hedge == Hedge::Asked && self.may_hedge(held) && self.may_move(now);
         if granted {
+            self.note_step();
             self.trouble(Trouble::Silent, now);
         }
         self.check();

@@ -41,7 +41,7 @@ pub use conversation::Conversation;
 pub use data::{DataCounts, DataProgress, DataScanner, LineEndings, Offence, Piece};
 pub use exchange::{
     Answer, BackendTimes, Exchange, Fate, First354, InDoubt, Leased, MOVES_MAX, Manners, Output,
-    TransactionEnd, Trouble, Verb, Want,
+    Step, TransactionEnd, Trouble, Verb, Want,
 };
 pub use extensions::{
     Extensions, Keyword, Keywords, MECHANISMS_MAX, OwnExtensions, SessionLimits, write_helo,

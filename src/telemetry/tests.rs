@@ -279,6 +279,8 @@ fn transaction(outcome: TransactionOutcome) -> TransactionRecord<'static> {
         transaction: Duration::from_micros(1),
         outcome,
         reply: None,
+        doubted: None,
+        reply_truncated: false,
         in_doubt: None,
         addresses: None,
     }

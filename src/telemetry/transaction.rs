@@ -63,6 +63,10 @@ pub struct TransactionRecord<'a> {
     pub outcome: TransactionOutcome,
     /// The last reply to the client as it was sent, with its line ends (rule M6).
     pub reply: Option<&'a [u8]>,
+    /// A backend that may have the message too: it was in doubt there, and said again (rule F7).
+    pub doubted: Option<&'a str>,
+    /// Whether the backend's acceptance broke off before its end.
+    pub reply_truncated: bool,
     /// What a message in doubt is found by.
     pub in_doubt: Option<InDoubtRecord>,
     /// Only where [`super::WorkerLog::wants_addresses`].
@@ -113,7 +117,8 @@ impl TransactionRecord<'_> {
         if let Some(totals) = backend {
             totals.transactions.inc();
             totals.accepted.add(u64::from(accepted));
-            let in_doubt = self.outcome == TransactionOutcome::InDoubt;
+            // One that was said again was counted where it was in doubt.
+            let in_doubt = self.outcome == TransactionOutcome::InDoubt && self.doubted.is_none();
             totals.in_doubt.add(u64::from(in_doubt));
         }
     }
@@ -171,6 +176,9 @@ impl TransactionRecord<'_> {
         if self.replayed > 0 {
             fields.number("replayed", self.replayed);
         }
+        if let Some(backend) = self.doubted {
+            fields.text("in_doubt_at", backend);
+        }
         fields.number("size", self.size);
         fields.number("recipients.accepted", self.recipients_accepted);
         fields.number("recipients.refused", self.recipients_refused);
@@ -183,6 +191,9 @@ impl TransactionRecord<'_> {
             if let Some(duration) = duration {
                 fields.millis(key, duration);
             }
+        }
+        if self.reply_truncated {
+            fields.number("reply_truncated", true);
         }
         if let Some(doubt) = &self.in_doubt {
             fields.written("envelope", |out| hex(out, &doubt.envelope));
@@ -288,6 +299,8 @@ mod tests {
             transaction: Duration::from_micros(15_501),
             outcome,
             reply: Some(reply),
+            doubted: None,
+            reply_truncated: false,
             in_doubt: None,
             addresses: None,
         }

@@ -9,6 +9,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -18,6 +19,7 @@ use crate::net::clock;
 use crate::net::event_loop::EventLoop;
 use crate::net::timer::sleep_until;
 use crate::session::{self, Context, LocalListener, Ticket};
+use crate::snapshot::ListenerView;
 use crate::types::Generation;
 
 /// The pause after accept(2) failed for want of descriptors or memory.
@@ -84,23 +86,25 @@ impl Ports {
 pub(super) fn bind(
     cx: &Rc<Context>,
     ports: &Rc<RefCell<Ports>>,
-    listener: usize,
+    view: &Arc<ListenerView>,
+    hostname: &str,
     socket: TcpListener,
 ) -> io::Result<()> {
     let acceptor = Acceptor::new(socket)?;
     let local = acceptor.local();
     let orders = Rc::new(Orders {
-        listener: Cell::new(listener),
+        listener: Cell::new(view.state.index),
         stop: Cell::new(false),
         stopped: Notify::new(),
     });
-    EventLoop::current().spawn(accept(Rc::clone(cx), acceptor, Rc::clone(&orders)));
+    let policy = Policy::new(cx, view, hostname);
+    let run = accept(Rc::clone(cx), acceptor, Rc::clone(&orders), policy);
+    EventLoop::current().spawn(run);
     ports.borrow_mut().0.push(Port { local, orders });
     Ok(())
 }
 
-async fn accept(cx: Rc<Context>, acceptor: Acceptor, orders: Rc<Orders>) {
-    let mut policy = Policy::new(orders.listener.get());
+async fn accept(cx: Rc<Context>, acceptor: Acceptor, orders: Rc<Orders>, mut policy: Policy) {
     let mut failures = 0;
     while !orders.stop.get() {
         let accepted = tokio::select! {
@@ -137,20 +141,21 @@ fn note_failure(cx: &Context, failures: &mut u64, error: &io::Error) {
     *failures += 1;
 }
 
-/// The listener's policy of the current generation, looked up once per generation.
+/// The listener's policy of the current generation, looked up once per generation; that of the last
+/// generation which had the listener, where this one has not.
 #[derive(Debug)]
 struct Policy {
     listener: usize,
     generation: Generation,
-    local: Option<Rc<LocalListener>>,
+    local: Rc<LocalListener>,
 }
 
 impl Policy {
-    fn new(listener: usize) -> Self {
+    fn new(cx: &Context, view: &Arc<ListenerView>, hostname: &str) -> Self {
         Self {
-            listener,
+            listener: view.state.index,
             generation: Generation(0),
-            local: None,
+            local: Rc::new(LocalListener::new(view, hostname, &cx.shared.tarpit)),
         }
     }
 
@@ -163,13 +168,12 @@ impl Policy {
             if let Some(view) = snapshot.listener(self.listener) {
                 let hostname = &snapshot.config.hostname;
                 let tarpit = &cx.shared.tarpit;
-                self.local = Some(Rc::new(LocalListener::new(view, hostname, tarpit)));
+                self.local = Rc::new(LocalListener::new(view, hostname, tarpit));
             }
         }
         drop(snapshot);
-        let Some(local) = &self.local else { return };
         let key = cx.enter(self.listener);
-        let run = session::run(Rc::clone(cx), Rc::clone(local), accepted, Ticket(key));
+        let run = session::run(Rc::clone(cx), Rc::clone(&self.local), accepted, Ticket(key));
         cx.set_task(key, cx.event_loop.spawn(run));
     }
 }

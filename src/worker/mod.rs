@@ -18,7 +18,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use crate::balance::BackendState;
 use crate::net::event_loop::{EventLoop, yield_now};
 use crate::session::Context;
-use crate::snapshot::Shared;
+use crate::snapshot::{ListenerView, Shared};
 use crate::types::WorkerId;
 
 /// Pipes for splicing, of all workers together (fs.pipe-user-pages-soft allows 256 such pipes).
@@ -29,11 +29,13 @@ const PIPES_PER_WORKER: usize = 64;
 /// What control tells a worker.
 #[derive(Debug)]
 pub enum Command {
-    /// Accept on this (already listening, non-blocking) socket for the listener with this stable
-    /// index.
+    /// Accept on this (already listening, non-blocking) socket for this listener.
     Bind {
-        /// The stable index.
-        listener: usize,
+        /// Its policy at this moment: a later generation may have no such listener any more, and
+        /// what is in the queue by then is served all the same.
+        view: Arc<ListenerView>,
+        /// Our name in that generation.
+        hostname: Arc<str>,
         /// The socket.
         socket: TcpListener,
     },
@@ -134,9 +136,13 @@ async fn serve(id: WorkerId, shared: Arc<Shared>, mut commands: UnboundedReceive
     EventLoop::current().spawn(heartbeat::run(Rc::clone(&cx)));
     while let Some(command) = commands.recv().await {
         match command {
-            Command::Bind { listener, socket } => {
-                cx.revive_listener(listener);
-                if let Err(error) = accept::bind(&cx, &ports, listener, socket) {
+            Command::Bind {
+                view,
+                hostname,
+                socket,
+            } => {
+                cx.revive_listener(view.state.index);
+                if let Err(error) = accept::bind(&cx, &ports, &view, &hostname, socket) {
                     tracing::error!(worker = id.0, %error, "listener.bind-failed");
                 }
             }

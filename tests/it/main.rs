@@ -16,6 +16,7 @@ mod drain;
 mod harness;
 mod mail;
 mod mail_changes;
+mod mail_evidence;
 mod mail_quota;
 mod mail_storm;
 mod mail_words;

@@ -1,12 +1,14 @@
 //! Passthrough sessions end to end: failover before the greeting, octets unchanged after it.
 
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use posthouse::config::model::{EarlyTalker, GreetingMode, Identity, ProxyIn, WhenAllDown};
 use posthouse::identity::{HeaderOut, ProxyVersion};
 use posthouse::lab::{At, Script};
 use posthouse::metrics::SessionOutcome;
-use posthouse::types::Networks;
+use posthouse::snapshot::{Resolved, build};
+use posthouse::types::{Generation, Networks};
 use posthouse::worker::Command;
 
 use crate::harness::client::{Client, End};
@@ -96,7 +98,7 @@ async fn a_silent_backend_is_hedged_long_before_its_timeout() {
     pool(&mut config).hedge.greeting_after = Some(Duration::from_millis(50));
     let balancer = Balancer::start(config);
     quit(greeted_by(&balancer, "good.test").await).await;
-    let loser = balancer.backend("b0").view(std::time::Instant::now());
+    let loser = balancer.backend("b0").view(Instant::now());
     assert_eq!(loser.consecutive_strikes, 1, "the loser got its strike");
     let counts = bad
         .wait_for(|counts| counts.open == 0)
@@ -559,6 +561,29 @@ async fn a_stop_does_not_wait_for_sessions_that_come_out_of_the_accept_queue() {
     drop((session, queue));
 }
 
+/// A worker that has served nobody there yet knows the listener all the same.
+#[tokio::test]
+async fn who_is_in_the_queue_of_a_listener_that_a_reload_took_away_is_served() {
+    let backend = good("one.test");
+    let balancer = Balancer::start(config(&[backend.address()]));
+    let mut queue = Queue::of(1).await;
+    let bind = Mutex::new(Some(queue.bind(&balancer)));
+    let mut without = config(&[backend.address()]);
+    without.listeners.clear();
+    let registry = &balancer.shared.registry;
+    let next = build(
+        Arc::new(without),
+        &Resolved::default(),
+        registry,
+        Generation(2),
+        Instant::now(),
+    );
+    balancer.shared.current.store(Arc::new(next));
+    balancer.command(|| bind.lock().unwrap().take().expect("one worker"));
+    queue.clients[0].expect("220").await;
+    queue.clients[0].ask("QUIT", "221").await;
+}
+
 /// A listening socket with clients in its accept queue that no worker has yet.
 struct Queue {
     socket: std::net::TcpListener,
@@ -583,7 +608,8 @@ impl Queue {
         let snapshot = balancer.shared.current.load();
         let listener = snapshot.listeners().next().expect("one listener");
         Command::Bind {
-            listener: listener.state.index,
+            view: Arc::clone(listener),
+            hostname: "lb.test".into(),
             socket: self.socket.try_clone().expect("a descriptor is free"),
         }
     }
@@ -615,7 +641,7 @@ async fn the_sessions_of_one_backend_can_be_cut() {
     let second = greeted_by(&balancer, "two.test").await;
     let cut = balancer.backend("b0");
     assert_eq!(cut.open(), 1);
-    balancer.command(|| Command::CutBackend(std::sync::Arc::clone(&cut)));
+    balancer.command(|| Command::CutBackend(Arc::clone(&cut)));
     balancer.wait_for(SessionOutcome::Cut, 1).await;
     let _ = (first.expect_end().await, second);
 }

@@ -59,7 +59,7 @@ pub(super) const FAMILIES: &[Family] = &[
         "posthouse_backend_sessions_total",
         Counter,
         Backend,
-        "Sessions the backend greeted.",
+        "Sessions the backend greeted; in mode smtp, connections dialled for transactions.",
         |s, o| o.value(&s.labels(), s.sessions)
     ),
     family!(

@@ -28,6 +28,8 @@ pub(super) struct Account {
     kept: bool,
     moves: u32,
     failed: Option<(Arc<Member>, Trouble)>,
+    /// A backend that may have the message although it was said to another (rule F7).
+    doubted: Option<Arc<Member>>,
 }
 
 impl Account {
@@ -40,6 +42,7 @@ impl Account {
             kept: false,
             moves: 0,
             failed: None,
+            doubted: None,
         }
     }
 
@@ -58,6 +61,18 @@ impl Account {
     /// The connection failed.
     pub(super) fn failed(&mut self, member: &Arc<Member>, trouble: Trouble) {
         self.failed = Some((Arc::clone(member), trouble));
+    }
+
+    /// `member` may have the message, and it is said to another.
+    pub(super) fn doubted(&mut self, session: &Session, member: &Arc<Member>) {
+        let totals = member.settings.state.totals.of(session.cx.worker.index());
+        totals.mail.in_doubt.inc();
+        tracing::warn!(session.id = %session.id,
+            transaction = self.number,
+            pool = &*member.pool,
+            backend = &*member.settings.name,
+            "transaction.in-doubt-sent-again");
+        self.doubted = Some(Arc::clone(member));
     }
 
     /// Another backend is looked for.
@@ -112,7 +127,7 @@ impl Account {
             facts,
             body: None,
         };
-        if outcome == TransactionOutcome::InDoubt {
+        if outcome == TransactionOutcome::InDoubt || ended.account.doubted.is_some() {
             // What it is found by may take a while to compute; others go on meanwhile.
             let event_loop = Rc::clone(&ended.cx.event_loop);
             ended.cx.untold.set(ended.cx.untold.get() + 1);
@@ -209,6 +224,11 @@ impl Ended {
             transaction: self.took,
             outcome: self.outcome,
             reply: facts.and_then(TransactionFacts::reply),
+            doubted: account
+                .doubted
+                .as_ref()
+                .map(|member| &*member.settings.name),
+            reply_truncated: facts.is_some_and(TransactionFacts::is_truncated),
             in_doubt: facts.zip(self.body).map(|(facts, body)| InDoubtRecord {
                 envelope: facts.envelope(),
                 body,

@@ -7,14 +7,15 @@ use std::time::{Duration, Instant};
 
 use super::Mail;
 use super::account::Account;
-use crate::balance::{BackendState, FailureKind, NoBackend, Observation, Slot, Spent, Stage};
+use crate::balance::{BackendState, FailureKind, Member, NoBackend, Observation, Slot, Spent, Stage};
 use crate::config::model::{Hedge, Sticky};
 use crate::session::attempt::{self, Attempt, Failure, Purpose};
 use crate::session::closing::Refusal;
 use crate::session::connect::{self, Aim, Connecting, Found, From};
 use crate::session::context::since;
 use crate::session::keeper::Kept;
-use crate::smtp::{self, BackendTimes, Fate, LeaseTerms, Needed, OwnReply, Trouble, Want};
+use crate::smtp::{self, BackendTimes, Fate, LeaseTerms, Needed, OwnReply, Step, Trouble, Want};
+use crate::types::WorkerId;
 
 /// The session's connection to a backend.
 #[derive(Debug)]
@@ -40,6 +41,36 @@ pub(super) struct Held {
     pub(super) looked: Instant,
     /// Whether it was well when the connection was found: in last resort none is.
     was_well: bool,
+    /// Octets of it on the backend's account.
+    pub(super) flow: Flow,
+}
+
+/// Octets that went to and came from a backend: counted there when its connection is let go.
+#[derive(Debug)]
+pub(super) struct Flow {
+    member: Arc<Member>,
+    worker: WorkerId,
+    pub(super) said: u64,
+    pub(super) heard: u64,
+}
+
+impl Flow {
+    fn at(member: &Arc<Member>, worker: WorkerId) -> Self {
+        Self {
+            member: Arc::clone(member),
+            worker,
+            said: 0,
+            heard: 0,
+        }
+    }
+}
+
+impl Drop for Flow {
+    fn drop(&mut self) {
+        let totals = self.member.settings.state.totals.of(self.worker.index());
+        totals.octets_to_backend.add(self.said);
+        totals.octets_to_client.add(self.heard);
+    }
 }
 
 impl Held {
@@ -157,12 +188,22 @@ impl Mail<'_> {
             account.at(self.session, slot.member(), is_kept == smtp::Kept::Yes);
         }
         let extensions = Rc::clone(&kept.extensions);
+        let member = Arc::clone(slot.member());
+        if is_kept == smtp::Kept::No {
+            let totals = member
+                .settings
+                .state
+                .totals
+                .of(self.session.cx.worker.index());
+            totals.sessions.inc();
+        }
         self.line = Line::Held(Held {
             was_well: slot.member().settings.state.is_well(),
             kept,
             slot,
             since: now,
             looked: now,
+            flow: Flow::at(&member, self.session.cx.worker),
         });
         let terms = self.terms(is_kept);
         self.core.leased_on(&extensions, &terms, now);
@@ -230,6 +271,19 @@ impl Mail<'_> {
         self.core.not_leased(reply);
     }
 
+    /// The message is said again although the backend may have it (rule F7).
+    pub(super) fn doubted(&mut self, now: Instant) {
+        // The first copy may have been taken.
+        let recipients = self.core.recipients_accepted();
+        if let Some(spent) = self.spent.take() {
+            spent.keep(recipients, now);
+        }
+        let Line::Held(held) = &self.line else { return };
+        if let Some(account) = &mut self.account {
+            account.doubted(self.session, held.slot.member());
+        }
+    }
+
     /// Keeps the connection, or closes it.
     pub(super) fn release(&mut self, fate: Fate, now: Instant) {
         let Line::Held(held) = std::mem::replace(&mut self.line, Line::None) else {
@@ -257,9 +311,11 @@ impl Mail<'_> {
     }
 
     /// The connection failed through its backend's fault.
-    pub(super) fn strike(&mut self, trouble: Trouble, now: Instant) {
+    pub(super) fn strike(&mut self, trouble: Trouble, step: Step, now: Instant) {
         let Line::Held(held) = &self.line else { return };
         let kind = match trouble {
+            // Cut by a reload or an operator: nobody's fault.
+            Trouble::Lost if self.session.orders().leaves => FailureKind::Local,
             Trouble::Lost => FailureKind::Closed,
             Trouble::Silent => FailureKind::Silent,
             Trouble::Closing | Trouble::Unwell => FailureKind::Temporary,
@@ -269,7 +325,14 @@ impl Mail<'_> {
         if let Some(account) = &mut self.account {
             account.failed(held.slot.member(), trouble);
         }
-        let failure = Failure::new(Stage::Mail, kind);
+        let stage = match step {
+            Step::Mail => Stage::Mail,
+            Step::Rcpt => Stage::Rcpt,
+            Step::Data => Stage::Data,
+            Step::Content => Stage::Content,
+            Step::End => Stage::EndOfData,
+        };
+        let failure = Failure::new(stage, kind);
         let after = since(now, held.since);
         attempt::note_failure(self.session, &held.slot, failure, after, now);
     }

@@ -190,7 +190,7 @@ impl<'a> Mail<'a> {
             match effect {
                 Effect::Lease { want, needed } => self.lease(want, needed, now),
                 Effect::Release(fate) => self.release(fate, now),
-                Effect::Strike(trouble) => self.strike(trouble, now),
+                Effect::Strike(trouble, step) => self.strike(trouble, step, now),
                 Effect::Slow => self.hedge(now),
                 Effect::EarlyTalker => self.early_talker(),
                 Effect::Tarpitted => self.listener_counters().tarpitted.inc(),
@@ -200,13 +200,7 @@ impl<'a> Mail<'a> {
                         spent.give_back(recipients);
                     }
                 }
-                // Its end says what became of it; the first copy may have been taken.
-                Effect::ReplayInDoubt => {
-                    let recipients = self.core.recipients_accepted();
-                    if let Some(spent) = self.spent.take() {
-                        spent.keep(recipients, now);
-                    }
-                }
+                Effect::ReplayInDoubt => self.doubted(now),
                 Effect::EarlyReply => self.session.cx.counters().early_replies.inc(),
                 Effect::NotReplayable(loss) => self.session.cx.counters().not_replayable(loss),
                 Effect::Ended(end) => {
@@ -283,6 +277,7 @@ impl<'a> Mail<'a> {
             Poll::Ready(Ok(0) | Err(_)) => self.core.backend_lost(now),
             Poll::Ready(Ok(n)) => {
                 self.session.octets_to_client += n as u64;
+                held.flow.heard += n as u64;
                 self.core.backend(&scratch[..n], now);
             }
             Poll::Pending => return false,
@@ -312,6 +307,7 @@ impl<'a> Mail<'a> {
         match sent {
             Poll::Ready(Ok(n)) => {
                 self.session.octets_to_backend += n as u64;
+                held.flow.said += n as u64;
                 self.core.sent_to_backend(n, now);
             }
             Poll::Ready(Err(_)) => {
@@ -503,6 +499,6 @@ mod tests {
     #[test]
     fn an_idle_session_is_small() {
         let octets = size_of::<Mail<'_>>();
-        assert!(octets <= 832, "a session of mail has {octets} octets");
+        assert!(octets <= 848, "a session of mail has {octets} octets");
     }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use memchr::memchr2;
+
 use super::super::replies::OwnReply;
 use super::super::reply::{Reply, ReplyCode};
 use super::{
@@ -12,6 +14,7 @@ use super::{
 impl Exchange {
     /// The backend has said a whole reply.
     pub fn reply(&mut self, reply: &Reply<'_>, now: Instant) {
+        self.note_step();
         let Line::Held(held) = &mut self.line else {
             return;
         };
@@ -43,10 +46,13 @@ impl Exchange {
 
     /// The connection has ended or failed; `partial` is what was read of a reply that did not end.
     pub fn lost(&mut self, trouble: Trouble, partial: &[u8], now: Instant) {
+        self.note_step();
         let Line::Held(held) = &self.line else { return };
         if held.sending == Sending::Committed && is_acceptance(partial) {
             // Row 6: a server says 2yz only after it has taken the message.
-            self.outputs.push_back(Output::Answer(OwnReply::OK.into()));
+            self.is_truncated = true;
+            let answer = Output::Answer(what_came(partial));
+            self.outputs.push_back(answer);
             self.content = Content::No;
             self.end(Some(Fate::Retire), TransactionEnd::Accepted);
         } else {
@@ -225,6 +231,16 @@ fn is_unwell(reply: &Reply<'_>) -> bool {
         Some(enhanced) => enhanced.subject == 3 || reply.code == ReplyCode::CLOSING,
         None => matches!(reply.code.value(), 421 | 452),
     }
+}
+
+/// The first line of an acceptance that broke off, as far as it came.
+fn what_came(partial: &[u8]) -> Answer {
+    let text = partial.get(4..).unwrap_or_default();
+    let end = memchr2(b'\r', b'\n', text).unwrap_or(text.len());
+    if text[..end].trim_ascii().is_empty() {
+        return OwnReply::OK.into();
+    }
+    Answer::Backend([&partial[..3], b" ", &text[..end], b"\r\n"].concat())
 }
 
 /// `2dd` and SP or `-`: a server says so only when it has the message.

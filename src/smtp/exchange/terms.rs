@@ -190,6 +190,21 @@ pub enum Trouble {
     Unwell,
 }
 
+/// How far a transaction had come at a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// MAIL awaited its reply, or RSET did.
+    Mail,
+    /// A RCPT did.
+    Rcpt,
+    /// DATA did.
+    Data,
+    /// The message was on its way.
+    Content,
+    /// It was said whole.
+    End,
+}
+
 /// How a transaction ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TransactionEnd {

@@ -292,10 +292,16 @@ fn rule_f1_row_5_after_the_commit_octet_nothing_is_replayed() {
 
 #[test]
 fn rule_f1_row_6_the_beginning_of_a_2yz_is_an_acceptance() {
-    for partial in ["250 ", "250-2.0.0 que"] {
+    for (partial, told) in [
+        ("250 ", "250 2.0.0 ok"),
+        ("250-", "250 2.0.0 ok"),
+        ("250-2.0.0 que", "250 2.0.0 que"),
+        ("250-2.0.0 one\r\n250-2.0.0 tw", "250 2.0.0 one"),
+    ] {
         let mut lab = Lab::up_to_commit(FRESH);
         lab.lose(partial);
-        assert_eq!(lab.told(), ["250 2.0.0 ok"]);
+        assert_eq!(lab.told(), [told]);
+        assert!(lab.exchange.is_truncated());
         assert_eq!(lab.asked(), ends(Fate::Retire, TransactionEnd::Accepted));
     }
 }

@@ -321,7 +321,7 @@ impl World {
                     (self.has_line, self.is_wanted) = (false, false);
                     self.places = 0;
                 }
-                Effect::Strike(_) | Effect::Slow | Effect::ReplayInDoubt => {
+                Effect::Strike(..) | Effect::Slow | Effect::ReplayInDoubt => {
                     assert!(self.has_line, "it is about a backend");
                 }
                 Effect::Ended(end) => {

@@ -191,7 +191,10 @@ impl MailSession {
                 Output::Reserve(places) => self.effects.push_back(Effect::Reserve(places)),
                 Output::GiveBack(places) => self.effects.push_back(Effect::GiveBack(places)),
                 Output::Slow => self.effects.push_back(Effect::Slow),
-                Output::Strike(trouble) => self.effects.push_back(Effect::Strike(trouble)),
+                Output::Strike(trouble) => {
+                    let step = open.exchange.step();
+                    self.effects.push_back(Effect::Strike(trouble, step));
+                }
                 Output::End(end) => {
                     if end == TransactionEnd::Accepted {
                         self.budget = Budget::default();

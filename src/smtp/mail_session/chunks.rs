@@ -71,14 +71,31 @@ impl MailSession {
             Envelope::Missing
         };
         let fate = counter.begin(chunk, envelope);
+        let refusal = match fate {
+            ChunkFate::Absurd => Some(OwnReply::FAR_TOO_BIG),
+            ChunkFate::Discard(ChunkRefusal::TooBig) => Some(OwnReply::TOO_BIG),
+            ChunkFate::Forward | ChunkFate::Discard(_) => None,
+        };
+        if is_ready
+            && let Some(refusal) = refusal
+            && let Some(open) = &mut self.open
+        {
+            open.exchange.refuse_chunk(now);
+            if fate == ChunkFate::Absurd {
+                // Nobody stays for the reply to RSET.
+                open.exchange.client_lost();
+            }
+            let mut line = Vec::new();
+            self.policy
+                .words
+                .write(refusal, &self.policy.host, &mut line);
+            open.trace.answered(refusal.code(), &line, now);
+        }
         match (fate, &mut self.open) {
             (ChunkFate::Absurd, _) => return self.say(OwnReply::FAR_TOO_BIG, Cost::Nothing),
             (ChunkFate::Forward, Some(open)) => {
                 open.needed.keywords.insert(Keyword::Chunking);
                 open.exchange.chunk(chunk, now);
-            }
-            (ChunkFate::Discard(ChunkRefusal::TooBig), Some(open)) if is_ready => {
-                open.exchange.refuse_chunk(now);
             }
             (ChunkFate::Forward | ChunkFate::Discard(_), _) => {}
         }

@@ -25,8 +25,8 @@ pub(super) struct Trace {
     content: Option<Instant>,
     /// It has ended its message.
     complete: Option<Instant>,
-    /// The last reply was made.
-    answered: Option<Instant>,
+    /// The reply to that was made.
+    replied: Option<Instant>,
     reply: Vec<u8>,
     /// The first reply was a refusal: that is what the transaction has come to, whatever follows.
     is_refused: bool,
@@ -42,7 +42,7 @@ impl Trace {
             began,
             content: None,
             complete: None,
-            answered: None,
+            replied: None,
             reply: Vec::new(),
             is_refused: false,
             refused_here: 0,
@@ -69,8 +69,10 @@ impl Trace {
         if self.is_refused {
             return;
         }
-        self.is_refused = self.answered.is_none() && code.class() >= 4;
-        self.answered = Some(now);
+        if self.complete.is_some() {
+            self.replied = Some(now);
+        }
+        self.is_refused = self.reply.is_empty() && code.class() >= 4;
         self.reply.clear();
         let kept = octets.len().min(REPLY_KEPT_MAX);
         self.reply.extend_from_slice(&octets[..kept]);
@@ -132,8 +134,13 @@ impl TransactionFacts {
 
     /// From there to the reply.
     pub fn reply_time(&self) -> Option<Duration> {
-        let (complete, answered) = (self.0.trace.complete?, self.0.trace.answered?);
-        Some(answered.saturating_duration_since(complete))
+        let (complete, replied) = (self.0.trace.complete?, self.0.trace.replied?);
+        Some(replied.saturating_duration_since(complete))
+    }
+
+    /// Whether the backend's acceptance of the message broke off before its end.
+    pub fn is_truncated(&self) -> bool {
+        self.0.exchange.is_truncated()
     }
 
     /// What the client was told: the refusal of MAIL, or else the last reply; as it was sent, at

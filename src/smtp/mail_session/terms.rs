@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::super::body::ReplayLoss;
 use super::super::data::LineEndings;
-use super::super::exchange::{BackendTimes, Fate, Manners, TransactionEnd, Trouble, Want};
+use super::super::exchange::{BackendTimes, Fate, Manners, Step, TransactionEnd, Trouble, Want};
 use super::super::parameters::Needed;
 use super::super::replies::Words;
 use super::super::tarpit::Tarpit;
@@ -86,8 +86,8 @@ pub enum Effect {
     },
     /// Put the connection back, or close it; or do not look for one any more.
     Release(Fate),
-    /// The connection failed through its backend's fault.
-    Strike(Trouble),
+    /// The connection failed through its backend's fault, at this step.
+    Strike(Trouble, Step),
     /// A message in doubt is said to another backend, because
     /// [`InDoubt::Replay`](super::super::exchange::InDoubt) was asked for; it may arrive twice. Its
     /// transaction ends accepted or in doubt.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::super::data::LineEndings;
+use super::super::exchange::Step;
 use super::super::exchange::{Fate, First354, InDoubt, MOVES_MAX, TransactionEnd, Trouble, Want};
 use super::super::extensions::{Keyword, Keywords, OwnExtensions, SessionLimits};
 use super::super::tarpit::Tarpit;
@@ -829,7 +830,7 @@ fn a_backend_that_takes_no_more_of_a_message_is_not_its_client_s_fault() {
     lab.now += Duration::from_mins(1);
     lab.session.timeout(lab.now);
     let effects = lab.effects();
-    assert_eq!(effects[0], Effect::Strike(Trouble::Silent));
+    assert_eq!(effects[0], Effect::Strike(Trouble::Silent, Step::Content));
     assert!(matches!(
         effects[2],
         Effect::Lease {
@@ -860,7 +861,7 @@ fn rule_s7_a_slow_mail_asks_once_and_moves_when_that_is_granted() {
     assert_eq!(
         effects[..2],
         [
-            Effect::Strike(Trouble::Silent),
+            Effect::Strike(Trouble::Silent, Step::Mail),
             Effect::Release(Fate::Abort)
         ]
     );
@@ -939,7 +940,7 @@ fn a_recipient_behind_a_refused_mail_is_a_backend_out_of_step() {
     assert_eq!(told, ["550 5.7.1 no|", sequence, sequence].concat());
     let effects = lab.effects();
     assert!(
-        effects.contains(&Effect::Strike(Trouble::Desync)),
+        effects.contains(&Effect::Strike(Trouble::Desync, Step::Rcpt)),
         "{effects:?}"
     );
 }
@@ -1046,7 +1047,7 @@ fn rule_c1_an_empty_last_chunk_is_legal_and_its_line_end_commits() {
     lab.session.backend_lost(lab.now);
     let moved = lab.effects();
     assert!(
-        moved.contains(&Effect::Strike(Trouble::Lost)),
+        moved.contains(&Effect::Strike(Trouble::Lost, Step::Content)),
         "the LF has not left"
     );
     assert!(lab.told().is_empty());
@@ -1294,7 +1295,10 @@ fn rule_g7_a_code_nobody_knows_goes_by_its_first_digit() {
     lab.passed();
     lab.effects();
     lab.hear("355 what?\r\n");
-    assert_eq!(lab.effects()[0], Effect::Strike(Trouble::Desync));
+    assert_eq!(
+        lab.effects()[0],
+        Effect::Strike(Trouble::Desync, Step::Data)
+    );
 }
 
 #[test]
@@ -1519,7 +1523,10 @@ fn rule_k1_a_backend_that_does_not_take_bdat_is_left_in_its_own_time() {
     lab.feed(&"x".repeat(90_000));
     assert_eq!(lab.session.deadline(), Some(block));
     lab.session.timeout(block);
-    assert_eq!(lab.effects()[0], Effect::Strike(Trouble::Silent));
+    assert_eq!(
+        lab.effects()[0],
+        Effect::Strike(Trouble::Silent, Step::Content)
+    );
     assert!(lab.told().is_empty());
 }
 

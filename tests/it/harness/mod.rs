@@ -16,7 +16,7 @@ use posthouse::config::model::{self, BackendAddress};
 use posthouse::lab::{Script, Sink, SinkHandle, SinkPlan};
 use posthouse::metrics::{ListenerCounters, SessionOutcome, TransactionOutcome, WorkerCounters};
 use posthouse::snapshot::{Registry, Resolved, Shared, build};
-use posthouse::telemetry;
+use posthouse::telemetry::{self, Telemetry};
 use posthouse::types::{Generation, WorkerId};
 use posthouse::worker::{Command, Worker};
 
@@ -126,12 +126,15 @@ impl Balancer {
     }
 
     pub(crate) fn with_workers(config: Config, count: u8) -> Self {
+        Self::with(config, count, telemetry::silent())
+    }
+
+    pub(crate) fn with(config: Config, count: u8, telemetry: Telemetry) -> Self {
         let now = Instant::now();
         let registry = Registry::new(usize::from(count));
         let config = Arc::new(config);
         let first = build(config, &Resolved::default(), &registry, Generation(1), now);
         let started = (now, SystemTime::now());
-        let telemetry = telemetry::silent();
         let shared = Shared::new(
             first,
             registry,
@@ -152,17 +155,15 @@ impl Balancer {
             .set_nonblocking(true)
             .expect("a socket can be non-blocking");
         let address = socket.local_addr().expect("it is bound");
-        let listener = shared
-            .current
-            .load()
-            .listeners()
-            .next()
-            .expect("one listener")
-            .state
-            .index;
+        let snapshot = shared.current.load_full();
+        let view = snapshot.listeners().next().expect("one listener");
         for worker in &workers {
             let socket = socket.try_clone().expect("a descriptor is free");
-            worker.send(Command::Bind { listener, socket });
+            worker.send(Command::Bind {
+                view: Arc::clone(view),
+                hostname: HOSTNAME.into(),
+                socket,
+            });
         }
         Self {
             shared,

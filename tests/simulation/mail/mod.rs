@@ -617,7 +617,7 @@ impl World {
                     }
                 }
                 Effect::Tarpitted => self.tally.note("tarpitted"),
-                Effect::Strike(_) => self.tally.note("struck"),
+                Effect::Strike(..) => self.tally.note("struck"),
                 Effect::EarlyReply => self.tally.note("early reply"),
                 Effect::NotReplayable(_) => self.tally.note("not replayable"),
                 Effect::Ended(end) => self.ended(end),
