@@ -41,39 +41,19 @@ pub(super) struct Held {
     pub(super) looked: Instant,
     /// Whether it was well when the connection was found: in last resort none is.
     was_well: bool,
-    /// Octets of it on the backend's account.
-    pub(super) flow: Flow,
-}
-
-/// Octets that went to and came from a backend: counted there when its connection is let go.
-#[derive(Debug)]
-pub(super) struct Flow {
-    member: Arc<Member>,
-    worker: WorkerId,
+    /// Octets that went to the backend and came from it.
     pub(super) said: u64,
     pub(super) heard: u64,
 }
 
-impl Flow {
-    fn at(member: &Arc<Member>, worker: WorkerId) -> Self {
-        Self {
-            member: Arc::clone(member),
-            worker,
-            said: 0,
-            heard: 0,
-        }
-    }
-}
-
-impl Drop for Flow {
-    fn drop(&mut self) {
-        let totals = self.member.settings.state.totals.of(self.worker.index());
+impl Held {
+    /// Counts its octets at the backend.
+    pub(super) fn count(&self, worker: WorkerId) {
+        let totals = self.slot.member().settings.state.totals.of(worker.index());
         totals.octets_to_backend.add(self.said);
         totals.octets_to_client.add(self.heard);
     }
-}
 
-impl Held {
     /// Whether probes and sessions have found the backend unwell since. A drain is none of that.
     pub(super) fn has_fallen(&self) -> bool {
         self.was_well && !self.slot.member().settings.state.is_well()
@@ -203,7 +183,8 @@ impl Mail<'_> {
             slot,
             since: now,
             looked: now,
-            flow: Flow::at(&member, self.session.cx.worker),
+            said: 0,
+            heard: 0,
         });
         let terms = self.terms(is_kept);
         self.core.leased_on(&extensions, &terms, now);
@@ -291,6 +272,7 @@ impl Mail<'_> {
         };
         self.session.leaves_backend();
         self.session.cx.counters().leased.sub(1);
+        held.count(self.session.cx.worker);
         let Held { mut kept, slot, .. } = held;
         match fate {
             // A kept connection that is refused before it has carried anything more has had its
