@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::Mail;
 use super::account::Account;
-use crate::balance::{BackendState, FailureKind, Member, NoBackend, Observation, Slot, Spent, Stage};
+use crate::balance::{BackendState, FailureKind, NoBackend, Observation, Slot, Spent, Stage};
 use crate::config::model::{Hedge, Sticky};
 use crate::session::attempt::{self, Attempt, Failure, Purpose};
 use crate::session::closing::Refusal;

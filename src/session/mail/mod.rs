@@ -17,7 +17,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use self::account::Account;
-use self::lease::{Held, Line};
+use self::lease::Line;
 use super::closing;
 use super::record::Session;
 use crate::balance::{Spent, Tried};
