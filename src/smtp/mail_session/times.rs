@@ -77,6 +77,8 @@ impl MailSession {
     pub fn timeout(&mut self, now: Instant) {
         self.clock = now;
         self.let_go(now);
+        // What was held back is not the client's delay: it has all its time to read the reply.
+        self.keep_time(now);
         let is_late = self.backend_deadline().is_some_and(|late| late <= now);
         if let Some(open) = &mut self.open
             && is_late
