@@ -18,7 +18,6 @@ use anyhow::{Context, Result, bail};
 use support::client::{Style, Work};
 use support::measure::{AT_ONCE, Bench, Instructions, at_most};
 use support::peer::Kind;
-use support::process::Process;
 use support::statistics::slope;
 use support::{callgrind, process};
 
