@@ -585,7 +585,7 @@ mod tests {
                 .map(|_| Spec {
                     weight: 1 + rng.below(4) as u16,
                     tier: 1,
-                    max: rng.below(4),
+                    max: rng.below(4), hourly: 0,
                 })
                 .collect();
             let mut fleet = Fleet::new(by(Balance::LeastConnections), &specs);

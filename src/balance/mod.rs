@@ -7,6 +7,7 @@
 mod admit;
 mod backend;
 mod choose;
+mod handing;
 mod health;
 mod heap;
 mod hedge;
@@ -32,6 +33,7 @@ mod weights;
 pub use admit::{AcceptRate, ClientLimits, ClientPermit, ClientRefusal, ClientRules};
 pub use backend::BackendState;
 pub use choose::{NoBackend, PickMode};
+pub use handing::{Carried, Handed, Heir, Kind, Wish};
 pub use health::{Cause, HealthState};
 pub use hedge::HedgeVerdict;
 pub use member::{Member, MemberSettings, Tried};

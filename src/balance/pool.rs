@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::choose::{NoBackend, Purpose};
+use super::handing::Wish;
 use super::hedge::HedgeVerdict;
 use super::member::{Member, MemberSettings, Tried};
 use super::queue::Queued;
@@ -197,14 +198,8 @@ impl Pool {
 
     /// After `pick` said AllFull (or while `waiting() > 0`): enqueue, then pick once more, for all
     /// who wait in their order.
-    pub fn enqueue(
-        &self,
-        client: ClientKey,
-        tried: &Tried,
-        _now: Instant,
-        rng: &mut Rng,
-    ) -> Queued {
-        let queued = self.shared.enqueue(&self.roll, client, tried, rng);
+    pub fn enqueue(&self, client: ClientKey, tried: &Tried, wish: Wish, rng: &mut Rng) -> Queued {
+        let queued = self.shared.enqueue(&self.roll, client, tried, wish, rng);
         self.shared.check_invariants();
         queued
     }

@@ -1,8 +1,9 @@
 //! The queue of one pool: clients that wait, without a greeting, for a place at a backend.
 //!
 //! One FIFO for all workers, touched only when every backend is full. A release hands its place to
-//! the first waiter that may use it, without decrementing; what else may bring a place (a backend
-//! that returns, a tier that opens) picks for the waiters in order. A waiter counts itself before it
+//! the first waiter that may use it, without decrementing, and with it the connection that has the
+//! place if that waiter has a use for it; what else may bring a place (a backend that returns, a
+//! tier that opens) picks for the waiters in order. Nobody is overtaken, whatever its thread. A waiter counts itself before it
 //! looks for a place and a release gives its place back before it looks for waiters, so that no
 //! wake-up is lost. Lock order: the queue, then a ticket or the heap.
 
@@ -12,6 +13,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll, Waker};
 
 use super::choose::{NoBackend, Purpose, may_come};
+use super::handing::{Handed, Heir, Kind, Wish};
 use super::member::{Fit, Heed, Member, Tried};
 use super::roll::Roll;
 use super::shared::{PoolShared, lock};
@@ -22,8 +24,8 @@ use crate::types::{ClientKey, Rng};
 #[derive(Debug)]
 pub enum Queued {
     /// A place came free meanwhile.
-    Slot(Slot),
-    /// Wait for [`Waiter::poll_slot`].
+    Handed(Handed),
+    /// Wait for [`Waiter::poll_handed`].
     Waiting(Waiter),
     /// The queue is full or off, or no place can come for this session: it tried all that are
     /// usable, or none is.
@@ -42,12 +44,12 @@ pub struct Waiter {
 
 /// Where a waiter finds what it was given.
 #[derive(Debug)]
-struct Cell(Mutex<Given>);
+pub(super) struct Cell(Mutex<Given>);
 
 #[derive(Debug)]
 enum Given {
     Nothing(Option<Waker>),
-    Slot(Slot),
+    Handed(Handed),
     /// A reload, or no place will ever come: resolve the pool anew.
     Stale,
     Taken,
@@ -57,7 +59,7 @@ enum Given {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
     Nothing,
-    Slot,
+    Handed,
     Stale,
 }
 
@@ -65,7 +67,7 @@ impl Given {
     fn outcome(&self) -> Outcome {
         match self {
             Self::Nothing(_) => Outcome::Nothing,
-            Self::Slot(_) => Outcome::Slot,
+            Self::Handed(_) => Outcome::Handed,
             Self::Stale | Self::Taken => Outcome::Stale,
         }
     }
@@ -75,7 +77,16 @@ impl Given {
 struct Entry {
     client: ClientKey,
     tried: Tried,
+    wish: Wish,
     cell: Arc<Cell>,
+}
+
+/// What is offered to those who wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Offer {
+    Place,
+    /// A connection with its place, to a waiter that has a use for both.
+    Connection(Kind),
 }
 
 /// Behind the pool's mutex.
@@ -128,10 +139,16 @@ impl Cell {
         }
     }
 
-    fn take(&self) -> Option<Result<Slot, ()>> {
+    /// Gives what the waiter was taken out of the queue for. If it has left, that goes on when the
+    /// cell is dropped.
+    pub(super) fn hand(&self, handed: Handed) {
+        self.give(Given::Handed(handed), &mut Woken::default());
+    }
+
+    fn take(&self) -> Option<Result<Handed, ()>> {
         let mut given = lock(&self.0);
         match std::mem::replace(&mut *given, Given::Taken) {
-            Given::Slot(slot) => Some(Ok(slot)),
+            Given::Handed(handed) => Some(Ok(handed)),
             Given::Stale | Given::Taken => Some(Err(())),
             waiting @ Given::Nothing(_) => {
                 *given = waiting;
@@ -142,9 +159,9 @@ impl Cell {
 }
 
 impl Waiter {
-    /// `Ok(slot)`, or `Err(())` when a reload made this pool stale or no place can come any more:
-    /// resolve the pool anew and pick.
-    pub fn poll_slot(&mut self, cx: &mut Context<'_>) -> Poll<Result<Slot, ()>> {
+    /// What was handed over, or `Err(())` when a reload made this pool stale or no place can come
+    /// any more: resolve the pool anew and pick.
+    pub fn poll_handed(&mut self, cx: &mut Context<'_>) -> Poll<Result<Handed, ()>> {
         if let Some(given) = self.cell.take() {
             return Poll::Ready(given);
         }
@@ -164,8 +181,8 @@ impl Waiter {
 impl Drop for Waiter {
     fn drop(&mut self) {
         self.shared.leave(self.ticket);
-        // A slot that was handed over meanwhile is dropped here, without a lock, and goes on to the
-        // next waiter.
+        // What was handed over meanwhile is dropped here, without a lock, and goes on to the next
+        // waiter.
         drop(self.cell.take());
     }
 }
@@ -181,6 +198,7 @@ impl PoolShared {
         roll: &Arc<Roll>,
         client: ClientKey,
         tried: &Tried,
+        wish: Wish,
         rng: &mut Rng,
     ) -> Queued {
         // Who waits in vain would be told so only when it comes to be first.
@@ -208,6 +226,7 @@ impl PoolShared {
                 let entry = Entry {
                     client,
                     tried: tried.clone(),
+                    wish,
                     cell: Arc::clone(&cell),
                 };
                 queue.entries.insert(ticket, entry);
@@ -223,17 +242,22 @@ impl PoolShared {
         self.dispatch();
         let outcome = lock(&waiter.cell.0).outcome();
         match outcome {
-            Outcome::Slot => {
-                if let Some(Ok(slot)) = waiter.cell.take() {
-                    return Queued::Slot(slot);
+            Outcome::Handed => {
+                if let Some(Ok(handed)) = waiter.cell.take() {
+                    return Queued::Handed(handed);
                 }
             }
             // A place can never come for this session: told to resolve anew it would come back here
-            // for ever while others wait.
-            Outcome::Stale if !renewed => return Queued::Full,
+            // for ever while others wait. A reload may have come in between.
+            Outcome::Stale if !renewed && !self.is_renewed(roll) => return Queued::Full,
             Outcome::Stale | Outcome::Nothing => {}
         }
         Queued::Waiting(waiter)
+    }
+
+    /// Whether a later generation is installed, or none any more.
+    fn is_renewed(&self, roll: &Roll) -> bool {
+        lock(&self.queue).serial > roll.serial
     }
 
     /// Picks for the waiters, in order, as long as there are places.
@@ -255,7 +279,8 @@ impl PoolShared {
             );
             match picked {
                 Ok(slot) => {
-                    entry.cell.give(Given::Slot(slot), &mut woken);
+                    let handed = Handed::place(slot);
+                    entry.cell.give(Given::Handed(handed), &mut woken);
                     served.push(*ticket);
                 }
                 // Full for all, then; one that has tried some may be stopped by those alone.
@@ -283,44 +308,49 @@ impl PoolShared {
     /// Gives a place at `member` to the first waiter that may use it, if the backend may still be
     /// used at all. The caller then forgets the place without giving it back.
     pub(super) fn hand_over(&self, member: &Member) -> bool {
-        let mut woken = Woken::default();
+        // It is given when it is dropped.
+        self.heir(member, Offer::Place).is_some()
+    }
+
+    /// Takes the first waiter that may use a place at `member` out of the queue, if the backend may
+    /// still be used at all and that waiter has a use for a connection of `kind` too. The caller
+    /// then forgets the place without giving it back.
+    pub(super) fn heir_of(&self, member: &Member, kind: Kind) -> Option<Heir> {
+        self.heir(member, Offer::Connection(kind))
+    }
+
+    fn heir(&self, member: &Member, offer: Offer) -> Option<Heir> {
         let mut queue = lock(&self.queue);
-        let Some(roll) = queue.roll.upgrade() else {
-            return false;
-        };
+        let roll = queue.roll.upgrade()?;
         let place = member.state().place();
-        let Some(member) = roll
-            .members
-            .get(place.index as usize)
-            .filter(|_| place.serial == roll.serial)
-        else {
-            return false;
-        };
+        let is_there = place.serial == roll.serial;
+        let members = roll.members.get(place.index as usize);
+        let member = members.filter(|_| is_there)?;
         let max = member.settings.max_connections;
         // The place that is handed over counts in `open`; a reload may have lowered the limit.
         let within = max == 0 || member.state().open() <= max;
-        if !within || (member.index as usize) >= self.open_members(&roll) {
-            return false;
+        // Who is given what its provider does not allow would only give it on, for ever.
+        let allowed = within && !member.is_used_up();
+        if !allowed || (member.index as usize) >= self.open_members(&roll) {
+            return None;
         }
-        let Some(ticket) = queue
-            .entries
-            .iter()
-            .find(|(_, entry)| match member.fit(&entry.tried, Heed::Health) {
-                // Full, because the place that is handed over is still counted.
-                Fit::Takes(_) | Fit::Full => true,
-                Fit::Tried | Fit::Unwell | Fit::Drained => false,
-            })
-            .map(|(ticket, _)| *ticket)
-        else {
-            return false;
+        let fits = |entry: &Entry| match member.fit(&entry.tried, Heed::Health) {
+            // Full, because the place that is handed over is still counted.
+            Fit::Takes(_) | Fit::Full => true,
+            Fit::Tried | Fit::Unwell | Fit::Drained => false,
         };
+        let (&ticket, first) = queue.entries.iter().find(|(_, entry)| fits(entry))?;
+        let has_use = match offer {
+            Offer::Place => true,
+            Offer::Connection(kind) => first.wish == Wish::Connection(kind),
+        };
+        if !has_use {
+            return None;
+        }
         let entry = queue.entries.remove(&ticket).expect("it was found above");
         self.count_waiters(&queue);
-        let handed = Slot::handed(Arc::clone(member));
-        entry.cell.give(Given::Slot(handed), &mut woken);
         drop(queue);
-        drop(woken);
-        true
+        Some(Heir::new(entry.cell, Slot::handed(Arc::clone(member))))
     }
 
     /// A new generation: all who wait resolve their pool anew.
@@ -367,7 +397,7 @@ mod tests {
     use std::task::Wake;
 
     use super::super::testing::{Fleet, Spec, number};
-    use super::super::{AdminState, PickMode, PoolSettings, WhenAllDown};
+    use super::super::{AdminState, Carried, PickMode, PoolSettings, WhenAllDown};
     use super::*;
 
     #[derive(Default)]
@@ -387,8 +417,13 @@ mod tests {
 
     impl Seat {
         fn poll(&mut self) -> Poll<Result<Slot, ()>> {
+            let handed = self.poll_handed();
+            handed.map(|given| given.map(|handed| handed.into_parts().0))
+        }
+
+        fn poll_handed(&mut self) -> Poll<Result<Handed, ()>> {
             let waker = Waker::from(Arc::clone(&self.bell));
-            self.waiter.poll_slot(&mut Context::from_waker(&waker))
+            self.waiter.poll_handed(&mut Context::from_waker(&waker))
         }
 
         fn is_called(&self) -> bool {
@@ -397,9 +432,13 @@ mod tests {
     }
 
     fn wait(fleet: &mut Fleet, tried: &Tried) -> Seat {
+        wait_for(fleet, tried, Wish::Place)
+    }
+
+    fn wait_for(fleet: &mut Fleet, tried: &Tried, wish: Wish) -> Seat {
         let queued = fleet
             .pool
-            .enqueue(ClientKey(1), tried, fleet.now, &mut fleet.rng);
+            .enqueue(ClientKey(1), tried, wish, &mut fleet.rng);
         let Queued::Waiting(waiter) = queued else {
             panic!("no place is free and the queue has room: {queued:?}");
         };
@@ -503,7 +542,7 @@ mod tests {
         let newer = Fleet::new(PoolSettings::default(), &[Spec::max(1)]);
         let old = std::mem::replace(&mut fleet.pool, newer.pool);
         fleet.reload(PoolSettings::default(), &[Spec::max(1)]);
-        let queued = old.enqueue(ClientKey(1), &Tried::default(), fleet.now, &mut fleet.rng);
+        let queued = old.enqueue(ClientKey(1), &Tried::default(), Wish::Place, &mut fleet.rng);
         let Queued::Waiting(waiter) = queued else {
             panic!("it is told to resolve anew: {queued:?}");
         };
@@ -525,7 +564,7 @@ mod tests {
         let tried = Tried::default();
         let late = fleet
             .pool
-            .enqueue(ClientKey(1), &tried, fleet.now, &mut fleet.rng);
+            .enqueue(ClientKey(1), &tried, Wish::Place, &mut fleet.rng);
         let Queued::Waiting(waiter) = late else {
             panic!("it is told to resolve anew: {late:?}");
         };
@@ -603,7 +642,7 @@ mod tests {
         let tried = fleet.tried(&[0]);
         let queued = fleet
             .pool
-            .enqueue(ClientKey(1), &tried, fleet.now, &mut fleet.rng);
+            .enqueue(ClientKey(1), &tried, Wish::Place, &mut fleet.rng);
         assert!(matches!(queued, Queued::Full), "{queued:?}");
         assert_eq!(fleet.pool.waiting(), 1);
     }
@@ -634,7 +673,7 @@ mod tests {
             let tried = Tried::default();
             let queued = fleet
                 .pool
-                .enqueue(ClientKey(1), &tried, fleet.now, &mut fleet.rng);
+                .enqueue(ClientKey(1), &tried, Wish::Place, &mut fleet.rng);
             assert!(matches!(queued, Queued::Full));
         }
     }
@@ -648,8 +687,8 @@ mod tests {
         let tried = Tried::default();
         let queued = fleet
             .pool
-            .enqueue(ClientKey(1), &tried, fleet.now, &mut fleet.rng);
-        assert!(matches!(queued, Queued::Slot(_)));
+            .enqueue(ClientKey(1), &tried, Wish::Place, &mut fleet.rng);
+        assert!(matches!(queued, Queued::Handed(_)));
     }
 
     #[test]
@@ -667,5 +706,194 @@ mod tests {
         assert!(hedge(&mut fleet).is_err());
         drop(seat);
         assert!(hedge(&mut fleet).is_ok(), "nobody waits any more");
+    }
+
+    const HERE: Kind = Kind(0);
+    const ELSEWHERE: Kind = Kind(1);
+
+    /// A connection that says when it is closed.
+    struct Line(Arc<AtomicUsize>);
+
+    impl Drop for Line {
+        fn drop(&mut self) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    fn line() -> (Carried, Arc<AtomicUsize>) {
+        let closed = Arc::<AtomicUsize>::default();
+        (Carried::new(HERE, Line(Arc::clone(&closed))), closed)
+    }
+
+    /// What a seat that was called was given: whether a connection came with its place.
+    fn got_line(seat: &mut Seat) -> (Slot, Option<Line>) {
+        let Poll::Ready(Ok(handed)) = seat.poll_handed() else {
+            panic!("a place was handed over");
+        };
+        let (slot, carried) = handed.into_parts();
+        (slot, carried.map(|carried| carried.open().expect("a line")))
+    }
+
+    #[test]
+    fn a_connection_goes_with_its_place_to_the_first_in_line() {
+        let mut fleet = Fleet::new(PoolSettings::default(), &[Spec::max(1)]);
+        let held = fleet.pick().expect("a place");
+        let wish = Wish::Connection(HERE);
+        let mut first = wait_for(&mut fleet, &Tried::default(), wish);
+        let mut second = wait_for(&mut fleet, &Tried::default(), wish);
+        let (carried, closed) = line();
+        held.heir(HERE).expect("one waits").receive(Some(carried));
+        assert!(first.is_called() && !second.is_called());
+        let counts = |fleet: &Fleet| (fleet.states[0].open(), fleet.states[0].in_flight());
+        assert_eq!(counts(&fleet), (1, 1), "one place, whoever has it");
+        let (slot, line) = got_line(&mut first);
+        assert!(line.is_some() && closed.load(Ordering::SeqCst) == 0);
+        assert!(second.poll().is_pending());
+        drop((line, slot));
+        let (slot, line) = got_line(&mut second);
+        assert!(line.is_none(), "a place without its connection");
+        drop(slot);
+        fleet.assert_idle();
+    }
+
+    #[test]
+    fn who_has_no_use_for_a_connection_is_not_overtaken_by_who_has() {
+        for first_wish in [Wish::Place, Wish::Connection(ELSEWHERE)] {
+            let mut fleet = Fleet::new(PoolSettings::default(), &[Spec::max(1)]);
+            let held = fleet.pick().expect("a place");
+            let mut first = wait_for(&mut fleet, &Tried::default(), first_wish);
+            let mut second = wait_for(&mut fleet, &Tried::default(), Wish::Connection(HERE));
+            let held = held.heir(HERE).expect_err("the first has no use for it");
+            assert_eq!(fleet.pool.waiting(), 2);
+            drop(held);
+            let (slot, line) = got_line(&mut first);
+            assert!(line.is_none() && second.poll().is_pending());
+            drop(slot);
+            drop(got(&mut second));
+            fleet.assert_idle();
+        }
+    }
+
+    #[test]
+    fn a_connection_passes_who_has_tried_its_backend() {
+        let mut fleet = Fleet::new(PoolSettings::default(), &[Spec::max(1), Spec::max(1)]);
+        let held = [
+            fleet.pick().expect("a place"),
+            fleet.pick().expect("a place"),
+        ];
+        let tried = fleet.tried(&[number(&held[0])]);
+        let mut picky = wait_for(&mut fleet, &tried, Wish::Place);
+        let mut any = wait_for(&mut fleet, &Tried::default(), Wish::Connection(HERE));
+        let [freed, _other] = held;
+        let (carried, _closed) = line();
+        freed.heir(HERE).expect("one waits").receive(Some(carried));
+        assert!(picky.poll().is_pending());
+        assert!(got_line(&mut any).1.is_some());
+    }
+
+    #[test]
+    fn who_leaves_gives_on_the_connection_it_was_handed() {
+        let mut fleet = Fleet::new(PoolSettings::default(), &[Spec::max(1)]);
+        let held = fleet.pick().expect("a place");
+        let wish = Wish::Connection(HERE);
+        let first = wait_for(&mut fleet, &Tried::default(), wish);
+        let mut second = wait_for(&mut fleet, &Tried::default(), wish);
+        let third = wait_for(&mut fleet, &Tried::default(), wish);
+        let (carried, closed) = line();
+        held.heir(HERE).expect("one waits").receive(Some(carried));
+        drop(first);
+        let (slot, line) = got_line(&mut second);
+        assert!(line.is_some() && closed.load(Ordering::SeqCst) == 0);
+        let carried = Carried::new(HERE, line.expect("it is there"));
+        slot.heir(HERE).expect("one waits").receive(Some(carried));
+        drop(third);
+        assert_eq!(
+            closed.load(Ordering::SeqCst),
+            1,
+            "nobody is left to have it"
+        );
+        fleet.assert_idle();
+    }
+
+    #[test]
+    fn who_leaves_while_its_gift_is_wrapped_loses_no_place() {
+        let mut fleet = Fleet::new(PoolSettings::default(), &[Spec::max(1)]);
+        let held = fleet.pick().expect("a place");
+        let wish = Wish::Connection(HERE);
+        let first = wait_for(&mut fleet, &Tried::default(), wish);
+        let mut second = wait_for(&mut fleet, &Tried::default(), wish);
+        let heir = held.heir(HERE).expect("one waits");
+        drop(first);
+        let (carried, closed) = line();
+        heir.receive(Some(carried));
+        let (slot, line) = got_line(&mut second);
+        assert!(line.is_some() && closed.load(Ordering::SeqCst) == 0);
+        drop((line, slot));
+        fleet.assert_idle();
+    }
+
+    #[test]
+    fn an_heir_that_is_forgotten_gets_its_place_all_the_same() {
+        let mut fleet = Fleet::new(PoolSettings::default(), &[Spec::max(1)]);
+        let held = fleet.pick().expect("a place");
+        let mut seat = wait_for(&mut fleet, &Tried::default(), Wish::Connection(HERE));
+        drop(held.heir(HERE).expect("one waits"));
+        assert!(got_line(&mut seat).1.is_none());
+        fleet.assert_idle();
+    }
+
+    #[test]
+    fn a_connection_is_handed_to_nobody_over_a_lowered_limit_or_of_a_backend_that_is_left() {
+        let wish = Wish::Connection(HERE);
+        let mut fleet = Fleet::new(PoolSettings::default(), &[Spec::max(2)]);
+        let held = [
+            fleet.pick().expect("a place"),
+            fleet.pick().expect("a place"),
+        ];
+        fleet.reload(PoolSettings::default(), &[Spec::max(1)]);
+        let _seat = wait_for(&mut fleet, &Tried::default(), wish);
+        let [one, other] = held;
+        let one = one
+            .heir(HERE)
+            .expect_err("two are open, and one is the limit");
+        drop(one);
+        let heir = other.heir(HERE).expect("within the limit");
+        drop(heir);
+
+        let mut fleet = Fleet::new(PoolSettings::default(), &[Spec::max(1), Spec::max(1)]);
+        let held = [
+            fleet.pick().expect("a place"),
+            fleet.pick().expect("a place"),
+        ];
+        let mut seat = wait_for(&mut fleet, &Tried::default(), wish);
+        let [one, other] = held;
+        fleet.admin(number(&one), AdminState::Drain);
+        let one = one.heir(HERE).expect_err("the operator keeps it out");
+        drop(one);
+        assert!(seat.poll().is_pending());
+        drop(other.heir(HERE).expect("this one serves"));
+    }
+
+    #[test]
+    fn what_a_provider_does_not_allow_is_not_given_round_among_those_who_wait() {
+        let limited = Spec {
+            hourly: 1,
+            ..Spec::max(1)
+        };
+        let mut fleet = Fleet::new(PoolSettings::default(), &[limited]);
+        let held = fleet.pick().expect("a place");
+        let spent = fleet
+            .pool
+            .spend(held.member(), 1, fleet.now)
+            .expect("one is allowed");
+        let mut seats = [
+            wait(&mut fleet, &Tried::default()),
+            wait_for(&mut fleet, &Tried::default(), Wish::Connection(HERE)),
+        ];
+        let held = held.heir(HERE).expect_err("it may not be used");
+        drop(held);
+        assert!(seats.iter_mut().all(|seat| seat.poll().is_pending()));
+        assert_eq!(fleet.states[0].open(), 0, "it is nobody's");
+        drop(spent);
     }
 }

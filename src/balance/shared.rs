@@ -540,7 +540,7 @@ mod tests {
 
     use super::super::choose::{NoBackend, Purpose};
     use super::super::testing::{Fleet, Spec, bad_probe, good_probe, strike};
-    use super::super::{AdminState, Observation, Queued, Slot, Tried};
+    use super::super::{AdminState, Kind, Observation, Queued, Slot, Tried, Wish};
     use super::*;
     use crate::types::{ClientKey, Rng, Weight};
 
@@ -578,19 +578,26 @@ mod tests {
             let tried = Tried::default();
             let picked = match shared.pick(&roll, client, &tried, Purpose::Session, &mut rng) {
                 Ok(slot) => Some(slot),
-                Err(NoBackend::AllFull) => match shared.enqueue(&roll, client, &tried, &mut rng) {
-                    Queued::Slot(slot) => Some(slot),
-                    Queued::Full => None,
-                    Queued::Waiting(mut waiter) => loop {
-                        // Somebody else may hold all places for ever: give some back meanwhile.
-                        drop(held.pop());
-                        match waiter.poll_slot(&mut Context::from_waker(&waker)) {
-                            Poll::Ready(slot) => break slot.ok(),
-                            Poll::Pending if stop.load(Ordering::Relaxed) => break None,
-                            Poll::Pending => std::thread::park_timeout(Duration::from_micros(200)),
-                        }
-                    },
-                },
+                Err(NoBackend::AllFull) => {
+                    match shared.enqueue(&roll, client, &tried, Wish::Connection(Kind(0)), &mut rng)
+                    {
+                        Queued::Handed(handed) => Some(handed.into_parts().0),
+                        Queued::Full => None,
+                        Queued::Waiting(mut waiter) => loop {
+                            // Somebody else may hold all places for ever: give some back meanwhile.
+                            drop(held.pop());
+                            match waiter.poll_handed(&mut Context::from_waker(&waker)) {
+                                Poll::Ready(given) => {
+                                    break given.ok().map(|given| given.into_parts().0);
+                                }
+                                Poll::Pending if stop.load(Ordering::Relaxed) => break None,
+                                Poll::Pending => {
+                                    std::thread::park_timeout(Duration::from_micros(200));
+                                }
+                            }
+                        },
+                    }
+                }
                 Err(_) => None,
             };
             if let Some(slot) = picked {
@@ -677,6 +684,7 @@ mod tests {
                     weight: 1 + at % 3,
                     tier: 1 + u8::from(at % 5 == 4),
                     max: 1 + u32::from(at) % 3,
+                    hourly: 0,
                 })
                 .collect();
             let fleet = Fleet::new(settings, &specs);

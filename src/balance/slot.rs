@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::choose::PickMode;
+use super::handing::{Heir, Kind};
 use super::member::{Member, Tried};
 
 /// A reserved place at a backend: counts in `open` and `in_flight` until dropped; a drop hands the
@@ -35,6 +36,8 @@ enum Use {
     Flight(PickMode),
     /// `open`.
     Open,
+    /// Nothing: another has it.
+    Gone,
 }
 
 impl Slot {
@@ -61,8 +64,24 @@ impl Slot {
     pub fn mode(&self) -> PickMode {
         match self.place.counts {
             Use::Flight(mode) => mode,
-            Use::Open => PickMode::Normal,
+            Use::Open | Use::Gone => PickMode::Normal,
         }
+    }
+
+    /// Takes the place for whoever has waited longest for one here, if a connection of `kind` is of
+    /// use to it too. Nobody is passed over: if it is not, all may have the place alone.
+    ///
+    /// # Errors
+    /// Nobody waits who can use both; the slot goes on as it was.
+    pub fn heir(mut self, kind: Kind) -> Result<Heir, Self> {
+        let member = &self.place.member;
+        let shared = &member.shared;
+        let heir = (shared.waiting() > 0).then(|| shared.heir_of(member, kind));
+        let Some(heir) = heir.flatten() else {
+            return Err(self);
+        };
+        self.place.counts = Use::Gone;
+        Ok(heir)
     }
 
     /// Gives the session's place back and keeps the socket's.
@@ -113,9 +132,11 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if self.counts == Use::Open {
+        match self.counts {
+            Use::Flight(_) => {}
             // What is handed over, or released, is a place of a session.
-            self.member.state().take_off();
+            Use::Open => self.member.state().take_off(),
+            Use::Gone => return,
         }
         let shared = &self.member.shared;
         if shared.waiting() > 0 && shared.hand_over(&self.member) {

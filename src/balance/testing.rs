@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{
-    AdminState, BackendState, FailureKind, MemberSettings, NoBackend, Observation, Pool,
-    PoolSettings, PoolShared, ProbeReport, Slot, Stage, StateChange, Tried,
+    AdminState, BackendState, Epoch, FailureKind, Limited, MemberSettings, NoBackend, Observation,
+    Pool, PoolSettings, PoolShared, ProbeReport, Quota, QuotaUnit, Quotas, Slot, Stage,
+    StateChange, Tried,
 };
 use crate::types::{ClientKey, Rng, Tier, Weight};
 
@@ -16,6 +17,8 @@ pub(super) struct Spec {
     pub(super) weight: u16,
     pub(super) tier: u8,
     pub(super) max: u32,
+    /// Messages an hour; 0 is no limit.
+    pub(super) hourly: u64,
 }
 
 impl Spec {
@@ -24,6 +27,7 @@ impl Spec {
             weight,
             tier: 1,
             max: 0,
+            hourly: 0,
         }
     }
 
@@ -32,6 +36,7 @@ impl Spec {
             weight: 1,
             tier,
             max: 0,
+            hourly: 0,
         }
     }
 
@@ -40,6 +45,7 @@ impl Spec {
             weight: 1,
             tier: 1,
             max,
+            hourly: 0,
         }
     }
 }
@@ -190,7 +196,7 @@ fn build(
         .iter()
         .zip(states)
         .map(|(spec, state)| MemberSettings {
-            quota: None,
+            quota: (spec.hourly > 0).then(|| hourly(spec.hourly)),
             name: Arc::clone(state.name()),
             address: state.address(),
             weight: Weight::new(spec.weight).expect("a weight"),
@@ -200,6 +206,19 @@ fn build(
         })
         .collect();
     Pool::new(Arc::from("mx"), settings, members, Arc::clone(shared))
+}
+
+fn hourly(count: u64) -> Limited {
+    let quota = Quota {
+        count,
+        period: Duration::from_hours(1),
+        unit: QuotaUnit::Messages,
+    };
+    let epoch = Epoch {
+        instant: Instant::now(),
+        unix: Duration::ZERO,
+    };
+    Quotas::new(epoch).limited(&[quota])
 }
 
 pub(super) fn strike() -> Observation {

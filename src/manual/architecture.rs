@@ -38,7 +38,10 @@
 //! does, in `session::connect`: the same picks, races, queue and deadlines, but that an attempt goes
 //! on to EHLO, and that `session::keeper` may have a kept connection for a pick. The keeper belongs
 //! to a thread; what it holds counts as sockets of the backend and not as in flight
-//! ([`Parked`](crate::balance::Parked)). `session::capabilities` knows what backends announce,
+//! ([`Parked`](crate::balance::Parked)). While clients queue none is idle: the connection of a
+//! transaction that has ended goes with its place to the first in line
+//! ([`Handed`](crate::balance::Handed)), off the loop of one thread and onto that of another if need
+//! be, so that the queue stays a plain FIFO of all threads. `session::capabilities` knows what backends announce,
 //! `session::warm` keeps a few connections ready, and [`Quotas`](crate::balance::Quotas) make a
 //! backend full whose provider allows no more. A message and its first recipient are reserved with
 //! the pick ([`Spent`](crate::balance::Spent)), every other recipient before its RCPT is said; what

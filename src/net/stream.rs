@@ -59,6 +59,29 @@ impl Stream {
         Ok(Self::with(socket, io, true))
     }
 
+    /// Takes the socket off this thread's loop, for [`Stream::arrived`] on that of any other.
+    ///
+    /// Nothing may be read in part or waited for; what the loop has seen of it is forgotten.
+    ///
+    /// # Errors
+    /// The loop does not know the socket.
+    pub fn leave(self) -> io::Result<TcpStream> {
+        self.io.end(self.socket.as_fd())?;
+        Ok(self.socket)
+    }
+
+    /// Registers a socket that has left another loop, if it is quiet: nothing has come, and neither
+    /// direction was closed. This loop has seen nothing of it yet, so the kernel is asked.
+    ///
+    /// # Errors
+    /// As [`Stream::new`]; `ConnectionAborted` where it is not quiet.
+    pub fn arrived(socket: TcpStream) -> io::Result<Self> {
+        match rustix::net::recv(&socket, &mut [0], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+            Err(rustix::io::Errno::WOULDBLOCK) => Self::new(socket),
+            Ok(_) | Err(_) => Err(io::ErrorKind::ConnectionAborted.into()),
+        }
+    }
+
     fn with(socket: TcpStream, io: Registration, room: bool) -> Self {
         Self {
             socket,

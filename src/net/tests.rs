@@ -472,3 +472,57 @@ fn a_refused_connect_says_so() {
         assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
     });
 }
+
+#[test]
+fn a_socket_goes_on_where_it_arrives() {
+    let (peer, left) = run(async {
+        let (mut peer, ours) = pair();
+        peer.write_all(b"1").unwrap();
+        let mut heard = [0; 8];
+        assert_eq!(
+            poll_fn(|cx| ours.poll_recv(cx, &mut heard)).await.unwrap(),
+            1
+        );
+        (peer, ours.leave().unwrap())
+    });
+    let mut peer = peer;
+    run(async move {
+        let ours = Stream::arrived(left).unwrap();
+        assert!(ours.is_quiet());
+        assert_eq!(poll_fn(|cx| ours.poll_send(cx, b"a")).await.unwrap(), 1);
+        let mut heard = [0; 8];
+        assert_eq!(peer.read(&mut heard).unwrap(), 1);
+        // What comes after it arrived wakes it there.
+        let writer = thread::spawn(move || {
+            peer.write_all(b"22").unwrap();
+            peer
+        });
+        assert_eq!(
+            poll_fn(|cx| ours.poll_recv(cx, &mut heard)).await.unwrap(),
+            2
+        );
+        drop(writer.join().unwrap());
+        assert_eq!(
+            poll_fn(|cx| ours.poll_recv(cx, &mut heard)).await.unwrap(),
+            0
+        );
+    });
+}
+
+#[test]
+fn a_socket_that_is_not_quiet_does_not_arrive_n3() {
+    for end in [&b"421 bye\r\n"[..], b""] {
+        run(async {
+            let (mut peer, ours) = pair();
+            let ready = ours.leave().unwrap();
+            peer.write_all(end).unwrap();
+            peer.shutdown(Shutdown::Write).unwrap();
+            // The kernel has it before the look.
+            ready.set_nonblocking(false).unwrap();
+            ready.peek(&mut [0]).unwrap();
+            ready.set_nonblocking(true).unwrap();
+            let refused = Stream::arrived(ready).map(drop).unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::ConnectionAborted);
+        });
+    }
+}

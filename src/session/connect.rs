@@ -6,6 +6,7 @@
 //!
 //! At most two attempts run at once: the second is a hedge.
 
+mod handed;
 mod relay;
 mod turn;
 
@@ -24,8 +25,8 @@ use super::context::since;
 use super::keeper::Kept;
 use super::record::{Lap, Session};
 use crate::balance::{
-    BackendState, FailureKind, NoBackend, OpeningPlace, PickMode, Queued, Slot, Spent, Tried,
-    UsedUp, Waiter,
+    BackendState, FailureKind, NoBackend, OpeningPlace, Parked, PickMode, Queued, Slot, Spent,
+    Tried, UsedUp, Waiter,
 };
 use crate::metrics::SessionPhase;
 use crate::net::stream::Stream;
@@ -96,6 +97,8 @@ pub(super) struct Connecting {
     began: Instant,
     /// All attempts and the queue end here.
     total: Option<Instant>,
+    /// A place that the session has already.
+    place: Option<Parked>,
     made: u32,
     attempts_max: u32,
     waiting: Option<Waiting>,
@@ -111,7 +114,7 @@ pub(super) struct Connecting {
 enum Picked {
     Slot(Slot, Option<Spent>),
     Kept(Slot, Kept, Option<Spent>),
-    /// A place in the queue was taken instead.
+    /// Nothing yet: a place in the queue was taken instead, or what was found was of no use.
     Waits,
 }
 
@@ -131,6 +134,7 @@ impl Connecting {
             tried,
             began: now,
             total: None,
+            place: None,
             made: 0,
             attempts_max: 0,
             waiting: None,
@@ -138,6 +142,11 @@ impl Connecting {
             wait_until: None,
             lacking: Keywords::default(),
         }
+    }
+
+    /// The first place is there already, if its backend may still serve.
+    pub(super) fn has_place(&mut self, parked: Parked) {
+        self.place = Some(parked);
     }
 
     /// Backends that failed, and those that lack something.
@@ -305,7 +314,7 @@ impl Connecting {
         }
         for _ in 0..RESOLVES_MAX {
             if let Some(waiting) = &mut self.waiting {
-                let Poll::Ready(given) = waiting.waiter.poll_slot(cx) else {
+                let Poll::Ready(given) = waiting.waiter.poll_handed(cx) else {
                     return Poll::Pending;
                 };
                 // A reload interrupts a wait; it does not begin another.
@@ -314,7 +323,7 @@ impl Connecting {
                 self.waiting = None;
                 let given = given
                     .ok()
-                    .and_then(|slot| self.use_given(session, slot, now));
+                    .and_then(|handed| self.use_handed(session, handed, now));
                 if let Some(picked) = given {
                     return Poll::Ready(Ok(self.take(session, picked, now)));
                 }
@@ -326,14 +335,6 @@ impl Connecting {
             }
         }
         Poll::Ready(Err(self.none(NoBackend::AllFull)))
-    }
-
-    /// A place that came out of the queue.
-    fn use_given(&mut self, session: &Session, slot: Slot, now: Instant) -> Option<Picked> {
-        let shared = Arc::clone(&session.cx.shared);
-        let snapshot = shared.current.load();
-        let view = pool_now(&snapshot, session)?;
-        self.use_slot(session, view, slot, now)
     }
 
     /// Dials what was picked, once it is its turn, or uses the connection that was kept.
@@ -379,9 +380,7 @@ impl Connecting {
             if passed_over >= Tried::MAX {
                 return self.pick_capable(session, &snapshot, view, now);
             }
-            let preferred = self.aim.prefer.take();
-            let preferred = preferred.and_then(|state| view.pool.pick_at(&state, &self.tried));
-            let picked = match preferred {
+            let picked = match self.preferred(view) {
                 Some(slot) => Ok(slot),
                 None => view.pool.pick(client, &self.tried, now, &mut rng),
             };
@@ -409,11 +408,12 @@ impl Connecting {
                 Err(UsedUp) => context.keeper.put(session, slot, kept, now),
             }
         }
-        match view.pool.enqueue(client, &self.tried, now, &mut rng) {
-            Queued::Slot(slot) => match self.use_slot(session, view, slot, now) {
-                Some(picked) => Ok(picked),
-                None => Err(self.none(NoBackend::AllFull)),
-            },
+        let wish = self.wish(session);
+        match view.pool.enqueue(client, &self.tried, wish, &mut rng) {
+            Queued::Handed(handed) => {
+                let used = self.use_handed(session, handed, now);
+                Ok(used.unwrap_or(Picked::Waits))
+            }
             Queued::Full => Err(self.none(NoBackend::AllFull)),
             Queued::Waiting(waiter) => {
                 let interrupted = self.wait_until.take();

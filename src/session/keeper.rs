@@ -3,7 +3,12 @@
 //! The one that was used last is used first, so that those that are not needed grow old. A
 //! connection on which anything has come, or that has ended, is thrown away; one that has had its
 //! time, or its share of messages, is ended with QUIT. A connection counts in its backend's
-//! `max_connections` all the while. Nobody keeps one alive by talking (rule N4).
+//! `max_connections` all the while. Nobody keeps one alive by talking (rule N4). While clients queue
+//! none is idle: it goes with its place to the first in line.
+
+mod passing;
+
+pub(super) use passing::{kind, receive};
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -197,12 +202,23 @@ impl Keeper {
         let Some(pool) = pool.filter(|pool| pool.settings.identity == Identity::None) else {
             return self.part(cx, kept.stream, slot);
         };
-        let state = &slot.member().settings.state;
-        let mut backends = self.backends.borrow_mut();
-        let backend = backends.entry(key(state)).or_default();
-        match backend.keeps(&kept, pool, &slot, cx, now) {
+        let (mut slot, mut kept) = (slot, kept);
+        let mut kept_until = self.is_of_use(&kept, pool, &slot, now);
+        if kept_until.is_ok() && pool.pool.waiting() > 0 {
+            (slot, kept) = match passing::pass_on(origin, slot, kept) {
+                Ok(()) => return,
+                Err(back) => *back,
+            };
+            // Who is first in line needs the place alone.
+            if pool.pool.waiting() > 0 {
+                kept_until = Err(KeptClosed::Shed);
+            }
+        }
+        let kept_until = kept_until.and_then(|()| self.keeps(&kept, pool, &slot, cx, now));
+        let state = Arc::clone(&slot.member().settings.state);
+        let mail = &state.totals.of(cx.worker.index()).mail;
+        match kept_until {
             Ok(until) => {
-                let mail = &state.totals.of(cx.worker.index()).mail;
                 mail.idle.inc();
                 self.count(cx, 1);
                 let entry = Entry {
@@ -212,17 +228,77 @@ impl Keeper {
                     origin,
                     until,
                 };
-                backend.entries.push(entry);
+                let mut backends = self.backends.borrow_mut();
+                backends.entry(key(&state)).or_default().entries.push(entry);
             }
             Err(cause) => {
-                drop(backends);
-                let mail = &state.totals.of(cx.worker.index()).mail;
                 mail.closed[cause.index()].inc();
-                if cause != KeptClosed::Backend {
+                if cause == KeptClosed::Backend {
+                    drop(kept);
+                    drop(slot);
+                } else {
                     self.part(cx, kept.stream, slot);
                 }
             }
         }
+    }
+
+    /// Whether the connection may carry another transaction, whoever's.
+    fn is_of_use(
+        &self,
+        kept: &Kept,
+        pool: &PoolView,
+        slot: &Slot,
+        now: Instant,
+    ) -> Result<(), KeptClosed> {
+        let settings = &pool.settings.smtp;
+        let state = &slot.member().settings.state;
+        if !kept.stream.is_quiet() {
+            return Err(KeptClosed::Backend);
+        }
+        if now >= kept.born + settings.max_age {
+            return Err(KeptClosed::Age);
+        }
+        let learned = self.learned(state).unwrap_or(u32::MAX);
+        if kept.messages >= settings.max_messages.min(learned) {
+            return Err(KeptClosed::Messages);
+        }
+        if !state.is_in_service() {
+            return Err(KeptClosed::Drained);
+        }
+        Ok(())
+    }
+
+    /// Whether one more is kept while nobody waits for it, and until when.
+    fn keeps(
+        &self,
+        kept: &Kept,
+        pool: &PoolView,
+        slot: &Slot,
+        cx: &Context,
+        now: Instant,
+    ) -> Result<Instant, KeptClosed> {
+        if cx.is_draining() {
+            return Err(KeptClosed::Drained);
+        }
+        let settings = &pool.settings.smtp;
+        let idle = self.idle_of(slot.member());
+        if idle >= idle_max(settings, slot.member(), cx) || !self.has_room(cx) {
+            return Err(KeptClosed::Shed);
+        }
+        let old = kept.born + settings.max_age;
+        // The first few are kept whether they are used or not.
+        if idle < share(settings.min_idle, cx) as usize {
+            return Ok(old);
+        }
+        Ok(old.min(now + settings.idle_timeout))
+    }
+
+    /// After how many messages the backend is known to end a connection.
+    fn learned(&self, state: &Arc<BackendState>) -> Option<u32> {
+        let backends = self.backends.borrow();
+        let learned = backends.get(&key(state))?.learned?;
+        (learned.seen > 1).then_some(learned.messages)
     }
 
     /// Keeps a connection that nobody has used yet.
@@ -273,10 +349,27 @@ impl Keeper {
             !backend.entries.is_empty() || backend.learned.is_some()
         });
         for (entry, cause) in gone {
+            self.end(cx, entry, cause);
+        }
+    }
+
+    /// Ends a connection; one that is only shed goes to who waits.
+    fn end(&self, cx: &Rc<Context>, entry: Entry, cause: KeptClosed) {
+        if cause == KeptClosed::Backend {
             entry.leave(cx, Some(cause));
-            if cause != KeptClosed::Backend {
-                self.part(cx, entry.kept.stream, entry.parked);
-            }
+            return;
+        }
+        if cause != KeptClosed::Shed {
+            entry.leave(cx, Some(cause));
+            return self.part(cx, entry.kept.stream, entry.parked);
+        }
+        entry.leave(cx, None);
+        let (member, slot) = (Arc::clone(entry.parked.member()), entry.parked.resume());
+        if let Err(back) = passing::pass_on(entry.origin, slot, entry.kept) {
+            let (slot, kept) = *back;
+            let mail = &member.settings.state.totals.of(cx.worker.index()).mail;
+            mail.closed[cause.index()].inc();
+            self.part(cx, kept.stream, slot);
         }
     }
 
@@ -305,6 +398,9 @@ impl Keeper {
     /// Says QUIT and closes once that is answered: a backend that is left without a word writes a
     /// line about it. The place is held as long.
     pub(super) fn part(&self, cx: &Rc<Context>, stream: Stream, place: impl Sized + 'static) {
+        // Dropped in this order: the socket is closed before another may take its place.
+        struct Leaving<P>(Stream, P);
+        let leaving = Leaving(stream, place);
         if !self.has_room(cx) {
             return;
         }
@@ -312,50 +408,9 @@ impl Keeper {
         let parting = Parting(Rc::clone(cx));
         cx.event_loop.spawn(async move {
             let _parting = parting;
-            let _place = place;
-            say_quit(&stream).await;
+            let leaving = leaving;
+            say_quit(&leaving.0).await;
         });
-    }
-}
-
-impl Backend {
-    /// Whether one more is kept, and until when.
-    fn keeps(
-        &self,
-        kept: &Kept,
-        pool: &PoolView,
-        slot: &Slot,
-        cx: &Context,
-        now: Instant,
-    ) -> Result<Instant, KeptClosed> {
-        let settings = &pool.settings.smtp;
-        if !kept.stream.is_quiet() {
-            return Err(KeptClosed::Backend);
-        }
-        let learned = self.learned.filter(|learned| learned.seen > 1);
-        let learned = learned.map(|learned| learned.messages);
-        let messages_max = settings.max_messages.min(learned.unwrap_or(u32::MAX));
-        let is_full = self.entries.len() >= idle_max(settings, slot.member(), cx);
-        let is_full = is_full || !cx.keeper.has_room(cx);
-        if now >= kept.born + settings.max_age {
-            return Err(KeptClosed::Age);
-        }
-        if kept.messages >= messages_max {
-            return Err(KeptClosed::Messages);
-        }
-        if !slot.member().settings.state.is_in_service() || cx.is_draining() {
-            return Err(KeptClosed::Drained);
-        }
-        if is_full || pool.pool.waiting() > 0 {
-            return Err(KeptClosed::Shed);
-        }
-        let old = kept.born + settings.max_age;
-        let floor = share(settings.min_idle, cx) as usize;
-        // The first few are kept whether they are used or not.
-        if self.entries.len() < floor {
-            return Ok(old);
-        }
-        Ok(old.min(now + settings.idle_timeout))
     }
 }
 

@@ -17,6 +17,7 @@ mod harness;
 mod mail;
 mod mail_changes;
 mod mail_evidence;
+mod mail_full;
 mod mail_quota;
 mod mail_storm;
 mod mail_words;

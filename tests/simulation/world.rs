@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use posthouse::balance::{
     AdminState, BackendState, Balance, Eject, Failback, FailureKind, Hedge, MemberSettings,
     NoBackend, Observation, Pool, PoolEvent, PoolSettings, PoolShared, Queued, Slot, Stage,
-    StateChange, Tried, Waiter, WhenAllDown,
+    StateChange, Tried, Waiter, WhenAllDown, Wish,
 };
 use posthouse::types::{ClientKey, Percent, Rng, Tier, Weight};
 
@@ -410,8 +410,9 @@ impl World {
                 }
             }
         }
-        match pool.enqueue(client, &tried, self.now, &mut self.rng) {
-            Queued::Slot(slot) => {
+        match pool.enqueue(client, &tried, Wish::Place, &mut self.rng) {
+            Queued::Handed(handed) => {
+                let (slot, _) = handed.into_parts();
                 self.model.picked(&asked, &slot);
                 self.dial(id, slot, false);
             }
@@ -441,9 +442,10 @@ impl World {
             let session = self.sessions.get_mut(&id).expect("it was found");
             let (mut waiter, bell) = session.waiter.take().expect("it waits");
             let waker = Waker::from(Arc::clone(&bell));
-            match waiter.poll_slot(&mut Context::from_waker(&waker)) {
+            match waiter.poll_handed(&mut Context::from_waker(&waker)) {
                 Poll::Pending => session.waiter = Some((waiter, bell)),
-                Poll::Ready(Ok(slot)) => {
+                Poll::Ready(Ok(handed)) => {
+                    let (slot, _) = handed.into_parts();
                     let tried = session.tried.clone();
                     let pool = Arc::clone(&self.pool);
                     let asked = Asked {

@@ -454,6 +454,11 @@ impl Registration {
         Ok(())
     }
 
+    /// Ends it while the socket lives on.
+    pub(super) fn end(&self, socket: BorrowedFd<'_>) -> io::Result<()> {
+        Ok(epoll::delete(&self.event_loop.epoll, socket)?)
+    }
+
     /// The number of the loop's turn.
     pub(super) fn turn(&self) -> u32 {
         self.event_loop.turns.get()

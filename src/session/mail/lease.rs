@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use super::Mail;
 use super::account::Account;
-use crate::balance::{BackendState, FailureKind, NoBackend, Observation, Slot, Spent, Stage};
+use crate::balance::{
+    BackendState, FailureKind, NoBackend, Observation, Parked, Slot, Spent, Stage,
+};
 use crate::config::model::{Hedge, Sticky};
 use crate::session::attempt::{self, Attempt, Failure, Purpose};
 use crate::session::closing::Refusal;
@@ -21,6 +23,9 @@ use crate::types::WorkerId;
 #[derive(Debug)]
 pub(super) enum Line {
     None,
+    /// It was of no use. Its place is there for a new one, if that is wanted now: whoever has waited
+    /// for the place does not wait again because a kept connection had died (rule N3).
+    Left(Parked),
     Wanted(Box<Wanted>),
     Held(Held),
 }
@@ -90,7 +95,12 @@ impl Mail<'_> {
             prefer,
             from,
         };
-        let connecting = Connecting::new(aim, self.tried.clone(), now);
+        let mut connecting = Connecting::new(aim, self.tried.clone(), now);
+        if let Line::Left(parked) = std::mem::replace(&mut self.line, Line::None)
+            && want == Want::New
+        {
+            connecting.has_place(parked);
+        }
         self.line = Line::Wanted(Box::new(Wanted { connecting }));
     }
 
@@ -280,15 +290,29 @@ impl Mail<'_> {
             Fate::Worn => {
                 let keeper = &self.session.cx.keeper;
                 keeper.learn(slot.member(), kept.messages, now);
-                keeper.part(&self.session.cx, kept.stream, slot);
+                let parked = slot.park();
+                if parked.waiting() > 0 {
+                    // Its place is needed at once. The backend has said its last.
+                    drop(kept);
+                    self.line = Line::Left(parked);
+                } else {
+                    keeper.part(&self.session.cx, kept.stream, parked);
+                }
             }
             Fate::Keep => {
                 kept.messages += 1;
                 attempt::observe(self.session, &slot, Observation::Served, now);
                 self.session.cx.keeper.put(self.session, slot, kept, now);
             }
-            Fate::Retire => {}
-            Fate::Abort => kept.stream.reset_on_close(),
+            // The socket is closed before another may take its place.
+            Fate::Retire => {
+                drop(kept);
+                self.line = Line::Left(slot.park());
+            }
+            Fate::Abort => {
+                kept.stream.reset_on_close();
+                drop((kept, slot));
+            }
         }
     }
 

@@ -217,6 +217,10 @@ impl<'a> Mail<'a> {
                 }
             }
         }
+        if matches!(self.line, Line::Left(_)) {
+            // Nothing has asked for it.
+            self.line = Line::None;
+        }
         any
     }
 
@@ -412,7 +416,7 @@ impl<'a> Mail<'a> {
         let finding = match &self.line {
             Line::Wanted(wanted) => Some(wanted.connecting.deadline()),
             Line::Held(held) => Some(held.looked + LOOK_EVERY),
-            Line::None => None,
+            Line::None | Line::Left(_) => None,
         };
         // A transaction that was committed is waited for, whoever has left (rule F11).
         let gives_up = self.gives_up.filter(|_| self.is_held_up());
