@@ -245,14 +245,15 @@ enum Order {
 type Prepared = (Vec<StdListener>, SinkHandle, SinkTask);
 
 fn prepare(plan: SinkPlan) -> io::Result<Prepared> {
-    let sockets = plan
+    let held = plan
         .listen
         .iter()
         .map(|address| bind(*address))
         .collect::<io::Result<Vec<_>>>()?;
-    let addresses: Arc<[SocketAddr]> = sockets
+    let addresses: Arc<[SocketAddr]> = held
         .iter()
-        .map(StdListener::local_addr)
+        .map(|socket| socket.local_addr().map(|address| address.as_socket()))
+        .filter_map(io::Result::transpose)
         .collect::<io::Result<_>>()?;
     if addresses.is_empty() {
         return Err(io::Error::new(
@@ -260,6 +261,7 @@ fn prepare(plan: SinkPlan) -> io::Result<Prepared> {
             "a sink needs at least one address",
         ));
     }
+    let sockets = listen(&addresses)?;
     let tally = Arc::new(Tally::new(plan.keep_records));
     let script = Arc::new(Mutex::new(Arc::new(plan.script)));
     let news = Arc::new(watch::Sender::new(Arc::default()));
@@ -284,11 +286,22 @@ fn prepare(plan: SinkPlan) -> io::Result<Prepared> {
         name: plan.name,
         keep_octets: plan.keep_octets,
         places: None,
+        _held: held,
     };
     Ok((sockets, handle, task))
 }
 
-fn bind(address: SocketAddr) -> io::Result<StdListener> {
+fn listen(addresses: &[SocketAddr]) -> io::Result<Vec<StdListener>> {
+    let listen = |address: &SocketAddr| {
+        let socket = bind(*address)?;
+        let listening = socket.listen(BACKLOG);
+        listening.map_err(|error| named(*address, &error))?;
+        Ok(socket.into())
+    };
+    addresses.iter().map(listen).collect()
+}
+
+fn bind(address: SocketAddr) -> io::Result<Socket> {
     let bound = || {
         let socket = Socket::new(
             Domain::for_address(address),
@@ -301,10 +314,13 @@ fn bind(address: SocketAddr) -> io::Result<StdListener> {
         }
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
-        Ok(socket.into())
+        Ok(socket)
     };
-    bound().map_err(|error: io::Error| io::Error::new(error.kind(), format!("{address}: {error}")))
+    bound().map_err(|error| named(address, &error))
+}
+
+fn named(address: SocketAddr, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{address}: {error}"))
 }
 
 fn listen_all(sockets: Vec<StdListener>) -> io::Result<Vec<TcpListener>> {
@@ -330,6 +346,8 @@ struct SinkTask {
     name: Arc<str>,
     keep_octets: usize,
     places: Option<Places>,
+    /// They never listen: while the sink is dead nobody else gets its ports.
+    _held: Vec<Socket>,
 }
 
 impl SinkTask {
@@ -370,12 +388,7 @@ impl SinkTask {
 
     fn listen_again(&self, listeners: &mut Vec<TcpListener>) -> io::Result<()> {
         if listeners.is_empty() {
-            let sockets = self
-                .addresses
-                .iter()
-                .map(|address| bind(*address))
-                .collect::<io::Result<Vec<_>>>()?;
-            *listeners = listen_all(sockets)?;
+            *listeners = listen_all(listen(&self.addresses)?)?;
         }
         Ok(())
     }

@@ -719,10 +719,7 @@ fn an_endpoint_that_is_not_there_is_said_with_the_remedy() {
         .build()
         .unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let gone = {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        Address::Tcp(listener.local_addr().unwrap().to_string())
-    };
+    let gone = Address::Tcp(whole::dead().to_string());
     for address in [gone, Address::Unix(folder.path().join("nothing"))] {
         let asked = client(&address, None);
         let error = runtime

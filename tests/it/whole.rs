@@ -4,7 +4,7 @@
 //! after which the test fails; nothing is measured.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,8 @@ use posthouse::config::model::{self, BackendAddress};
 use posthouse::control::{Handle, ReloadReport, Running, StartOptions, start};
 use posthouse::lab::{Script, Sink, SinkHandle, SinkPlan};
 use posthouse::telemetry;
+
+pub(crate) use crate::harness::dead;
 
 /// How long a condition may take to come true.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -30,12 +32,6 @@ pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 /// A sink on a thread of its own.
 pub(crate) fn sink(name: &str, script: Script) -> SinkHandle {
     Sink::spawn_thread(SinkPlan::with(script).named(name)).expect("loopback has a port")
-}
-
-/// An address where nothing listens.
-pub(crate) fn dead() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a port");
-    listener.local_addr().expect("it is bound")
 }
 
 /// One listener `mx` on a port of the kernel's choice, for one pool `mx` of these backends, without

@@ -19,6 +19,7 @@ use posthouse::snapshot::{Registry, Resolved, Shared, build};
 use posthouse::telemetry::{self, Telemetry};
 use posthouse::types::{Generation, WorkerId};
 use posthouse::worker::{Command, Worker};
+use socket2::{Domain, Socket, Type};
 
 /// How long a test waits for an event before it fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
@@ -62,10 +63,19 @@ pub(crate) fn pool(config: &mut Config) -> &mut model::Pool {
         .expect("the configuration has it")
 }
 
-/// An address where nothing listens.
+/// An address where nothing listens, and that the kernel gives to nobody else while the test runs.
+///
+/// It is held by a socket that never listens. Who sets `SO_REUSEADDR`, as all our listeners do, may
+/// listen there all the same.
 pub(crate) fn dead() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a port");
-    listener.local_addr().expect("it is bound")
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a descriptor is free");
+    socket.set_reuse_address(true).expect("it is a TCP socket");
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    socket.bind(&any.into()).expect("loopback has a port");
+    let address = socket.local_addr().expect("it is bound").as_socket();
+    // Until the process ends.
+    std::mem::forget(socket);
+    address.expect("IPv4")
 }
 
 /// A backend on this test's runtime.
