@@ -118,9 +118,7 @@ fn a_session_goes_on_while_its_backend_is_drained_and_comes_back() {
 #[test]
 fn a_session_outlives_the_death_of_every_backend() {
     let one = sink("one.test", Script::good());
-    let mut config = smtp(&[("one", &one)]);
-    pool(&mut config).connect_timeout = Duration::from_millis(100);
-    let running = run(config);
+    let running = run(smtp(&[("one", &one)]));
     let mut peer = client(address(running.handle(), "mx"));
     sends(&mut peer);
     wait(one.stop());

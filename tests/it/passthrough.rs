@@ -80,7 +80,8 @@ async fn a_backend_that_does_not_greet_is_replaced_s7_s9() {
         let bad = sink("bad.test", script);
         let backend = good("good.test");
         let mut config = config(&[bad.address(), backend.address()]);
-        pool(&mut config).greeting_timeout = Duration::from_millis(100);
+        // For the backend that takes over it holds as well.
+        pool(&mut config).greeting_timeout = Duration::from_secs(2);
         pool(&mut config).hedge.enabled = false;
         let balancer = Balancer::start(config);
         quit(greeted_by(&balancer, "good.test").await).await;
@@ -149,7 +150,7 @@ async fn all_attempts_together_have_one_deadline_s12() {
     let mut config = config(&[silent.address(), spare.address()]);
     pool(&mut config).hedge.enabled = false;
     pool(&mut config).greeting_timeout = Duration::from_mins(1);
-    pool(&mut config).failover_timeout = Duration::from_millis(200);
+    pool(&mut config).failover_timeout = Duration::from_secs(1);
     let balancer = Balancer::start(config);
     let mut client = Client::connect(balancer.address).await;
     client.expect("421 4.3.2 lb.test").await;
@@ -174,7 +175,7 @@ async fn no_backend_at_all_is_a_proper_reply() {
 
 #[tokio::test]
 async fn a_teaser_reaches_the_client_before_the_rest_s8() {
-    let backend = sink("tease.test", Script::teaser(Duration::from_millis(300)));
+    let backend = sink("tease.test", Script::teaser(Duration::from_secs(2)));
     let balancer = Balancer::start(config(&[backend.address()]));
     let mut client = Client::connect(balancer.address).await;
     let first = client.line().await;
@@ -273,7 +274,7 @@ async fn without_a_valid_header_there_is_no_word_x1_x2() {
     let mut config = config(&[backend.address()]);
     listener(&mut config).proxy_protocol = ProxyIn::Required;
     listener(&mut config).trusted_proxies = loopback();
-    listener(&mut config).proxy_header_timeout = Duration::from_millis(100);
+    listener(&mut config).proxy_header_timeout = Duration::from_secs(1);
     let balancer = Balancer::start(config);
     for octets in ["EHLO no.header\r\n", "PROXY TCP4 1.2.3.4\r\n", "PROXY T"] {
         let mut client = Client::connect(balancer.address).await;
@@ -480,15 +481,13 @@ async fn an_early_talker_is_rejected_where_asked_and_else_delivered_s14() {
         (EarlyTalker::Log, false),
         (EarlyTalker::Pass, false),
     ] {
-        let backend = sink(
-            "late.test",
-            Script::good().delay(At::Greeting, Duration::from_millis(100)),
-        );
+        let backend = sink("late.test", Script::good().hold_at(At::Greeting));
         let mut config = config(&[backend.address()]);
         listener(&mut config).early_talker = policy;
         let balancer = Balancer::start(config);
         let mut client = Client::connect(balancer.address).await;
         client.say("EHLO early.test\r\n").await;
+        backend.release();
         if rejected {
             client.expect("554 5.5.0 lb.test").await;
             balancer.wait_for(SessionOutcome::EarlyTalker, 1).await;

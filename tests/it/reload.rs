@@ -180,7 +180,8 @@ fn a_backend_that_comes_back_in_time_is_not_cut() {
     let one = sink("one.test", Script::good());
     let mut before = config(&[("one", one.address()), ("two", one.address())]);
     // The removal of `two` shows when the cuts of that reload are done.
-    before.drain_timeout = Duration::from_millis(300);
+    // Both reloads come within it.
+    before.drain_timeout = Duration::from_secs(2);
     let running = run(before.clone());
     let at = address(running.handle(), "mx");
     let mut session = Peer::greeted_by(at, "one.test");
@@ -474,12 +475,16 @@ fn reloads_do_not_prolong_a_wait_beyond_the_queue_timeout() {
     let mut before = config(&[("one", one.address())]);
     let mx = pool(&mut before);
     mx.backends.get_mut("one").unwrap().max_connections = 1;
-    mx.queue_timeout = Duration::from_millis(300);
+    mx.queue_timeout = Duration::from_secs(2);
     mx.failover_timeout = Duration::from_mins(1);
     let running = run(before.clone());
     let at = address(running.handle(), "mx");
     let _first = Peer::greeted_by(at, "one.test");
     let mut waiting = Peer::connect(at);
+    eventually("it waits", || {
+        let snapshot = running.handle().shared().current.load();
+        snapshot.pool_named("mx").map(|mx| mx.pool.waiting()) == Some(1)
+    });
     let told = std::thread::spawn(move || waiting.line());
     let mut reloads = 0;
     eventually("it is told", || {

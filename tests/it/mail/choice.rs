@@ -118,7 +118,7 @@ async fn what_a_provider_does_not_allow_goes_to_another() {
     let two = good("two.test");
     let mut config = smtp(&[&one, &two]);
     let pool = pool(&mut config);
-    pool.queue_timeout = Duration::from_millis(50);
+    pool.queue_timeout = Duration::from_secs(1);
     for (name, count) in [("b0", 2), ("b1", 3)] {
         let backend = pool.backends.get_mut(name).expect("the backend");
         backend.quota = vec![Quota {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use posthouse::balance::{FailureKind, Observation, Stage};
 use posthouse::config::model::Mode;
-use posthouse::lab::{Act, At, Script};
+use posthouse::lab::{Act, At, Script, SinkHandle};
 use posthouse::worker::Command;
 
 use super::{BODY, announces, client, good, quit, sink, smtp};
@@ -30,13 +30,27 @@ async fn a_backend_that_dies_before_the_commit_is_replaced_f1() {
             let backend = good("good.test");
             let balancer = Balancer::start(smtp(&[&bad, &backend]));
             let mut client = client(&balancer).await;
-            client.send_message(BODY).await;
+            if at == At::MidData {
+                client.begin_content().await;
+                client.say(BODY).await;
+                found_dead(&backend).await;
+                client.ask(".", "250").await;
+            } else {
+                client.send_message(BODY).await;
+            }
             quit(client).await;
             assert_eq!(balancer.attempts("b0"), 1, "{at:?}: it was tried");
             assert_eq!(bad.counts().messages, 0, "{at:?}");
             assert_eq!(backend.counts().messages, 1, "{at:?}");
         }
     }
+}
+
+/// Waits until the failure of the backend before this one is noticed: behind the last octet of a
+/// message that message is in doubt, and nobody else may have it.
+async fn found_dead(next: &SinkHandle) {
+    let moved = next.wait_for(|counts| counts.connections == 1);
+    moved.await.expect("the other is dialled");
 }
 
 /// The same where it says 421 (rule S13).
@@ -110,7 +124,10 @@ async fn a_second_backend_that_refuses_a_recipient_ends_it_with_451_f8() {
     );
     let balancer = Balancer::start(smtp(&[&bad, &backend]));
     let mut client = client(&balancer).await;
-    client.send(BODY, "451 4.4.2").await;
+    client.begin_content().await;
+    client.say(BODY).await;
+    found_dead(&backend).await;
+    client.ask(".", "451 4.4.2").await;
     client.ask("NOOP", "250").await;
     quit(client).await;
     assert_eq!(bad.counts().messages + backend.counts().messages, 0);
@@ -118,21 +135,31 @@ async fn a_second_backend_that_refuses_a_recipient_ends_it_with_451_f8() {
 
 #[tokio::test]
 async fn a_silent_backend_is_left_in_its_time_k1() {
-    for at in [At::Greeting, At::Ehlo, At::Mail, At::Rcpt, At::Data] {
-        let bad = sink("bad.test", Script::good().act(at, Act::Silent));
-        let backend = good("good.test");
-        let mut config = smtp(&[&bad, &backend]);
-        let pool = pool(&mut config);
-        pool.hedge.enabled = false;
-        pool.greeting_timeout = Duration::from_millis(100);
-        pool.smtp.reply_timeout = Duration::from_millis(100);
-        pool.smtp.data_timeout = Duration::from_millis(100);
-        let balancer = Balancer::start(config);
-        let mut client = client(&balancer).await;
-        client.send_message(BODY).await;
-        quit(client).await;
-        assert_eq!(backend.counts().messages, 1, "{at:?}");
+    // They wait at the same time.
+    let cases = [At::Greeting, At::Ehlo, At::Mail, At::Rcpt, At::Data];
+    let cases = cases.map(|at| tokio::spawn(a_silent_backend_is_left_at(at)));
+    for case in cases {
+        case.await.expect("no case fails");
     }
+}
+
+async fn a_silent_backend_is_left_at(at: At) {
+    // For the backend that takes over it holds as well.
+    const TIME: Duration = Duration::from_secs(2);
+    let bad = sink("bad.test", Script::good().act(at, Act::Silent));
+    let backend = good("good.test");
+    let mut config = smtp(&[&bad, &backend]);
+    let pool = pool(&mut config);
+    pool.hedge.enabled = false;
+    pool.greeting_timeout = TIME;
+    pool.smtp.reply_timeout = TIME;
+    pool.smtp.data_timeout = TIME;
+    let balancer = Balancer::start(config);
+    let mut client = client(&balancer).await;
+    client.send_message(BODY).await;
+    quit(client).await;
+    assert_eq!(balancer.attempts("b0"), 1, "{at:?}: it was tried");
+    assert_eq!(backend.counts().messages, 1, "{at:?}");
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 //! how.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -211,6 +211,17 @@ fn connections(peer: SocketAddr, column: usize) -> Vec<(String, u64)> {
 /// due.
 fn timers(peer: SocketAddr) -> Vec<(String, u64)> {
     connections(peer, 5)
+}
+
+/// Where our established connections to `peer` come from.
+pub(super) fn sources_of_connections(peer: SocketAddr) -> Vec<IpAddr> {
+    const LOCAL: usize = 1;
+    let address = |(address, _): &(String, u64)| u32::from_str_radix(address, 16);
+    let addresses = connections(peer, LOCAL);
+    let addresses = addresses.iter().flat_map(address);
+    addresses
+        .map(|address| IpAddr::from(address.to_le_bytes()))
+        .collect()
 }
 
 /// Octets for `peer` that it has not acknowledged.
