@@ -208,9 +208,11 @@ impl PoolShared {
         let cell = Cell::new();
         let ticket;
         let renewed;
+        let serial;
         {
             let mut queue = lock(&self.queue);
-            renewed = queue.serial > roll.serial;
+            serial = queue.serial;
+            renewed = serial > roll.serial;
             if queue.entries.len() >= roll.settings.queue_max as usize {
                 return Queued::Full;
             }
@@ -248,16 +250,14 @@ impl PoolShared {
                 }
             }
             // A place can never come for this session: told to resolve anew it would come back here
-            // for ever while others wait. A reload may have come in between.
-            Outcome::Stale if !renewed && !self.is_renewed(roll) => return Queued::Full,
+            // for ever while others wait. A reload in between turns out all who wait, and those too
+            // who came with its generation before it was installed.
+            Outcome::Stale if !renewed && lock(&self.queue).serial == serial => {
+                return Queued::Full;
+            }
             Outcome::Stale | Outcome::Nothing => {}
         }
         Queued::Waiting(waiter)
-    }
-
-    /// Whether a later generation is installed, or none any more.
-    fn is_renewed(&self, roll: &Roll) -> bool {
-        lock(&self.queue).serial > roll.serial
     }
 
     /// Picks for the waiters, in order, as long as there are places.
