@@ -331,6 +331,25 @@ mod tests {
     }
 
     #[test]
+    fn who_was_merely_slow_is_picked_again_when_that_is_forgiven() {
+        let mut fleet = Fleet::equal(by(Balance::First), 4);
+        let mut tried = fleet.tried(&[0, 2, 3]);
+        let slow = fleet.pick_for(1, &tried).expect("one is left");
+        tried.add_slow(slow.member());
+        drop(slow);
+        assert_eq!(fleet.pick_for(1, &tried).unwrap_err(), NoBackend::AllTried);
+        assert!(tried.forgive());
+        let slot = fleet.pick_for(1, &tried).expect("the slow one");
+        assert_eq!(number(&slot), 1);
+        // Once it has failed there is nothing to forgive.
+        tried.add_slow(slot.member());
+        tried.add(slot.member());
+        assert!(!tried.forgive());
+        drop(slot);
+        assert_eq!(fleet.pick_for(1, &tried).unwrap_err(), NoBackend::AllTried);
+    }
+
+    #[test]
     fn the_last_resort_ignores_health_but_not_the_operator() {
         for balance in POLICIES {
             let mut fleet = Fleet::new(by(balance), &[Spec::tier(1), Spec::tier(1), Spec::tier(2)]);

@@ -168,12 +168,14 @@ impl Member {
 }
 
 /// The backends a session has tried (by address), at most 8 remembered: the ninth takes the place
-/// of the first.
+/// of the first. Some were merely slow: where no other is left, they get a second look.
 #[derive(Clone, Debug, Default)]
 pub struct Tried {
     keys: [u64; Tried::MAX],
     len: u8,
     next: u8,
+    /// A bit for each place: it was slow, and nothing worse.
+    slow: u8,
 }
 
 impl Tried {
@@ -182,12 +184,46 @@ impl Tried {
 
     /// Remembers `member`; twice is once.
     pub fn add(&mut self, member: &Member) {
-        if self.has(member) {
-            return;
+        let at = self.place_of(member);
+        self.slow &= !(1 << at);
+    }
+
+    /// Remembers one that was slow.
+    pub fn add_slow(&mut self, member: &Member) {
+        if !self.has(member) {
+            let at = self.place_of(member);
+            self.slow |= 1 << at;
         }
-        self.keys[usize::from(self.next)] = member.address_key;
+    }
+
+    /// Forgets those that were merely slow; whether there were any.
+    pub fn forgive(&mut self) -> bool {
+        let slow = std::mem::take(&mut self.slow);
+        if slow == 0 {
+            return false;
+        }
+        let old = std::mem::take(self);
+        for (at, key) in old.keys[..old.len()].iter().enumerate() {
+            if slow & (1 << at) == 0 {
+                self.keys[self.len()] = *key;
+                self.len += 1;
+            }
+        }
+        self.next = self.len % Self::MAX as u8;
+        true
+    }
+
+    /// Where `member` is remembered, from now on.
+    fn place_of(&mut self, member: &Member) -> usize {
+        let known = &self.keys[..self.len()];
+        if let Some(at) = known.iter().position(|key| *key == member.address_key) {
+            return at;
+        }
+        let at = usize::from(self.next);
+        self.keys[at] = member.address_key;
         self.next = (self.next + 1) % Self::MAX as u8;
         self.len = (self.len + 1).min(Self::MAX as u8);
+        at
     }
 
     /// How many are remembered.

@@ -362,7 +362,8 @@
 //! of the message's SHA-256). One that was in doubt and then said to another backend
 //! (`replay_in_doubt`) has the digests too, and `in_doubt_at`, the backend that may have a second
 //! copy; `transaction.in-doubt-sent-again` (`session.id`, `transaction`, `pool`, `backend`) warns of
-//! it when it happens. `reply_truncated` is there where an acceptance broke off before its end.
+//! it when it happens. `acked_unseen` is there where the client had left before it could be told of
+//! the acceptance, and will send again; `reply_truncated` is there where an acceptance broke off before its end.
 //!
 //! The stages of a failure are `connect`, `identity`, `greeting`, `ehlo`, `starttls`, `mail`,
 //! `rcpt`, `data` (awaiting 354), `content` (the message on its way), `end-of-data` (said whole and
@@ -372,6 +373,9 @@
 //! `cause.origin`, `cause.stage`, `cause.kind`, `cause.code`, `cause.text`, `cause.ms`,
 //! `cause.who`. `pool.tier_opened`, `pool.tier_closed`: `pool`, `tier`, `weight.usable`,
 //! `weight.configured`.
+//!
+//! `backend.limit-learned`: `pool`, `backend`, `backend.addr`, and after how many `messages` it ends
+//! a connection, seen twice; for an hour no connection of this worker is kept for more.
 //!
 //! Nobody waits for the log: when its reader is stuck, lines are dropped, counted, and
 //! `log.dropped` says how many (`lines`, `lines.total`). A storm is cut: per second and worker 50

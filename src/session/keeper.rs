@@ -326,6 +326,13 @@ impl Keeper {
             until: now + LEARNED_TIME,
         });
         backend.state = Some(Arc::clone(&member.settings.state));
+        if backend.learned.is_some_and(|learned| learned.seen == 2) {
+            tracing::info!(pool = &*member.pool,
+                backend = &*member.settings.name,
+                backend.addr = %member.settings.address,
+                messages,
+                "backend.limit-learned");
+        }
     }
 
     /// Ends what has had its time, and what is needed elsewhere.

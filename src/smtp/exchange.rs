@@ -32,6 +32,8 @@ use places::{Place, Places};
 pub const MOVES_MAX: u8 = 2;
 /// A message is moved to another backend so long after its end at most: clients lose patience.
 const REPLAY_TIME: Duration = Duration::from_mins(1);
+/// A hedge that was not granted, for want of a place or a budget, is asked for again so much later.
+const HEDGE_AGAIN: Duration = Duration::from_millis(250);
 
 /// What the client was told about a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,8 +116,8 @@ enum Hedge {
     Off,
     /// It is slow from then on.
     At(Instant),
-    /// The owner has been told so.
-    Asked,
+    /// The owner has been told so, and is told again then.
+    Again(Instant),
 }
 
 #[derive(Debug)]
@@ -444,6 +446,11 @@ impl Exchange {
         self.is_doubted
     }
 
+    /// Whether its client has left.
+    pub fn is_deserted(&self) -> bool {
+        self.is_deserted
+    }
+
     /// How far it had come at the backend that was last heard, or blamed.
     pub fn step(&self) -> Step {
         self.step
@@ -452,24 +459,6 @@ impl Exchange {
     /// Whether the backend's acceptance of the message broke off before its end (row 6).
     pub fn is_truncated(&self) -> bool {
         self.is_truncated
-    }
-
-    /// Notes how far it has come, before what is heard moves it on.
-    fn note_step(&mut self) {
-        let Line::Held(held) = &self.line else { return };
-        self.step = match held.sending {
-            Sending::Commands => {
-                let last = held.next.saturating_sub(1);
-                match self.said[held.outstanding.front().copied().unwrap_or(last)].verb {
-                    Verb::Mail => Step::Mail,
-                    Verb::Rcpt => Step::Rcpt,
-                    Verb::Data => Step::Data,
-                }
-            }
-            Sending::Content | Sending::Chunk => Step::Content,
-            Sending::Committed => Step::End,
-            Sending::LoneDot | Sending::Reset(_) => Step::Mail,
-        };
     }
 
     /// Whether the client has been asked for its message, or has begun to send it.
@@ -629,8 +618,8 @@ impl Exchange {
             return None;
         };
         match held.hedge {
-            Hedge::At(at) if self.may_hedge(held) => Some(at),
-            Hedge::At(_) | Hedge::Off | Hedge::Asked => None,
+            Hedge::At(at) | Hedge::Again(at) if self.may_hedge(held) => Some(at),
+            Hedge::At(_) | Hedge::Again(_) | Hedge::Off => None,
         }
     }
 
@@ -643,7 +632,7 @@ impl Exchange {
         if self.slow_at().is_some_and(|at| at <= now)
             && let Line::Held(held) = &mut self.line
         {
-            held.hedge = Hedge::Asked;
+            held.hedge = Hedge::Again(now + HEDGE_AGAIN);
             self.outputs.push_back(Output::Slow);
         }
         if self.silent_at().is_some_and(|at| at <= now) {
@@ -658,7 +647,8 @@ impl Exchange {
         let Line::Held(held) = &self.line else {
             return false;
         };
-        let granted = held.hedge == Hedge::Asked && self.may_hedge(held) && self.may_move(now);
+        let asked = matches!(held.hedge, Hedge::Again(_));
+        let granted = asked && self.may_hedge(held) && self.may_move(now);
         if granted {
             self.note_step();
             self.trouble(Trouble::Silent, now);

@@ -280,6 +280,7 @@ fn transaction(outcome: TransactionOutcome) -> TransactionRecord<'static> {
         outcome,
         reply: None,
         doubted: None,
+        unseen: false,
         reply_truncated: false,
         in_doubt: None,
         addresses: None,

@@ -65,6 +65,8 @@ pub struct TransactionRecord<'a> {
     pub reply: Option<&'a [u8]>,
     /// A backend that may have the message too: it was in doubt there, and said again (rule F7).
     pub doubted: Option<&'a str>,
+    /// Whether the client had left before it could be told of the acceptance (rule F1, row 10).
+    pub unseen: bool,
     /// Whether the backend's acceptance broke off before its end.
     pub reply_truncated: bool,
     /// What a message in doubt is found by.
@@ -192,6 +194,9 @@ impl TransactionRecord<'_> {
                 fields.millis(key, duration);
             }
         }
+        if self.unseen {
+            fields.number("acked_unseen", true);
+        }
         if self.reply_truncated {
             fields.number("reply_truncated", true);
         }
@@ -300,6 +305,7 @@ mod tests {
             outcome,
             reply: Some(reply),
             doubted: None,
+            unseen: false,
             reply_truncated: false,
             in_doubt: None,
             addresses: None,
@@ -342,6 +348,14 @@ mod tests {
         assert_eq!(json["reply"], "250 2.0.0 Ok: queued as 4F2A");
         assert_eq!(json.get("sender"), None);
         assert_eq!(json.get("envelope"), None);
+        assert_eq!(json.get("acked_unseen"), None);
+        let unseen = TransactionRecord {
+            unseen: true,
+            ..record
+        };
+        let json: serde_json::Value =
+            serde_json::from_str(&written(Form::Json, &unseen)).expect("one JSON object");
+        assert_eq!(json["acked_unseen"], true);
     }
 
     #[test]

@@ -30,6 +30,9 @@ pub(super) struct Account {
     failed: Option<(Arc<Member>, Trouble)>,
     /// A backend that may have the message although it was said to another (rule F7).
     doubted: Option<Arc<Member>>,
+    /// A kept connection was refused after so many messages. Whether that was its share, or the
+    /// backend has no room for anybody, the new connection shows.
+    worn: Option<Box<(Arc<Member>, u32)>>,
 }
 
 impl Account {
@@ -43,6 +46,7 @@ impl Account {
             moves: 0,
             failed: None,
             doubted: None,
+            worn: None,
         }
     }
 
@@ -60,7 +64,13 @@ impl Account {
 
     /// The connection failed.
     pub(super) fn failed(&mut self, member: &Arc<Member>, trouble: Trouble) {
+        self.worn = None;
         self.failed = Some((Arc::clone(member), trouble));
+    }
+
+    /// A kept connection to `member` was refused after so many messages.
+    pub(super) fn worn(&mut self, member: &Arc<Member>, messages: u32) {
+        self.worn = Some(Box::new((Arc::clone(member), messages)));
     }
 
     /// `member` may have the message, and it is said to another.
@@ -94,7 +104,7 @@ impl Account {
 
     /// It has ended; `None` is cut. `facts` are the core's.
     pub(super) fn end(
-        self,
+        mut self,
         session: &mut Session,
         end: Option<TransactionEnd>,
         facts: Option<TransactionFacts>,
@@ -113,6 +123,12 @@ impl Account {
             Some(TransactionEnd::InDoubt) => TransactionOutcome::InDoubt,
             None => TransactionOutcome::Cut,
         };
+        if let Some(worn) = self.worn.take()
+            && outcome == TransactionOutcome::Accepted
+        {
+            let (member, messages) = *worn;
+            session.cx.keeper.learn(&member, messages, now);
+        }
         session.hedged = false;
         let ended = Ended {
             cx: Rc::clone(&session.cx),
@@ -228,6 +244,8 @@ impl Ended {
                 .doubted
                 .as_ref()
                 .map(|member| &*member.settings.name),
+            unseen: self.outcome == TransactionOutcome::Accepted
+                && facts.is_some_and(TransactionFacts::is_deserted),
             reply_truncated: facts.is_some_and(TransactionFacts::is_truncated),
             in_doubt: facts.zip(self.body).map(|(facts, body)| InDoubtRecord {
                 envelope: facts.envelope(),

@@ -288,8 +288,10 @@ impl Mail<'_> {
             // A kept connection that is refused before it has carried anything more has had its
             // share (rule N4).
             Fate::Worn => {
+                if let Some(account) = &mut self.account {
+                    account.worn(slot.member(), kept.messages);
+                }
                 let keeper = &self.session.cx.keeper;
-                keeper.learn(slot.member(), kept.messages, now);
                 let parked = slot.park();
                 if parked.waiting() > 0 {
                     // Its place is needed at once. The backend has said its last.
@@ -327,7 +329,12 @@ impl Mail<'_> {
             Trouble::Closing | Trouble::Unwell => FailureKind::Temporary,
             Trouble::Desync => FailureKind::Garbage,
         };
-        self.tried.add(held.slot.member());
+        // Who is silent at MAIL may be no more than slow.
+        if trouble == Trouble::Silent && step == Step::Mail {
+            self.tried.add_slow(held.slot.member());
+        } else {
+            self.tried.add(held.slot.member());
+        }
         if let Some(account) = &mut self.account {
             account.failed(held.slot.member(), trouble);
         }

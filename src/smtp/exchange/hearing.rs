@@ -7,7 +7,7 @@ use memchr::memchr2;
 use super::super::replies::OwnReply;
 use super::super::reply::{Reply, ReplyCode};
 use super::{
-    Answer, Content, Exchange, Fate, First354, Line, Output, Sending, Told, TransactionEnd,
+    Answer, Content, Exchange, Fate, First354, Line, Output, Sending, Step, Told, TransactionEnd,
     Trouble, Verb, Want,
 };
 
@@ -59,6 +59,24 @@ impl Exchange {
             self.trouble(trouble, now);
         }
         self.check();
+    }
+
+    /// Notes how far it has come, before what is heard moves it on.
+    pub(super) fn note_step(&mut self) {
+        let Line::Held(held) = &self.line else { return };
+        self.step = match held.sending {
+            Sending::Commands => {
+                let last = held.next.saturating_sub(1);
+                match self.said[held.outstanding.front().copied().unwrap_or(last)].verb {
+                    Verb::Mail => Step::Mail,
+                    Verb::Rcpt => Step::Rcpt,
+                    Verb::Data => Step::Data,
+                }
+            }
+            Sending::Content | Sending::Chunk => Step::Content,
+            Sending::Committed => Step::End,
+            Sending::LoneDot | Sending::Reset(_) => Step::Mail,
+        };
     }
 
     /// A command's reply, in step.

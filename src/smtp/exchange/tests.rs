@@ -639,14 +639,14 @@ fn a_slow_mail_is_said_to_another_backend_where_that_is_granted() {
     lab.lease(WATCHED);
     lab.asked();
     lab.said();
-    let patience = lab.now + TIMES.reply;
     lab.now += Duration::from_secs(2);
     assert_eq!(lab.exchange.deadline(), Some(lab.now));
     assert!(!lab.exchange.hedge(lab.now), "it was not asked for");
     lab.exchange.timeout(lab.now);
     lab.collect();
     assert_eq!(lab.asked(), [Output::Slow]);
-    assert_eq!(lab.exchange.deadline(), Some(patience), "it is asked once");
+    let again = Some(lab.now + HEDGE_AGAIN);
+    assert_eq!(lab.exchange.deadline(), again, "and then again");
     assert!(lab.exchange.hedge(lab.now));
     lab.collect();
     assert_eq!(lab.asked(), moves(Trouble::Silent), "and counts as a move");

@@ -138,6 +138,11 @@ impl TransactionFacts {
         Some(replied.saturating_duration_since(complete))
     }
 
+    /// Whether the client had left before it was over.
+    pub fn is_deserted(&self) -> bool {
+        self.0.exchange.is_deserted()
+    }
+
     /// Whether the backend's acceptance of the message broke off before its end.
     pub fn is_truncated(&self) -> bool {
         self.0.exchange.is_truncated()

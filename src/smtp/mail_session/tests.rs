@@ -842,7 +842,7 @@ fn a_backend_that_takes_no_more_of_a_message_is_not_its_client_s_fault() {
 }
 
 #[test]
-fn rule_s7_a_slow_mail_asks_once_and_moves_when_that_is_granted() {
+fn rule_s7_a_slow_mail_asks_until_it_is_granted_and_moves_then() {
     let mut lab = Lab::greeted(MailPolicy::default());
     lab.feed("MAIL FROM:<a@x>\r\n");
     let terms = LeaseTerms {
@@ -854,6 +854,12 @@ fn rule_s7_a_slow_mail_asks_once_and_moves_when_that_is_granted() {
     lab.effects();
     lab.now += Duration::from_secs(1);
     assert_eq!(lab.session.deadline(), Some(lab.now));
+    lab.session.timeout(lab.now);
+    assert_eq!(lab.effects(), [Effect::Slow]);
+    // There was no place for it: a moment later there may be.
+    let again = lab.session.deadline().expect("it asks again");
+    assert!(again > lab.now && again <= lab.now + Duration::from_secs(1));
+    lab.now = again;
     lab.session.timeout(lab.now);
     assert_eq!(lab.effects(), [Effect::Slow]);
     assert!(lab.session.hedge(lab.now));
@@ -955,6 +961,7 @@ fn rule_f11_a_client_that_is_gone_is_told_nothing_and_the_log_everything() {
     assert_eq!(lab.hear("250 2.0.0 queued as 4711\r\n"), "");
     let (end, facts) = lab.ended();
     assert_eq!(end, TransactionEnd::Accepted);
+    assert!(facts.is_deserted(), "nobody was told (rule F1, row 10)");
     assert_eq!(facts.reply(), Some(&b"250 2.0.0 queued as 4711\r\n"[..]));
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use posthouse::balance::{FailureKind, Observation, Stage};
-use posthouse::config::model::Mode;
+use posthouse::config::model::{Balance, Mode};
 use posthouse::lab::{Act, At, Script, SinkHandle};
 use posthouse::worker::Command;
 
@@ -246,4 +246,45 @@ async fn without_a_backend_mail_is_put_off_and_the_session_goes_on_r() {
     client.ask("NOOP", "250").await;
     quit(client).await;
     balancer.wait_until_empty().await;
+}
+
+/// Who lost a race of greetings because another had a start has shown nothing against it.
+#[tokio::test]
+async fn who_lost_the_race_to_greet_takes_the_message_when_the_winner_dies() {
+    let winner = Script::good()
+        .delay(At::Greeting, Duration::from_millis(200))
+        .close_at(At::Mail);
+    let winner = sink("winner.test", winner);
+    // Dialled by the hedge, and slower in any case.
+    let script = Script::good().delay(At::Greeting, Duration::from_secs(2));
+    let loser = sink("loser.test", script);
+    let mut config = smtp(&[&winner, &loser]);
+    let pool = pool(&mut config);
+    pool.balance = Balance::First;
+    pool.hedge.greeting_after = Some(Duration::from_millis(20));
+    pool.greeting_timeout = Duration::from_secs(10);
+    let balancer = Balancer::start(config);
+    let mut client = client(&balancer).await;
+    client.send_message(BODY).await;
+    quit(client).await;
+    assert_eq!(winner.counts().ehlos, 1, "it won");
+    assert_eq!(loser.counts().messages, 1);
+}
+
+/// A backend that was slow to greet is better than none.
+#[tokio::test]
+async fn who_was_slow_to_greet_is_asked_again_where_no_other_is_left() {
+    let script = Script::good().delay(At::Greeting, Duration::from_secs(1));
+    let slow = sink("slow.test", script);
+    let dies = sink("dies.test", Script::good().close_at(At::Mail));
+    let mut config = smtp(&[&slow, &dies]);
+    let pool = pool(&mut config);
+    pool.balance = Balance::First;
+    pool.hedge.greeting_after = Some(Duration::from_millis(20));
+    pool.greeting_timeout = Duration::from_secs(10);
+    let balancer = Balancer::start(config);
+    let mut client = client(&balancer).await;
+    client.send_message(BODY).await;
+    quit(client).await;
+    assert_eq!(slow.counts().messages, 1);
 }

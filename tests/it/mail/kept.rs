@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use posthouse::config::model::Balance;
 use posthouse::lab::{At, Script, WhenFull};
 
 use super::guard::sources_of_connections;
@@ -85,6 +86,35 @@ async fn a_kept_connection_that_has_had_its_share_is_recycled_unseen_n4() {
         assert_eq!((counts.messages, counts.connections), (9, 5), "{reply}");
         assert_eq!(counts.faults, 2, "{reply}: seen twice, its limit is known");
     }
+}
+
+/// Twice refused where there was no room at all: that says nothing of how long a connection lasts.
+#[tokio::test]
+async fn a_backend_that_had_no_room_for_a_moment_is_kept_connections_to_as_before_n4() {
+    let full = || Script::good().reply(At::Mail, "452 4.3.1 disk full");
+    let backend = good("one.test");
+    let other = good("other.test");
+    let mut config = smtp(&[&backend, &other]);
+    pool(&mut config).balance = Balance::First;
+    let balancer = Balancer::start(config);
+    let mut client = client(&balancer).await;
+    for _ in 0..2 {
+        backend.script(full().after_mails(1));
+        client.send_message(BODY).await;
+        // Neither the connection that is kept has room now, nor a new one.
+        backend.script(full());
+        client.send_message(BODY).await;
+    }
+    backend.script(Script::good());
+    let before = backend.counts().connections;
+    for _ in 0..6 {
+        client.send_message(BODY).await;
+    }
+    quit(client).await;
+    assert_eq!(other.counts().messages, 2, "while there was no room");
+    assert_eq!(backend.counts().messages, 8);
+    let dialled = backend.counts().connections - before;
+    assert_eq!(dialled, 1, "for six messages");
 }
 
 #[tokio::test]
