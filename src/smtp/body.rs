@@ -353,7 +353,12 @@ mod tests {
     const PLENTY: u64 = 1 << 30;
 
     fn pattern(length: usize) -> Vec<u8> {
-        (0..length).map(|at| (at % 251) as u8).collect()
+        pattern_from(0, length)
+    }
+
+    /// So many octets of that pattern behind its first `start`.
+    fn pattern_from(start: usize, length: usize) -> Vec<u8> {
+        (start..start + length).map(|at| (at % 251) as u8).collect()
     }
 
     /// Everything from the cursor on, taken in writes of at most `size` octets.
@@ -533,7 +538,7 @@ mod tests {
             for (step, amount) in steps {
                 match step {
                     0 | 1 => {
-                        let octets = pattern(amount + content.len())[content.len()..].to_vec();
+                        let octets = pattern_from(content.len(), amount);
                         let was = body.loss();
                         let turned = body.push(&octets);
                         prop_assert_eq!(turned, body.loss().filter(|_| was.is_none()));
