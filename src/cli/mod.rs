@@ -110,7 +110,9 @@ enum Command {
 const LONG_ABOUT: &str = "\
 Posthouse stands in front of a fleet of mail servers. It reads a backend's greeting before the \
 client sees anything: a backend that refuses, resets, stays silent or greets badly is replaced, \
-and the client never knows. After a good greeting it passes octets unchanged.";
+and the client never knows. In mode \"passthrough\" it then passes octets unchanged; in mode \
+\"smtp\" it speaks SMTP itself and places each message on a kept-alive connection: a backend that \
+fails before it could have taken the message is replaced as well.";
 
 const EXAMPLES: &str = "\
 Examples:

@@ -468,6 +468,43 @@ fn check_live_says_what_smtp_mode_announces_and_who_keeps_it_from_more_e3() {
     }
 }
 
+/// A relay has to relay for us; what matters is for whom we do.
+#[test]
+fn check_live_takes_a_relay_for_known_clients_for_good_d11() {
+    let relay = sink(Script::good());
+    let elsewhere =
+        "mode = \"smtp\"\nproxy_protocol = \"required\"\ntrusted_proxies = [\"127.0.0.1\"]";
+    for (listener, code, word, remedy) in [
+        ("mode = \"smtp\"", 0, "accepted", None),
+        (
+            &format!("{elsewhere}\nallow = [\"192.0.2.0/24\"]"),
+            0,
+            "accepted",
+            None,
+        ),
+        (elsewhere, 1, "OPEN", Some("with \"allow\" at listener mx")),
+        (
+            &format!("{elsewhere}\nallow = [\"192.0.2.0/24\", \"0.0.0.0/0\"]"),
+            1,
+            "OPEN",
+            Some("with \"allow\" at listener mx"),
+        ),
+        ("", 1, "OPEN", Some("identity = \"proxy-v2\"")),
+        ("allow = [\"192.0.2.0/24\"]", 0, "accepted", None),
+    ] {
+        let (_folder, path) = config_of(listener, "", &[backend("relay", &relay)]);
+        let output = posthouse(&["check", "-c", &path, "--live"]);
+        let text = stdout(&output) + &stderr(&output);
+        assert_eq!(output.status.code(), Some(code), "{listener}: {text}");
+        let row = text.lines().find(|line| line.contains("  relay  "));
+        assert!(row.is_some_and(|row| row.ends_with(word)), "{text}");
+        for known in ["with \"allow\" at", "identity = \"proxy-v2\""] {
+            let said = remedy.is_some_and(|remedy| remedy.contains(known));
+            assert_eq!(text.contains(known), said, "{listener}: {text}");
+        }
+    }
+}
+
 #[test]
 fn check_live_tells_who_understands_the_proxy_header() {
     let understands = sink(Script::good().proxy_required());

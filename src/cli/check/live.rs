@@ -13,7 +13,9 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::cli::probe::{failure_text, with_code};
-use crate::config::model::{BackendAddress, Config, Depth, GreetingMode, Identity, Pool};
+use crate::config::model::{
+    BackendAddress, Config, Depth, GreetingMode, Identity, Listener, Mode, Pool, ProxyIn,
+};
 use crate::control::probe::{
     Opening, Plan, ProbeResult, ProbeTls, ProxyVerdict, Starttls, Target, probe_once,
 };
@@ -57,6 +59,20 @@ pub(super) struct Finding {
     pub(super) relay: &'static str,
     /// Whether the pool tells backends who the client is: then `relay` is about us, not clients.
     pub(super) identity_carried: bool,
+    /// Listeners that lead to it and let anybody come.
+    pub(super) open_listeners: Vec<String>,
+    /// What the operator can do if it is an open relay.
+    #[serde(skip)]
+    pub(super) relay_remedy: RelayRemedy,
+}
+
+/// How a backend that relays for us is kept from relaying for anybody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RelayRemedy {
+    /// It can be told who the client is.
+    Identity,
+    /// A listener in mode "smtp" leads to it, which tells it nothing: say who may come.
+    Allow,
 }
 
 impl Finding {
@@ -67,7 +83,7 @@ impl Finding {
 
     /// Whether strangers can relay through it, coming through us.
     pub(super) fn is_open_relay(&self) -> bool {
-        self.relay == "open" && !self.identity_carried
+        self.relay == "open" && !self.identity_carried && !self.open_listeners.is_empty()
     }
 }
 
@@ -84,11 +100,13 @@ pub(super) fn check(config: &Config, recipient: &str) -> anyhow::Result<Vec<Find
         let mut order = 0;
         for (pool_name, pool) in &config.pools {
             let opening = opening(config, pool_name);
+            let clients = Clients::of(config, pool_name);
             for (name, backend) in &pool.backends {
                 let label = (pool_name.to_string(), name.to_string());
                 let dial = Dial {
                     pool: pool.clone(),
                     opening,
+                    clients: clients.clone(),
                     label,
                     recipient: recipient.to_owned(),
                     tls: Rc::clone(&tls),
@@ -111,15 +129,18 @@ pub(super) fn check(config: &Config, recipient: &str) -> anyhow::Result<Vec<Find
     })
 }
 
+/// The listeners that lead to a pool.
+fn leading_to<'a>(config: &'a Config, pool: &str) -> impl Iterator<Item = (&'a str, &'a Listener)> {
+    let listeners = config.listeners.iter();
+    let listeners = listeners.map(|(name, listener)| (&**name, listener));
+    listeners.filter(move |(_, listener)| &*listener.pool == pool)
+}
+
 /// Ports that begin with TLS are those whose listeners do not wait for a greeting.
 fn opening(config: &Config, pool: &str) -> Opening {
-    let mut listeners = config
-        .listeners
-        .values()
-        .filter(|listener| &*listener.pool == pool)
-        .peekable();
+    let mut listeners = leading_to(config, pool).peekable();
     let tls_first = listeners.peek().is_some()
-        && listeners.all(|listener| listener.greeting == GreetingMode::None);
+        && listeners.all(|(_, listener)| listener.greeting == GreetingMode::None);
     if tls_first {
         Opening::Tls
     } else {
@@ -127,10 +148,49 @@ fn opening(config: &Config, pool: &str) -> Opening {
     }
 }
 
+/// Who may come to the backends of a pool.
+#[derive(Clone)]
+struct Clients {
+    open_listeners: Vec<String>,
+    remedy: RelayRemedy,
+}
+
+impl Clients {
+    fn of(config: &Config, pool: &str) -> Self {
+        let open = leading_to(config, pool).filter(|(_, listener)| lets_anybody_come(listener));
+        let mut all = leading_to(config, pool);
+        Self {
+            open_listeners: open.map(|(name, _)| name.to_owned()).collect(),
+            remedy: if all.any(|(_, listener)| listener.mode == Mode::Smtp) {
+                RelayRemedy::Allow
+            } else {
+                RelayRemedy::Identity
+            },
+        }
+    }
+}
+
+/// Whether strangers are among its clients.
+///
+/// A relay for the applications of this host listens on loopback in mode "smtp". In front of a
+/// listener in mode "passthrough" there is something that carries others, as there is where the
+/// client is named in a PROXY header.
+fn lets_anybody_come(listener: &Listener) -> bool {
+    let everybody = listener
+        .allow
+        .iter()
+        .any(|network| network.prefix_len() == 0);
+    let of_this_host = listener.mode == Mode::Smtp
+        && listener.proxy_protocol == ProxyIn::Off
+        && listener.bind.iter().all(|bind| bind.ip().is_loopback());
+    (listener.allow.is_empty() || everybody) && !of_this_host
+}
+
 /// One backend, to be dialled.
 struct Dial {
     pool: Pool,
     opening: Opening,
+    clients: Clients,
     label: (String, String),
     recipient: String,
     tls: Rc<ProbeTls>,
@@ -211,6 +271,8 @@ impl Dial {
             certificate_days: None,
             relay: "unknown",
             identity_carried: self.pool.identity != Identity::None,
+            open_listeners: self.clients.open_listeners.clone(),
+            relay_remedy: self.clients.remedy,
         }
     }
 

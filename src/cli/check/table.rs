@@ -1,6 +1,6 @@
 //! The findings as an aligned table, two lines of words under each backend.
 
-use super::live::{CERTIFICATE_DAYS_LOW, Finding};
+use super::live::{CERTIFICATE_DAYS_LOW, Finding, RelayRemedy};
 use crate::cli::term::{Paint, pad, width};
 
 const HEAD: [&str; 8] = [
@@ -109,15 +109,28 @@ fn words(finding: &Finding, paint: Paint) -> Vec<String> {
         words.push(paint.bad(
             "open relay: a foreign recipient is accepted from here, so from whoever comes to us",
         ));
-        words.push(paint.bad(
-            "take our address out of its mynetworks, or tell it the client: identity = \"proxy-v2\"",
-        ));
-    } else if finding.relay == "open" {
+        words.push(paint.bad(&relay_remedy(finding)));
+    } else if finding.relay == "open" && finding.identity_carried {
         words.push(paint.warn(
             "a foreign recipient is accepted from our own address; clients are judged by theirs",
         ));
+    } else if finding.relay == "open" {
+        words.push(paint.faint(
+            "a foreign recipient is accepted from here, so from the clients that may come to us",
+        ));
     }
     words
+}
+
+fn relay_remedy(finding: &Finding) -> String {
+    let other = match finding.relay_remedy {
+        RelayRemedy::Identity => "tell it the client: identity = \"proxy-v2\"".to_owned(),
+        RelayRemedy::Allow => {
+            let listeners = finding.open_listeners.join(", ");
+            format!("name the clients that may come, with \"allow\" at listener {listeners}")
+        }
+    };
+    format!("take our address out of its mynetworks, or {other}")
 }
 
 fn count(findings: &[Finding], paint: Paint) -> String {
