@@ -125,6 +125,7 @@ fn backend(pool: &str, state: &BackendState, mail_use: MailUse, now: Instant) ->
         attempts: sums.attempts,
         sessions: sums.sessions,
         hedges: sums.hedges,
+        drifts: u64::from(state.drifts()),
         strikes: strikes(state),
         open: u64::from(view.open),
         in_flight: u64::from(view.in_flight),

@@ -53,6 +53,8 @@ pub struct BackendState {
     record: Mutex<Record>,
     /// The lines of its last reply to EHLO, without the first.
     announced: Mutex<Option<Arc<[Arc<str>]>>>,
+    /// How often that was another list than before.
+    drifts: AtomicU32,
     home: Mutex<Weak<PoolShared>>,
 }
 
@@ -181,6 +183,7 @@ impl BackendState {
             usual_micros: AtomicU64::new(0),
             record: Mutex::new(record),
             announced: Mutex::new(None),
+            drifts: AtomicU32::new(0),
             home: Mutex::new(Weak::new()),
         })
     }
@@ -279,7 +282,15 @@ impl BackendState {
         let before = announced.replace(Arc::clone(lines));
         drop(announced);
         self.note_announcement();
+        if before.is_some() {
+            self.drifts.fetch_add(1, Ordering::Relaxed);
+        }
         before.is_some()
+    }
+
+    /// How often it has announced other extensions than before.
+    pub fn drifts(&self) -> u32 {
+        self.drifts.load(Ordering::Relaxed)
     }
 
     fn note_announcement(&self) {
@@ -642,6 +653,16 @@ mod tests {
         PoolSettings {
             slow_start: Duration::from_secs(seconds),
             ..PoolSettings::default()
+        }
+    }
+
+    #[test]
+    fn a_change_of_what_is_announced_is_counted_and_the_first_list_is_none() {
+        let fleet = Fleet::equal(PoolSettings::default(), 1);
+        let state = &fleet.pool.members()[0].settings.state;
+        for (lines, changes) in [("SIZE", 0), ("SIZE", 0), ("DSN", 1), ("SIZE", 2)] {
+            state.announces(&Arc::from([Arc::from(lines)]));
+            assert_eq!(state.drifts(), changes, "{lines}");
         }
     }
 

@@ -292,6 +292,7 @@
 //! | `posthouse_backend_attempts_total` | counter | pool, backend, address | Dials for sessions. |
 //! | `posthouse_backend_sessions_total` | counter | pool, backend, address | Sessions the backend greeted; in mode smtp, connections dialled for transactions. |
 //! | `posthouse_backend_hedges_total` | counter | pool, backend, address | Dials because another backend was slow. |
+//! | `posthouse_backend_extension_changes_total` | counter | pool, backend, address | Times it announced other extensions than before. |
 //! | `posthouse_backend_strikes_total` | counter | pool, backend, address, stage, kind | Failed attempts that were the backend's fault, by stage and kind; only those that happened. |
 //! | `posthouse_backend_bytes_total` | counter | pool, backend, address, direction | Bytes relayed by direction. |
 //! | `posthouse_backend_greeting_seconds` | summary | pool, backend, address | From dial to the greeting. |

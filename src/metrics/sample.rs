@@ -156,6 +156,8 @@ pub struct BackendSample {
     pub sessions: u64,
     /// Hedges dialled here.
     pub hedges: u64,
+    /// Changes of what it announces.
+    pub drifts: u64,
     /// Failed attempts that were its fault; only those that happened.
     pub strikes: Vec<(Stage, FailureKind, u64)>,
     /// Open connections.

@@ -197,8 +197,8 @@ pub(super) const POOL: Section = Section {
             name: "max_idle",
             kind: count(0, 10_000, "connections"),
             default: Default::Value("12"),
-            at_limit: "One more is closed after its transaction; 0 keeps none. Never more than a \
-                       quarter of `max_connections`.",
+            at_limit: "One more is closed after its transaction; 0 keeps none that nobody waits for. \
+                       Never more than a quarter of `max_connections`.",
             why: "Of one backend, all workers together: an idle connection occupies a process of \
                   the backend, and Postfix has 100.",
         },

@@ -70,6 +70,13 @@ pub(super) const FAMILIES: &[Family] = &[
         |s, o| o.value(&s.labels(), s.hedges)
     ),
     family!(
+        "posthouse_backend_extension_changes_total",
+        Counter,
+        Backend,
+        "Times it announced other extensions than before.",
+        |s, o| o.value(&s.labels(), s.drifts)
+    ),
+    family!(
         "posthouse_backend_strikes_total",
         Counter,
         Backend,
