@@ -9,9 +9,10 @@ use posthouse::config::Config;
 use posthouse::config::model::{AdminState, Mode};
 use posthouse::control::BackendChange;
 use posthouse::lab::{At, Script, Sink, SinkHandle, SinkPlan, WhenFull};
+use tokio::task::JoinHandle;
 
 use crate::harness::client::Client;
-use crate::harness::{Balancer, config, listener, pool};
+use crate::harness::{Balancer, config, eventually, listener, pool};
 use crate::whole;
 
 const CLIENTS: usize = 20;
@@ -63,9 +64,16 @@ async fn send(address: SocketAddr, number: usize) {
 
 /// Sends all messages of all clients.
 async fn campaign(balancer: &Balancer) {
-    let clients: Vec<_> = (0..CLIENTS)
+    all_done(clients(balancer)).await;
+}
+
+fn clients(balancer: &Balancer) -> Vec<JoinHandle<()>> {
+    (0..CLIENTS)
         .map(|number| tokio::spawn(send(balancer.address, number)))
-        .collect();
+        .collect()
+}
+
+async fn all_done(clients: Vec<JoinHandle<()>>) {
     for client in clients {
         client.await.expect("no client is told of anything");
     }
@@ -107,9 +115,19 @@ async fn a_full_backend_is_dialled_a_few_times_and_not_for_every_message_n1_n2()
 #[tokio::test]
 async fn a_session_that_goes_on_sending_waits_behind_those_who_came_before() {
     for workers in [1, 2] {
-        let backend = strict("one.test");
+        // A worker that does not run for a while keeps the others waiting for one place only.
+        let slow = Script::good().delay(At::Dot, Duration::from_millis(5));
+        let backend = sink("one.test", slow.hold_at(At::Mail));
         let balancer = Balancer::with_workers(full(&[&backend]), workers);
-        campaign(&balancer).await;
+        let clients = clients(&balancer);
+        eventually("all have come", || {
+            let snapshot = balancer.shared.current.load();
+            let pool = snapshot.pool_named("mx").expect("the pool");
+            pool.pool.waiting() + PLACES == CLIENTS as u32
+        })
+        .await;
+        backend.release();
+        all_done(clients).await;
         let mut first: BTreeMap<String, usize> = BTreeMap::new();
         for (turn, name) in taken(&[&backend]).iter().enumerate() {
             let (client, _) = name.split_once('-').expect("client and message");
