@@ -20,6 +20,9 @@ pub(crate) struct Belief {
     pub(crate) health: HealthState,
     /// Places held by sessions.
     pub(crate) held: u32,
+    /// Places that were handed to waiters who were not polled since: nobody else can have them.
+    /// Read from the counts at each pick; after every event there are none.
+    handed: u32,
     pub(crate) weight: Option<u16>,
 }
 
@@ -62,6 +65,7 @@ impl Model {
             admin: AdminState::Ready,
             health: HealthState::Unknown,
             held: 0,
+            handed: 0,
             weight: None,
         });
     }
@@ -77,7 +81,22 @@ impl Model {
 
     fn is_full(&self, member: &Member) -> bool {
         let max = member.settings.max_connections;
-        max > 0 && self.belief(member).held >= max
+        let belief = self.belief(member);
+        max > 0 && belief.held + belief.handed >= max
+    }
+
+    /// Finds the places of waiters that were called and not polled, before a pick is judged that
+    /// got `slot`: between the call and the poll others may pick.
+    fn count_handed(&mut self, pool: &Pool, slot: Option<&Slot>) {
+        for member in pool.members() {
+            let own = slot.is_some_and(|slot| slot.member().settings.name == member.settings.name);
+            let belief = self.beliefs.get_mut(&member.settings.name);
+            let belief = belief.expect("every backend was met");
+            let known = belief.held + u32::from(own);
+            let there = member.settings.state.open();
+            assert!(there >= known, "{} lost a place", member.settings.name);
+            belief.handed = there - known;
+        }
     }
 
     fn weight(&self, member: &Member) -> u64 {
@@ -129,6 +148,7 @@ impl Model {
 
     /// A session got a place.
     pub(crate) fn picked(&mut self, asked: &Asked<'_>, slot: &Slot) {
+        self.count_handed(asked.pool, Some(slot));
         let member = slot.member();
         let belief = self.belief(member);
         assert_eq!(
@@ -187,16 +207,21 @@ impl Model {
     }
 
     /// The default policy's promise, against every other backend. Called before the pick counts.
-    pub(crate) fn assert_least(&self, asked: &Asked<'_>, slot: &Slot, now: Instant) {
+    pub(crate) fn assert_least(&mut self, asked: &Asked<'_>, slot: &Slot, now: Instant) {
         let is_least = asked.pool.settings().balance == Balance::LeastConnections;
         let tier = slot.member().settings.tier.value();
         let tiers = self.open_now(asked.pool);
         if !is_least || slot.mode() == PickMode::LastResort || !tiers.contains(&tier) {
             return;
         }
+        self.count_handed(asked.pool, Some(slot));
         let score = |member: &Member| {
             let weight = member.settings.state.view(now).effective_weight_256;
-            (u64::from(self.belief(member).held) + 1, u64::from(weight))
+            let belief = self.belief(member);
+            (
+                u64::from(belief.held + belief.handed) + 1,
+                u64::from(weight),
+            )
         };
         let (held, weight) = score(slot.member());
         for other in asked.pool.members() {
@@ -214,7 +239,8 @@ impl Model {
     }
 
     /// A session got none.
-    pub(crate) fn refused(&self, asked: &Asked<'_>, reason: NoBackend) {
+    pub(crate) fn refused(&mut self, asked: &Asked<'_>, reason: NoBackend) {
+        self.count_handed(asked.pool, None);
         let members = asked.pool.members();
         let usable = |member: &&Arc<Member>| self.is_usable(member);
         let ready = |member: &&Arc<Member>| self.belief(member).admin == AdminState::Ready;
@@ -269,8 +295,9 @@ impl Model {
         belief.held -= 1;
     }
 
-    /// After every event: counts and tiers.
-    pub(crate) fn check(&mut self, pool: &Pool, now: Instant, excuse: Excuse) {
+    /// After an event: every backend's counts and state.
+    pub(crate) fn check(&mut self, pool: &Pool, now: Instant) {
+        self.count_handed(pool, None);
         for member in pool.members() {
             let state = &member.settings.state;
             let held = self.belief(member).held;
@@ -284,10 +311,10 @@ impl Model {
             let belief = self.belief(member);
             assert_eq!((view.admin, view.health), (belief.admin, belief.health));
         }
-        self.check_tiers(pool, now, excuse);
     }
 
-    fn check_tiers(&mut self, pool: &Pool, now: Instant, excuse: Excuse) {
+    /// After every event, none left out: a relapse between two looks would go unseen.
+    pub(crate) fn check_tiers(&mut self, pool: &Pool, now: Instant, excuse: Excuse) {
         let settings = pool.settings();
         let mut tiers: Vec<u8> = pool
             .members()
@@ -295,6 +322,8 @@ impl Model {
             .map(|member| member.settings.tier.value())
             .collect();
         tiers.dedup();
+        // A tier that a reload took away is a new one when a later reload brings it back.
+        self.well_since.retain(|tier, _| tiers.contains(tier));
         let before = std::mem::take(&mut self.open);
         self.open = pool.view().open_tiers;
         assert_eq!(
@@ -327,7 +356,8 @@ impl Model {
                 let waited = settings.failback_after.is_zero()
                     || well.is_some_and(|well| well >= settings.failback_after);
                 let by_time = waited && settings.failback == Failback::Auto;
-                let by_hand = well.is_some() && excuse == Excuse::FailBack;
+                // What made the tiers before well may be a timer that ran in this very call.
+                let by_hand = !short && excuse == Excuse::FailBack;
                 assert!(
                     parent_closed || by_time || by_hand,
                     "tier {tier} closed too soon: well since {since:?}, {excuse:?}"

@@ -237,7 +237,8 @@ impl World {
         (0..count).for_each(|_| world.add_backend());
         world.reload();
         world.check();
-        for event in [Event::Tick, Event::Arrive, Event::Operator, Event::Reload] {
+        world.plan(TICK, Event::Tick);
+        for event in [Event::Arrive, Event::Operator, Event::Reload] {
             let after = world.between(0, 4000);
             world.plan(after, event);
         }
@@ -630,6 +631,8 @@ impl World {
                 for backend in 0..self.backends.len() {
                     let state = Arc::clone(&self.backends[backend].state);
                     self.note(state.set_admin(AdminState::Ready, Arc::from("jo"), self.now));
+                    // Each is a change of its own: who waits is called before the next one.
+                    self.serve_called();
                 }
             }
         }
@@ -638,11 +641,12 @@ impl World {
     }
 
     fn check(&mut self) {
+        self.model.check_tiers(&self.pool, self.now, self.excuse);
         // A large pool is read as a whole now and then; what a pick did is checked at the pick.
         if self.backends.len() > 20 && self.rng.below(8) > 0 && self.excuse == Excuse::None {
             return;
         }
-        self.model.check(&self.pool, self.now, self.excuse);
+        self.model.check(&self.pool, self.now);
         let mut waiting = 0;
         for session in self.sessions.values() {
             if session.waiter.is_some() {
@@ -677,6 +681,7 @@ impl World {
         for belief in self.model.beliefs.values_mut() {
             belief.held = 0;
         }
-        self.model.check(&self.pool, self.now, Excuse::NoTick);
+        self.model.check(&self.pool, self.now);
+        self.model.check_tiers(&self.pool, self.now, Excuse::NoTick);
     }
 }
