@@ -297,10 +297,12 @@ impl PoolShared {
         let rules = Rules::of(&roll.settings);
         let (change, refreshed) = state.change_record(&rules, Spare::Other, now, |record, _, _| {
             record.configure(member.settings.weight, roll.settings.slow_start);
+            // Nobody ticks for who is not listed: lest it open a standby tier, it comes back first.
+            let expired = record.machine.expire(now);
             if roll.settings.probed {
-                None
+                expired
             } else {
-                record.machine.forget_probes()
+                record.machine.forget_probes().or(expired)
             }
         });
         if let Some(change) = change {
@@ -542,7 +544,7 @@ mod tests {
     use super::super::testing::{Fleet, Spec, bad_probe, good_probe, strike};
     use super::super::{AdminState, Kind, Observation, Queued, Slot, Tried, Wish};
     use super::*;
-    use crate::types::{ClientKey, Rng, Weight};
+    use crate::types::{ClientKey, Percent, Rng, Weight};
 
     struct Unpark(std::thread::Thread);
 
@@ -558,6 +560,29 @@ mod tests {
         fn drop(&mut self) {
             self.0.store(true, Ordering::Relaxed);
         }
+    }
+
+    #[test]
+    fn a_backend_whose_ejection_ended_while_it_was_not_listed_opens_no_standby_tier() {
+        let settings = PoolSettings {
+            open_standby_below: Percent::new(60).expect("a percentage"),
+            ..PoolSettings::default()
+        };
+        let specs = [Spec::tier(1), Spec::tier(2), Spec::tier(1)];
+        let mut fleet = Fleet::new(settings, &specs);
+        fleet.eject(2).expect("another is usable");
+        assert_eq!(fleet.pool.view().open_tiers, [1, 2]);
+        fleet.reload(settings, &specs[..2]);
+        fleet.pass(Duration::from_mins(2));
+        fleet.pool.tick(fleet.now);
+        assert_eq!(fleet.pool.view().open_tiers, [1]);
+        fleet.reload(settings, &specs);
+        assert_eq!(fleet.pool.view().open_tiers, [1]);
+        let events = fleet.pool.tick(fleet.now);
+        let [PoolEvent::Changed(change)] = &events[..] else {
+            panic!("its return is told: {events:?}");
+        };
+        assert_eq!(change.cause.origin, "timer");
     }
 
     /// Picks, waits, holds and gives back until told to stop; counts the places it had.
