@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::choose::{NoBackend, Purpose};
 use super::handing::Wish;
 use super::hedge::HedgeVerdict;
-use super::member::{Member, MemberSettings, Tried};
+use super::member::{Heed, Member, MemberSettings, Tried};
 use super::queue::Queued;
 use super::roll::Roll;
 use super::shared::PoolShared;
@@ -150,6 +150,24 @@ impl Pool {
         limited
             .map(|limited| limited.take(recipients, now))
             .transpose()
+    }
+
+    /// Whether a backend but `state`, and none of `tried`, could take a message with so many
+    /// recipients now.
+    pub fn has_room_elsewhere(
+        &self,
+        state: &BackendState,
+        tried: &Tried,
+        recipients: u32,
+        now: Instant,
+    ) -> bool {
+        let mut others = self.members().iter().filter(|member| {
+            !std::ptr::eq(member.state(), state) && member.takes(tried, Heed::Health).is_some()
+        });
+        others.any(|member| {
+            let limited = member.settings.quota.as_ref();
+            limited.is_none_or(|limited| limited.has_room(recipients, now))
+        })
     }
 
     /// Whether this generation names the backend.

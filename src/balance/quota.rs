@@ -282,6 +282,16 @@ impl Limited {
         limits.any(|limit| limit.window.taken() >= limit.quota.count)
     }
 
+    /// Whether there is room now for a message with so many recipients.
+    pub fn has_room(&self, recipients: u32, now: Instant) -> bool {
+        self.refresh(now);
+        let mut limits = self.limits.iter();
+        limits.all(|limit| {
+            let places = limit.places(u64::from(recipients));
+            limit.window.taken().saturating_add(places) <= limit.quota.count
+        })
+    }
+
     /// Looks again.
     pub fn refresh(&self, now: Instant) {
         for limit in &*self.limits {

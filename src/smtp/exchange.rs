@@ -20,6 +20,7 @@ mod waiting;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+pub use places::Elsewhere;
 pub use terms::{
     Answer, BackendTimes, Fate, First354, InDoubt, Leased, Manners, Output, Step, TransactionEnd,
     Trouble, Verb, Want,

@@ -40,8 +40,8 @@ pub use command::{
 pub use conversation::Conversation;
 pub use data::{DataCounts, DataProgress, DataScanner, LineEndings, Offence, Piece};
 pub use exchange::{
-    Answer, BackendTimes, Exchange, Fate, First354, InDoubt, Leased, MOVES_MAX, Manners, Output,
-    Step, TransactionEnd, Trouble, Verb, Want,
+    Answer, BackendTimes, Elsewhere, Exchange, Fate, First354, InDoubt, Leased, MOVES_MAX, Manners,
+    Output, Step, TransactionEnd, Trouble, Verb, Want,
 };
 pub use extensions::{
     Extensions, Keyword, Keywords, MECHANISMS_MAX, OwnExtensions, SessionLimits, write_helo,

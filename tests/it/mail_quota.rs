@@ -112,7 +112,7 @@ fn used(running: &Running, backend: &str) -> Vec<u64> {
 }
 
 #[test]
-fn recipients_that_a_provider_does_not_allow_go_to_another_in_the_next_transaction() {
+fn a_message_goes_where_there_is_room_for_its_recipients_and_what_has_none_is_told_452() {
     let (one, two) = (
         sink("one.test", Script::good()),
         sink("two.test", Script::good()),
@@ -122,14 +122,15 @@ fn recipients_that_a_provider_does_not_allow_go_to_another_in_the_next_transacti
         allowed("two", &two, 200, Recipients),
     ]));
     let mut peer = client(&running);
-    assert_eq!(accepted(&send(&mut peer, 100)), 5, "one flight");
-    assert_eq!(accepted(&send(&mut peer, 95)), 95, "balanced anew");
-    assert_eq!((given(&one), given(&two)), (vec![5], vec![95]));
+    assert_eq!(accepted(&send(&mut peer, 100)), 100, "one flight");
+    assert_eq!((given(&one), given(&two)), (vec![], vec![100]));
     assert_eq!(
         (used(&running, "one"), used(&running, "two")),
-        (vec![5], vec![95])
+        (vec![0], vec![100])
     );
-    assert_eq!(accepted(&send(&mut peer, 110)), 105);
+    assert_eq!(accepted(&send(&mut peer, 110)), 100, "nobody has more");
+    assert_eq!(accepted(&send(&mut peer, 10)), 5, "balanced anew");
+    assert_eq!((given(&one), given(&two)), (vec![5], vec![100, 100]));
     let reply = peer.ask("MAIL FROM:<a@example.org>");
     assert!(reply.starts_with("451 4.3.2"), "nobody has room: {reply}");
 }

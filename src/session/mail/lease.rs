@@ -16,7 +16,9 @@ use crate::session::closing::Refusal;
 use crate::session::connect::{self, Aim, Connecting, Found, From};
 use crate::session::context::since;
 use crate::session::keeper::Kept;
-use crate::smtp::{self, BackendTimes, Fate, LeaseTerms, Needed, OwnReply, Step, Trouble, Want};
+use crate::smtp::{
+    self, BackendTimes, Elsewhere, Fate, LeaseTerms, Needed, OwnReply, Step, Trouble, Want,
+};
 use crate::types::WorkerId;
 
 /// The session's connection to a backend.
@@ -88,10 +90,12 @@ impl Mail<'_> {
         };
         // What another backend was to take is given back first.
         self.spent = None;
+        // Its old backend, which is not blamed, would have room for no more than before.
+        let more = u32::from(std::mem::take(&mut self.seeks_room));
         let aim = Aim {
             purpose: Purpose::Mail,
             needed,
-            recipients: self.core.recipients_accepted().max(1),
+            recipients: (self.core.recipients_accepted() + more).max(1),
             prefer,
             from,
         };
@@ -233,6 +237,26 @@ impl Mail<'_> {
         let usual = held.slot.member().settings.state.usual_greeting();
         let by_usual = SLOW_MIN.max(usual.unwrap_or_default() * SLOW_FACTOR);
         Some(hedge.greeting_after.unwrap_or(by_usual))
+    }
+
+    /// Whether another backend has room for the recipients so far and one more.
+    pub(super) fn elsewhere(&mut self, now: Instant) -> Elsewhere {
+        let Line::Held(held) = &self.line else {
+            return Elsewhere::None;
+        };
+        let state = &held.slot.member().settings.state;
+        let recipients = self.core.recipients_accepted().saturating_add(1);
+        let snapshot = self.session.cx.shared.current.load();
+        let has_room = connect::pool_now(&snapshot, self.session).is_some_and(|view| {
+            let pool = &view.pool;
+            pool.has_room_elsewhere(state, &self.tried, recipients, now)
+        });
+        self.seeks_room = has_room;
+        if has_room {
+            Elsewhere::Room
+        } else {
+            Elsewhere::None
+        }
     }
 
     /// MAIL is slow: another backend is asked, if one has a place and the pool's budget of hedges

@@ -25,7 +25,9 @@ use crate::metrics::{EndedBy, ListenerCounters, SessionOutcome, SessionPhase};
 use crate::net::clock;
 use crate::net::stream::Stream;
 use crate::net::timer::{Due, Timer};
-use crate::smtp::{Effect, Extensions, MailSession, OwnReply, TransactionEnd, TransactionFacts};
+use crate::smtp::{
+    Effect, Elsewhere, Extensions, MailSession, OwnReply, TransactionEnd, TransactionFacts,
+};
 
 /// What a client may say ahead of our replies (rule P3).
 const AHEAD_MAX: usize = 64 * 1024;
@@ -95,6 +97,8 @@ struct Mail<'a> {
     hears: Hears,
     /// Backends that failed the open transaction.
     tried: Tried,
+    /// It moves for want of room for more recipients.
+    seeks_room: bool,
     account: Option<Account>,
     transactions: u64,
     /// What the transaction has taken of the backend's quotas.
@@ -119,6 +123,7 @@ impl<'a> Mail<'a> {
             ahead: Vec::new(),
             hears: Hears::More,
             tried: Tried::default(),
+            seeks_room: false,
             account: None,
             transactions: 0,
             spent: None,
@@ -248,7 +253,12 @@ impl<'a> Mail<'a> {
             // Nothing limits them any more.
             None => recipients,
         };
-        self.core.reserved(granted, now);
+        let elsewhere = if granted == 0 {
+            self.elsewhere(now)
+        } else {
+            Elsewhere::None
+        };
+        self.core.reserved(granted, elsewhere, now);
     }
 
     /// Keeps what the transaction has taken of a quota, or gives it back.

@@ -3,13 +3,23 @@
 //!
 //! The first place comes with the connection, so that a backend without room is not chosen. As long
 //! as the connection is held there is at least that one; so a recipient finds no place only behind
-//! others that were accepted, and is told 452 then: the client sends the rest in another
+//! others that were accepted. Then the transaction moves to a backend that has room for all of them,
+//! or, where there is none, the recipient is told 452: the client sends the rest in another
 //! transaction, which is balanced anew (RFC 5321 §4.5.3.1.10).
 
 use std::time::Instant;
 
 use super::super::replies::OwnReply;
 use super::{Exchange, Fate, Line, Output, Said, Sending, Told, Verb, Want};
+
+/// Whether there is room for a transaction, as far as it has come, at another backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Elsewhere {
+    /// One has room for what it has and the next recipient.
+    Room,
+    /// None has.
+    None,
+}
 
 /// The places at one backend.
 #[derive(Debug)]
@@ -55,8 +65,9 @@ impl Places {
 }
 
 impl Exchange {
-    /// So many places were got behind [`Output::Reserve`].
-    pub fn reserved(&mut self, granted: u32, now: Instant) {
+    /// So many places were got behind [`Output::Reserve`]; where that is none, `elsewhere` says
+    /// whether to move.
+    pub fn reserved(&mut self, granted: u32, elsewhere: Elsewhere, now: Instant) {
         // One that was lost meanwhile gives them back with all its others.
         let Line::Held(held) = &mut self.line else {
             return;
@@ -68,7 +79,7 @@ impl Exchange {
         places.spare += granted;
         places.asked = Asked::No;
         if granted == 0 && in_step {
-            self.no_room(now);
+            self.no_room(elsewhere, now);
         } else if granted == 0 {
             places.asked = Asked::InVain;
         }
@@ -132,17 +143,19 @@ impl Exchange {
     }
 
     /// The provider allows no more recipients, and everything that was said is answered.
-    fn no_room(&mut self, now: Instant) {
+    fn no_room(&mut self, elsewhere: Elsewhere, now: Instant) {
         let Line::Held(held) = &self.line else {
             return;
         };
         let next = held.next;
         let untold = self.said.get(next).is_some_and(|said| said.told.is_none());
-        if untold && self.rcpts(Told::Accepted).next().is_some() {
+        let may_move = self.may_move(now);
+        let leaves = may_move && elsewhere == Elsewhere::Room;
+        if untold && !leaves && self.rcpts(Told::Accepted).next().is_some() {
             self.answer(next, Told::Refused, OwnReply::TOO_MANY_RECIPIENTS);
             self.pass(next);
-        } else if self.may_move(now) {
-            // It is no fault of the backend's that it was chosen too early.
+        } else if may_move {
+            // It is no fault of the backend's that it was chosen before so much was known.
             self.outputs.push_back(Output::Release(Fate::Abort));
             self.move_on(Want::Other);
         } else {

@@ -1112,7 +1112,7 @@ const NO_PLACE: &str = "452 4.5.3 too many recipients";
 
 impl Lab {
     fn grant(&mut self, places: u32) {
-        self.exchange.reserved(places, self.now);
+        self.exchange.reserved(places, Elsewhere::None, self.now);
         self.collect();
     }
 }
@@ -1295,4 +1295,33 @@ fn without_a_place_for_the_first_recipient_it_moves_and_nobody_is_struck() {
         lab.told(),
         ["451 4.3.2 service not available, try again later"]
     );
+}
+
+#[test]
+fn a_transaction_moves_to_where_there_is_room_for_all_its_recipients() {
+    let mut lab = Lab::new();
+    lab.say("MAIL FROM:<a@x>");
+    lab.say("RCPT TO:<b@y>");
+    lab.lease(COUNTED);
+    lab.hear("250 ok");
+    lab.hear("250 ok");
+    lab.told();
+    lab.asked();
+    lab.say("RCPT TO:<c@y>");
+    assert_eq!(lab.asked(), [Output::Reserve(1)]);
+    lab.exchange.reserved(0, Elsewhere::Room, lab.now);
+    lab.collect();
+    assert!(lab.told().is_empty());
+    let asked = [Output::Release(Fate::Abort), Output::Lease(Want::Other)];
+    assert_eq!(lab.asked(), asked, "nobody is to blame");
+    lab.said();
+    lab.lease(Leased {
+        places: Some(2),
+        ..FRESH
+    });
+    assert!(lab.said().starts_with("MAIL FROM:<a@x>|RCPT TO:<b@y>|"));
+    lab.hear("250 ok");
+    lab.hear("250 ok");
+    lab.hear("250 2.1.5 this one too");
+    assert_eq!(lab.told(), ["250 2.1.5 this one too"]);
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use memchr::memchr_iter;
 
 use super::super::data::LineEndings;
-use super::super::exchange::{First354, InDoubt, Manners, TransactionEnd};
+use super::super::exchange::{Elsewhere, First354, InDoubt, Manners, TransactionEnd};
 use super::super::mail_session::{EarlyTalker, Effect, Kept, LeaseTerms, MailPolicy, MailSession};
 use super::super::replay_memory::ReplayMemory;
 use super::super::replies::OwnReply;
@@ -353,7 +353,12 @@ impl World {
         let quota = self.quota.expect("only where recipients are counted");
         let granted = wanted.min(quota - self.places);
         self.places += granted;
-        self.session.reserved(granted, self.now);
+        let elsewhere = if wanted.is_multiple_of(2) {
+            Elsewhere::Room
+        } else {
+            Elsewhere::None
+        };
+        self.session.reserved(granted, elsewhere, self.now);
     }
 
     fn check(&mut self) {

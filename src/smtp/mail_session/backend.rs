@@ -4,7 +4,9 @@
 use std::time::Instant;
 
 use super::super::budget::{Budget, Cost};
-use super::super::exchange::{Answer, Exchange, Fate, Leased, Output, TransactionEnd, Trouble};
+use super::super::exchange::{
+    Answer, Elsewhere, Exchange, Fate, Leased, Output, TransactionEnd, Trouble,
+};
 use super::super::extensions::{Extensions, Keyword};
 use super::super::parameters::Smtputf8;
 use super::super::replies::{OwnReply, ReplyText, write_reply};
@@ -72,10 +74,10 @@ impl MailSession {
 
     /// So many places were got behind [`Effect::Reserve`]; none is an answer too. They count until
     /// the connection is released, or [`Effect::GiveBack`].
-    pub fn reserved(&mut self, places: u32, now: Instant) {
+    pub fn reserved(&mut self, places: u32, elsewhere: Elsewhere, now: Instant) {
         self.clock = now;
         if let Some(open) = &mut self.open {
-            open.exchange.reserved(places, now);
+            open.exchange.reserved(places, elsewhere, now);
         }
         self.collect();
         self.keep_time(now);

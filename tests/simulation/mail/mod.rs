@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 
 use posthouse::balance::{Epoch, Limited, Quota, QuotaUnit, Quotas, Spent, UsedUp};
 use posthouse::smtp::{
-    EarlyTalker, Effect, Extensions, Fate, First354, InDoubt, Kept as Reuse, Keyword, Keywords,
-    LeaseTerms, LineEndings, MailPolicy, MailSession, Manners, Needed, OwnExtensions, OwnReply,
-    ReplayMemory, SessionLimits, Tarpit, TransactionEnd, Want,
+    EarlyTalker, Effect, Elsewhere, Extensions, Fate, First354, InDoubt, Kept as Reuse, Keyword,
+    Keywords, LeaseTerms, LineEndings, MailPolicy, MailSession, Manners, Needed, OwnExtensions,
+    OwnReply, ReplayMemory, SessionLimits, Tarpit, TransactionEnd, Want,
 };
 use posthouse::types::Rng;
 
@@ -634,7 +634,13 @@ impl World {
             Bug::PassQuota => recipients,
             _ => spent.reserve(recipients, self.now),
         };
-        self.session.reserved(granted, self.now);
+        // True or not: the search for another is what counts.
+        let elsewhere = if self.rng.below(2) == 0 {
+            Elsewhere::Room
+        } else {
+            Elsewhere::None
+        };
+        self.session.reserved(granted, elsewhere, self.now);
     }
 
     /// Keeps what was taken of a quota for so many recipients, or gives it back.
