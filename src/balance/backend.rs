@@ -102,6 +102,8 @@ pub(super) struct Place {
 #[derive(Debug)]
 pub(super) struct Record {
     pub(super) admin: AdminState,
+    /// Whether an operator has said that, and not the configuration.
+    is_overridden: bool,
     pub(super) machine: Machine,
     cause: Cause,
     since: Instant,
@@ -159,6 +161,7 @@ impl BackendState {
     ) -> Arc<Self> {
         let record = Record {
             admin,
+            is_overridden: false,
             machine: Machine::new(),
             cause: Cause::of("start"),
             since: now,
@@ -325,6 +328,7 @@ impl BackendState {
     /// The operator's word; survives reloads. `None` if it was so already.
     pub fn set_admin(&self, state: AdminState, who: Arc<str>, now: Instant) -> Option<StateChange> {
         let change = self.change(now, |record, _, _| {
+            record.is_overridden = true;
             if record.admin == state {
                 return None;
             }
@@ -335,6 +339,19 @@ impl BackendState {
             })
         });
         // What a backend out of service announces does not count.
+        self.note_announcement();
+        change
+    }
+
+    /// The word of a new configuration; what an operator has said at run time goes before it.
+    pub fn configure_admin(&self, state: AdminState, now: Instant) -> Option<StateChange> {
+        let change = self.change(now, |record, _, _| {
+            if record.is_overridden || record.admin == state {
+                return None;
+            }
+            record.admin = state;
+            Some(Cause::of("reload"))
+        });
         self.note_announcement();
         change
     }

@@ -24,6 +24,7 @@ use super::quotas;
 use super::restart::Waiting;
 use super::service;
 use super::ticker::Leftovers;
+use crate::balance::Member;
 use crate::config::{self, Color, Config, ConfigErrors, Loaded};
 use crate::net::listen::BindError;
 use crate::snapshot::{RunPhase, Shared, Snapshot, build};
@@ -194,6 +195,7 @@ impl Reloader {
         for pool in new.pools() {
             pool.pool.install(now);
         }
+        self.configure_backends(&old, &new, now);
         // Who waits in a pool that is gone looks where its listener leads now.
         for gone in old.pools().filter(|pool| new.pool(pool.index).is_none()) {
             gone.pool.retire();
@@ -213,6 +215,27 @@ impl Reloader {
         leftovers.retired.push(old);
         quotas::sweep(&shared);
         next.changes.sentences
+    }
+
+    /// Gives backends the state that the new configuration says and the old one did not.
+    fn configure_backends(&self, old: &Snapshot, new: &Snapshot, now: Instant) {
+        if Arc::ptr_eq(&old.config, &new.config) {
+            return;
+        }
+        let of = |config: &Config, member: &Member| {
+            let pool = config.pools.get(&member.pool)?;
+            let backend = pool.backends.get(&member.settings.name)?;
+            Some(backend.state)
+        };
+        for member in new.pools().flat_map(|view| view.pool.members()) {
+            let states = [&old.config, &new.config].map(|config| of(config, member));
+            if let [Some(before), Some(state)] = states
+                && before != state
+                && let Some(changed) = member.settings.state.configure_admin(state, now)
+            {
+                self.handle.tell(&changed);
+            }
+        }
     }
 
     /// Keeps the report where the status page finds it. A mere change of addresses must not hide

@@ -616,3 +616,47 @@ fn without_a_file_a_reload_says_so() {
     assert!(!report.ok);
     assert!(report.mistakes[0].contains("without a configuration file"));
 }
+
+/// The state that the file says, as far as nobody has said another at run time.
+#[test]
+fn a_changed_state_holds_from_the_reload_on_unless_an_operator_has_set_one() {
+    let (one, two) = (
+        sink("one.test", Script::good()),
+        sink("two.test", Script::good()),
+    );
+    let before = config(&[("one", one.address()), ("two", two.address())]);
+    let running = run(before.clone());
+    let at = address(running.handle(), "mx");
+    let with = |state| {
+        let mut config = before.clone();
+        let backend = pool(&mut config).backends.get_mut("one");
+        backend.expect("it is there").state = state;
+        config
+    };
+    assert!(replace(running.handle(), with(AdminState::Drain)).ok);
+    for _ in 0..3 {
+        Peer::greeted_by(at, "two.test").ask("QUIT");
+    }
+    assert!(replace(running.handle(), with(AdminState::Ready)).ok);
+    let change = |state| BackendChange {
+        state: Some(state),
+        weight: None,
+        who: "test".into(),
+    };
+    wait(
+        running
+            .handle()
+            .set_backend("mx", "two", change(AdminState::Drain)),
+    )
+    .expect("there is such a backend");
+    Peer::greeted_by(at, "one.test").ask("QUIT");
+    // Now it is the operator's.
+    wait(
+        running
+            .handle()
+            .set_backend("mx", "one", change(AdminState::Ready)),
+    )
+    .expect("there is such a backend");
+    assert!(replace(running.handle(), with(AdminState::Drain)).ok);
+    Peer::greeted_by(at, "one.test").ask("QUIT");
+}

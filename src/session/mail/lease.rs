@@ -276,6 +276,7 @@ impl Mail<'_> {
         };
         // The place is looked for again when the core asks for it.
         if picked.is_ok() && self.core.hedge(now) {
+            self.gives_up_slow = true;
             self.session.hedged = true;
             self.session.cx.counters().mail_hedges.inc();
         }
@@ -353,8 +354,8 @@ impl Mail<'_> {
             Trouble::Closing | Trouble::Unwell => FailureKind::Temporary,
             Trouble::Desync => FailureKind::Garbage,
         };
-        // Who is silent at MAIL may be no more than slow.
-        if trouble == Trouble::Silent && step == Step::Mail {
+        // Who was given up for a hedge is no more than slow.
+        if trouble == Trouble::Silent && std::mem::take(&mut self.gives_up_slow) {
             self.tried.add_slow(held.slot.member());
         } else {
             self.tried.add(held.slot.member());

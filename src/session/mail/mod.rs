@@ -99,6 +99,8 @@ struct Mail<'a> {
     tried: Tried,
     /// It moves for want of room for more recipients.
     seeks_room: bool,
+    /// Its backend was slow to answer MAIL, and another is to be asked.
+    gives_up_slow: bool,
     account: Option<Account>,
     transactions: u64,
     /// What the transaction has taken of the backend's quotas.
@@ -124,6 +126,7 @@ impl<'a> Mail<'a> {
             hears: Hears::More,
             tried: Tried::default(),
             seeks_room: false,
+            gives_up_slow: false,
             account: None,
             transactions: 0,
             spent: None,
