@@ -168,7 +168,8 @@ impl Exchange {
         }
         self.line = Line::Gone;
         self.flight.clear();
-        if self.content == Content::Open && self.verdict.is_some() {
+        // Who has left does not end the message any more.
+        if self.content == Content::Open && self.verdict.is_some() && !self.is_deserted {
             self.ending = Some(end);
         } else {
             self.outputs.push_back(Output::End(end));

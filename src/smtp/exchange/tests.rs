@@ -1088,6 +1088,24 @@ fn rule_f9_a_refusal_of_data_is_the_reply_to_the_message() {
     lab.replay();
 }
 
+/// Nobody logged such a transaction, nor counted it.
+#[test]
+fn rule_f9_a_client_that_leaves_while_a_refusal_waits_for_it_ends_the_transaction() {
+    let mut lab = Lab::buffering();
+    lab.hear("554 5.7.1 no");
+    assert_eq!(lab.said(), "RSET|");
+    lab.exchange.client_lost();
+    lab.collect();
+    assert_eq!(lab.asked(), ends(Fate::Abort, TransactionEnd::Refused));
+    let mut lab = Lab::buffering();
+    lab.hear("554 5.7.1 no");
+    lab.hear("250 reset");
+    assert_eq!(lab.asked(), [Output::Release(Fate::Keep)]);
+    lab.exchange.client_lost();
+    lab.collect();
+    assert_eq!(lab.asked(), [Output::End(TransactionEnd::Refused)]);
+}
+
 #[test]
 fn rule_f9_without_a_recipient_nobody_is_told_354() {
     let mut lab = Lab::with(BUFFERING);
