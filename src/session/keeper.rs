@@ -123,7 +123,8 @@ impl Entry {
             return Some(KeptClosed::Drained);
         }
         let waiting = self.parked.waiting();
-        if waiting == 0 {
+        // A place at a backend that takes nobody now helps none of them.
+        if waiting == 0 || !self.parked.may_serve(&Tried::default()) {
             return None;
         }
         let so_far = shed.entry(Arc::clone(&member.pool)).or_default();

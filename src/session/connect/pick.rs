@@ -45,9 +45,9 @@ impl Connecting {
                         return Ok(picked);
                     }
                 }
+                // Who was merely slow is asked again before the client waits, or is told of it.
+                Err(NoBackend::AllFull | NoBackend::AllTried) if self.tried.forgive() => {}
                 Err(NoBackend::AllFull) => break,
-                // Who was merely slow is asked again before the client is told of it.
-                Err(NoBackend::AllTried) if self.tried.forgive() => {}
                 Err(none) => return Err(self.none(none)),
             }
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use posthouse::balance::{FailureKind, Observation, Stage};
+use posthouse::balance::{FailureKind, Observation, Stage, Tried};
 use posthouse::config::model::{Balance, Mode};
 use posthouse::lab::{Act, At, Script, SinkHandle};
 use posthouse::worker::Command;
@@ -287,4 +287,33 @@ async fn who_was_slow_to_greet_is_asked_again_where_no_other_is_left() {
     client.send_message(BODY).await;
     quit(client).await;
     assert_eq!(slow.counts().messages, 1);
+}
+
+/// The slow one is free while another is full: nobody waits for that.
+#[tokio::test]
+async fn who_was_slow_to_greet_is_asked_again_before_a_full_one_is_waited_for() {
+    let script = Script::good().delay(At::Greeting, Duration::from_secs(1));
+    let slow = sink("slow.test", script);
+    let dies = sink("dies.test", Script::good().close_at(At::Mail));
+    let full = good("full.test");
+    let mut config = smtp(&[&slow, &dies, &full]);
+    let pool = pool(&mut config);
+    pool.balance = Balance::First;
+    pool.backends
+        .get_mut("b2")
+        .expect("the third")
+        .max_connections = 1;
+    pool.hedge.greeting_after = Some(Duration::from_millis(20));
+    pool.greeting_timeout = Duration::from_secs(10);
+    let balancer = Balancer::start(config);
+    // Somebody has the only place.
+    let taken = balancer.backend("b2");
+    let snapshot = balancer.shared.current.load_full();
+    let view = snapshot.pool_named("mx").expect("the pool");
+    let place = view.pool.pick_at(&taken, &Tried::default());
+    assert!(place.is_some());
+    let mut client = client(&balancer).await;
+    client.send_message(BODY).await;
+    quit(client).await;
+    assert_eq!((slow.counts().messages, full.counts().messages), (1, 0));
 }
