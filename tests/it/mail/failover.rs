@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use posthouse::balance::{FailureKind, Observation, Stage, Tried};
+use posthouse::config::Config;
 use posthouse::config::model::{Balance, Mode};
 use posthouse::lab::{Act, At, Script, SinkHandle};
 use posthouse::worker::Command;
@@ -248,6 +249,16 @@ async fn without_a_backend_mail_is_put_off_and_the_session_goes_on_r() {
     balancer.wait_until_empty().await;
 }
 
+/// The first is asked first, and another soon if it is slow to greet; both have their time.
+fn hedged(backends: &[&SinkHandle]) -> Config {
+    let mut config = smtp(backends);
+    let pool = pool(&mut config);
+    pool.balance = Balance::First;
+    pool.hedge.greeting_after = Some(Duration::from_millis(20));
+    pool.greeting_timeout = Duration::from_secs(10);
+    config
+}
+
 /// Who lost a race of greetings because another had a start has shown nothing against it.
 #[tokio::test]
 async fn who_lost_the_race_to_greet_takes_the_message_when_the_winner_dies() {
@@ -258,11 +269,7 @@ async fn who_lost_the_race_to_greet_takes_the_message_when_the_winner_dies() {
     // Dialled by the hedge, and slower in any case.
     let script = Script::good().delay(At::Greeting, Duration::from_secs(2));
     let loser = sink("loser.test", script);
-    let mut config = smtp(&[&winner, &loser]);
-    let pool = pool(&mut config);
-    pool.balance = Balance::First;
-    pool.hedge.greeting_after = Some(Duration::from_millis(20));
-    pool.greeting_timeout = Duration::from_secs(10);
+    let config = hedged(&[&winner, &loser]);
     let balancer = Balancer::start(config);
     let mut client = client(&balancer).await;
     client.send_message(BODY).await;
@@ -277,11 +284,7 @@ async fn who_was_slow_to_greet_is_asked_again_where_no_other_is_left() {
     let script = Script::good().delay(At::Greeting, Duration::from_secs(1));
     let slow = sink("slow.test", script);
     let dies = sink("dies.test", Script::good().close_at(At::Mail));
-    let mut config = smtp(&[&slow, &dies]);
-    let pool = pool(&mut config);
-    pool.balance = Balance::First;
-    pool.hedge.greeting_after = Some(Duration::from_millis(20));
-    pool.greeting_timeout = Duration::from_secs(10);
+    let config = hedged(&[&slow, &dies]);
     let balancer = Balancer::start(config);
     let mut client = client(&balancer).await;
     client.send_message(BODY).await;

@@ -170,7 +170,9 @@ async fn who_waits_for_a_turn_takes_a_kept_connection_n6() {
 async fn a_connection_grows_so_old_and_no_older_n4() {
     let backend = good("one.test");
     let mut config = smtp(&[&backend]);
-    pool(&mut config).smtp.max_age = Duration::from_millis(10);
+    let smtp = &mut pool(&mut config).smtp;
+    smtp.max_age = Duration::from_millis(10);
+    smtp.idle_timeout = Duration::from_mins(10);
     let balancer = Balancer::start(config);
     let mut client = client(&balancer).await;
     client.send_message(BODY).await;
