@@ -4,10 +4,11 @@
 //! form, dot-stuffing untouched: clean stretches as ranges of the input, repairs as small pieces of
 //! our own. It never puts out the terminating `.CRLF`: who holds `Ended` owes it to the backend.
 //!
-//! Invariant: what was put out contains CR and LF only as CRLF, and no line of one dot. So there is
-//! nothing in it on which any server ends a message (rule D3), and a message that has ended ends
-//! with CRLF or is empty. Events, output and counts are the same for any chunking: what cannot be
-//! decided yet, at most `.CR`, is held in the scanner.
+//! Invariant: what was put out contains CR and LF only as CRLF, no NUL, and no line of one dot. So
+//! there is nothing in it on which any server ends a message, whether it takes LF for a line end,
+//! drops CR or drops NUL (rules D3, D8), and a message that has ended ends with CRLF or is empty.
+//! Events, output and counts are the same for any chunking: what cannot be decided yet, at most
+//! `.CR`, is held in the scanner.
 
 use std::ops::Range;
 
@@ -17,8 +18,8 @@ use memchr::memchr3;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LineEndings {
     /// LF becomes CRLF, CR becomes SP, a line of one dot becomes a line of two, unless CRLF stands
-    /// on both sides of it (rule D4); NUL goes on, with one more dot before it where a dot begins
-    /// the line, which is all of it to a server that reads lines up to NUL (rule D8).
+    /// on both sides of it (rule D4); NUL becomes SP, because a server that drops it could find a
+    /// line of one dot behind it, or reads the line only up to it (rule D8).
     #[default]
     Normalize,
     /// The message is refused at its end, and nothing behind the offence is put out (rule D5).
@@ -247,14 +248,6 @@ impl DataScanner {
                 self.counts.bare_lf += 1;
                 self.lone_dot(run, at + 1, LineEnd::Lf);
             }
-            (State::Dot(_), 0) => {
-                self.pass(run, at);
-                self.counts.dots += 1;
-                self.line_from += 1;
-                self.insert(run, b"..");
-                self.state = State::Within;
-                return at;
-            }
             (State::Dot(_), _) => {
                 self.dot_is_content(run);
                 self.state = State::Within;
@@ -322,12 +315,12 @@ impl DataScanner {
                     return at + 1;
                 }
                 _ => {
-                    if self.line_endings == LineEndings::Reject {
-                        self.flush(run, at);
-                        self.note(Offence::Nul);
-                    }
+                    self.flush(run, at);
+                    self.note(Offence::Nul);
                     self.counts.nul += 1;
+                    self.insert(run, b" ");
                     at += 1;
+                    run.from = at;
                 }
             }
         }
@@ -470,7 +463,7 @@ mod tests {
     }
 
     /// (What stands between two messages, what is left of it, the first offence.)
-    const SMUGGLED: [(&[u8], &[u8], Offence); 12] = [
+    const SMUGGLED: [(&[u8], &[u8], Offence); 19] = [
         // The variants on which servers are known to differ.
         (b"\n.\n", b"\r\n..\r\n", Offence::BareLf),
         (b"\n.\r\n", b"\r\n..\r\n", Offence::BareLf),
@@ -484,7 +477,15 @@ mod tests {
         (b"\r\r\n.\r\r\n", b" \r\n. \r\n", Offence::BareCr),
         (b"\r\n.\r\r\n", b"\r\n. \r\n", Offence::BareCr),
         (b"\n\n.\n\n", b"\r\n\r\n..\r\n\r\n", Offence::BareLf),
-        (b"\r\n\0.\n", b"\r\n\0.\r\n", Offence::Nul),
+        (b"\r\n\0.\n", b"\r\n .\r\n", Offence::Nul),
+        // What a server finds that drops NUL.
+        (b"\r\n\0.\r\n", b"\r\n .\r\n", Offence::Nul),
+        (b"\r\n.\0\r\n", b"\r\n. \r\n", Offence::Nul),
+        (b"\r\n\0.\0\r\n", b"\r\n . \r\n", Offence::Nul),
+        (b"\n\0.\0\n", b"\r\n . \r\n", Offence::BareLf),
+        (b"\n.\0\n", b"\r\n. \r\n", Offence::BareLf),
+        (b"\r\0\n.\r\n", b"  \r\n..\r\n", Offence::BareCr),
+        (b"\r\n.\r\0\n", b"\r\n.  \r\n", Offence::BareCr),
     ];
 
     #[test]
@@ -495,7 +496,7 @@ mod tests {
             let expected = [b"a", repaired, b"MAIL FROM:<b@c>\r\n"].concat();
             assert_eq!(output, expected, "{}", variant.escape_ascii());
             assert_eq!(end, ended(input.len() - 6));
-            assert!(counts.bare_cr + counts.bare_lf > 0);
+            assert!(counts.bare_cr + counts.bare_lf + counts.nul > 0);
         }
     }
 
@@ -524,23 +525,28 @@ mod tests {
         }
     }
 
-    /// OpenSMTPD takes a line as a C string and ends the message at a dot with NUL behind it.
+    /// OpenSMTPD takes a line as a C string and ends the message at a dot with NUL behind it; others
+    /// drop NUL.
     #[test]
-    fn rule_d8_a_dot_is_not_alone_before_nul() {
-        let input = b".\0a\r\n.\0\r\n..\0\r\n\n.\0\n.\r\0\r\n.\r\n";
-        let (output, end, counts) = scan(LineEndings::Normalize, input);
-        let expected = b"..\0a\r\n..\0\r\n..\0\r\n\r\n..\0\r\n. \0\r\n";
-        assert_eq!((&*output, end), (&expected[..], ended(input.len())));
-        assert_eq!((counts.dots, counts.lone_dots), (5, 0));
-        assert_eq!(counts.message(), expected.len() as u64 - 5);
-    }
-
-    #[test]
-    fn rule_d8_nul_goes_on_or_is_refused() {
+    fn rule_d8_nul_becomes_a_space_or_is_refused() {
+        let table: [(&[u8], &[u8], u64); 5] = [
+            (b"a\0b\r\n\0\r\n.\r\n", b"a b\r\n \r\n", 2),
+            (b".\0a\r\n.\0\r\n..\0\r\n.\r\n", b". a\r\n. \r\n.. \r\n", 3),
+            (b"\0.\r\n\0\0\0.\0\r\n.\r\n", b" .\r\n   . \r\n", 5),
+            (b"\n.\0\n.\r\0\r\n.\r\n", b"\r\n. \r\n.  \r\n", 2),
+            (b"\0\r\n.\r\n", b" \r\n", 1),
+        ];
+        for (input, expected, nul) in table {
+            let (output, end, counts) = scan(LineEndings::Normalize, input);
+            assert_eq!(
+                (&*output, end),
+                (expected, ended(input.len())),
+                "{}",
+                input.escape_ascii()
+            );
+            assert_eq!((counts.nul, counts.lone_dots), (nul, 0));
+        }
         let input = b"a\0b\r\n\0\r\n.\r\n";
-        let (output, end, counts) = scan(LineEndings::Normalize, input);
-        assert_eq!((&*output, end), (&b"a\0b\r\n\0\r\n"[..], ended(11)));
-        assert_eq!(counts.nul, 2);
         let (output, end, _) = scan(LineEndings::Reject, input);
         assert_eq!(output, b"a");
         let refused = DataProgress::Refused {

@@ -15,9 +15,10 @@ pub(super) const LISTENER: Section = Section {
             name: "line_endings",
             kind: Kind::Word(&["normalize", "reject"]),
             default: Default::Value("\"normalize\""),
-            at_limit: "reject answers 550 5.5.2 at the end of the message.",
-            why: "What is done about CR or LF alone in a message, so that no backend can see an end \
-                  that the client did not send: normalize makes CRLF of LF and a space of CR.",
+            at_limit: "reject answers 550 5.5.2, or 550 5.6.0 for NUL, at the end of the message.",
+            why: "What is done about CR or LF alone and NUL in a message, so that no backend can see \
+                  an end that the client did not send: normalize makes CRLF of LF and a space of CR \
+                  and of NUL.",
         },
         Key {
             name: "max_message_size",

@@ -1,11 +1,11 @@
 //! What the fuzzer of message content checks; unit tests replay its corpus and ask it themselves.
 //!
-//! The rules are said a second time here, slowly and of a whole message only, and a receiver is
-//! played that is more lenient than any server: it ends lines at CRLF, LF and CR alike.
+//! The rules are said a second time here, slowly and of a whole message only, and receivers are
+//! played that differ in what ends a line and in what they make of CR and NUL: each must find the
+//! one end that the client was told of.
 
 use super::super::{
-    DataCounts, DataProgress, DataScanner, LineEndings, Offence, Piece, Stuffer, UnfitForData,
-    Unstuffer,
+    DataCounts, DataProgress, DataScanner, LineEndings, Offence, Piece, Stuffer, Unstuffer,
 };
 
 /// What becomes of octets.
@@ -133,12 +133,9 @@ fn expected(line_endings: LineEndings, input: &[u8]) -> Scanned {
         } else {
             if octet == 0 {
                 counts.nul += 1;
-                if line == b"." {
-                    line.push(b'.');
-                }
                 offence.get_or_insert((Offence::Nul, output.len() + line.len()));
             }
-            line.push(octet);
+            line.push(if octet == 0 { b' ' } else { octet });
         }
     }
     assert!(line.is_empty(), "the end stands behind CRLF");
@@ -157,29 +154,124 @@ fn expected(line_endings: LineEndings, input: &[u8]) -> Scanned {
 /// What no output may contain, and what must come of it when it is read again.
 fn check_output(line_endings: LineEndings, scanned: &Scanned) {
     let output = &scanned.output;
-    assert!(!has_end_for_anyone(output), "{}", output.escape_ascii());
+    assert_no_end(output);
     assert_clean(output);
     let Some((_, None)) = scanned.end else {
         return;
     };
     assert!(output.is_empty() || output.ends_with(b"\r\n"));
     let sent = [output, b".\r\n".as_slice()].concat();
+    for receiver in Receiver::all() {
+        let end = receiver.end_of(&sent);
+        assert_eq!(
+            end,
+            Some(sent.len()),
+            "{receiver:?}: {}",
+            sent.escape_ascii()
+        );
+    }
     let again = scan(line_endings, &[&sent]);
     assert_eq!(
         (&again.output, again.end),
         (output, Some((sent.len(), None)))
     );
-    let repairs = again.counts.bare_cr + again.counts.bare_lf + again.counts.lone_dots;
+    let again_counts = &again.counts;
+    let repairs = again_counts.bare_cr + again_counts.bare_lf + again_counts.nul;
+    let repairs = repairs + again_counts.lone_dots;
     assert_eq!(repairs, 0);
     check_stuffing(output, scanned.counts.message());
 }
 
-/// Rules D3 and D8, for a receiver to whom CRLF, LF and CR are all line ends, and NUL ends what it
-/// sees of a line.
-fn has_end_for_anyone(output: &[u8]) -> bool {
-    output
-        .split_inclusive(|octet| matches!(octet, b'\r' | b'\n'))
-        .any(|line| matches!(line, b".\r" | b".\n") || line.starts_with(b".\0"))
+/// What a receiver takes for the end of a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum EndsLine {
+    /// CRLF and nothing else.
+    Crlf,
+    /// LF, with or without CR before it.
+    Lf,
+    /// LF, once every CR was dropped.
+    LfWithoutCr,
+    /// Each of CR and LF.
+    Any,
+}
+
+/// What a receiver makes of NUL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum TakesNul {
+    AsIs,
+    Drops,
+    /// As the end of what it sees of a line, which it reads as a C string.
+    AsEndOfText,
+}
+
+/// A server as servers are (rules D3 and D8).
+#[derive(Clone, Copy, Debug)]
+struct Receiver {
+    line: EndsLine,
+    nul: TakesNul,
+}
+
+impl Receiver {
+    fn all() -> impl Iterator<Item = Self> {
+        let lines = [
+            EndsLine::Crlf,
+            EndsLine::Lf,
+            EndsLine::LfWithoutCr,
+            EndsLine::Any,
+        ];
+        let nuls = [TakesNul::AsIs, TakesNul::Drops, TakesNul::AsEndOfText];
+        let each = move |line| nuls.map(|nul| Self { line, nul });
+        lines.into_iter().flat_map(each)
+    }
+
+    /// Where the first message of `wire` ends for it: behind the first line that is a dot.
+    fn end_of(self, wire: &[u8]) -> Option<usize> {
+        let mut line = Vec::new();
+        for (at, &octet) in wire.iter().enumerate() {
+            let ends = match self.line {
+                EndsLine::Crlf => octet == b'\n' && line.last() == Some(&b'\r'),
+                EndsLine::Lf | EndsLine::LfWithoutCr => octet == b'\n',
+                EndsLine::Any => matches!(octet, b'\r' | b'\n'),
+            };
+            if ends {
+                if self.text_of(&line) == b"." {
+                    // Some take CR for an end already, and LF behind it for one more line.
+                    let rest = &wire[at + 1..];
+                    let is_half = octet == b'\r' && rest.starts_with(b"\n");
+                    return Some(at + 1 + usize::from(is_half));
+                }
+                line.clear();
+            } else {
+                let is_dropped = match octet {
+                    b'\r' => self.line == EndsLine::LfWithoutCr,
+                    0 => self.nul == TakesNul::Drops,
+                    _ => false,
+                };
+                line.extend((!is_dropped).then_some(octet));
+            }
+        }
+        None
+    }
+
+    /// What it sees of a line.
+    fn text_of(self, line: &[u8]) -> &[u8] {
+        let line = match self.line {
+            EndsLine::Crlf | EndsLine::Lf => line.strip_suffix(b"\r").unwrap_or(line),
+            EndsLine::LfWithoutCr | EndsLine::Any => line,
+        };
+        match self.nul {
+            TakesNul::AsIs | TakesNul::Drops => line,
+            TakesNul::AsEndOfText => line.split(|&octet| octet == 0).next().unwrap_or(line),
+        }
+    }
+}
+
+/// Nobody finds an end in it.
+fn assert_no_end(output: &[u8]) {
+    for receiver in Receiver::all() {
+        let end = receiver.end_of(output);
+        assert_eq!(end, None, "{receiver:?}: {}", output.escape_ascii());
+    }
 }
 
 fn assert_clean(output: &[u8]) {
@@ -187,6 +279,7 @@ fn assert_clean(output: &[u8]) {
         match octet {
             b'\r' => assert_eq!(output.get(at + 1), Some(&b'\n'), "bare CR"),
             b'\n' => assert_eq!(output[..at].last(), Some(&b'\r'), "bare LF"),
+            0 => unreachable!("NUL in {}", output.escape_ascii()),
             _ => {}
         }
     }
@@ -208,16 +301,10 @@ fn check_stuffing(wire: &[u8], message: u64) {
     let mut stuffer = Stuffer::default();
     let mut stuffed = Vec::new();
     for chunk in cut(&content, &[3, 1, 7]) {
-        match stuffer.stuff(chunk, |piece| {
+        let fit = stuffer.stuff(chunk, |piece| {
             stuffed.extend_from_slice(piece.octets(chunk));
-        }) {
-            Ok(()) => {}
-            Err(refusal) => {
-                assert_eq!(refusal, UnfitForData::Octet(Offence::Nul));
-                assert!(content.contains(&0));
-                return;
-            }
-        }
+        });
+        assert_eq!(fit, Ok(()), "what DATA has carried, it can carry");
     }
     assert_eq!(stuffer.finish(), Ok(()));
     assert_eq!(unstuff(&[&stuffed]), content);
@@ -229,7 +316,7 @@ fn check_prefixes(line_endings: LineEndings, input: &[u8]) {
     for length in (0..input.len()).take(24) {
         let part = scan(line_endings, &[&input[..length]]);
         assert_eq!(part, scan(line_endings, &cut(&input[..length], &[1])));
-        assert!(!has_end_for_anyone(&part.output));
+        assert_no_end(&part.output);
     }
 }
 
@@ -240,7 +327,7 @@ mod tests {
     use super::*;
 
     const WORDS: &[&[u8]] = &[
-        b"\r\n", b"\n", b"\r", b".", b"\r\n.", b"\n.\r\n", b"x", b"text ", b"\0", b"\xfe",
+        b"\r\n", b"\n", b"\r", b".", b"\r\n.", b"\n.\r\n", b"x", b"text ", b"\0", b"\0.\0", b"\xfe",
     ];
 
     #[test]
@@ -255,21 +342,69 @@ mod tests {
         assert!(entries > 20, "{entries} entries in {corpus}");
     }
 
-    /// All messages of up to seven octets out of four kinds: every path through the scanner.
+    /// All messages of up to seven octets out of four kinds, and of up to six with NUL among them:
+    /// every path through the scanner.
     #[test]
     fn every_short_message_is_scanned_as_the_rules_say_in_any_chunks() {
-        let kinds = *b"\r\n.x";
-        for length in 0..=7_u32 {
-            for number in 0..4_usize.pow(length) {
-                let octet = |place: u32| kinds[number >> (2 * place) & 3];
-                let mut data = vec![0x21];
-                data.extend((0..length).map(octet));
-                fuzz_data(&data);
+        for (kinds, longest) in [(b"\r\n.x".as_slice(), 7_u32), (b"\r\n.x\0", 6)] {
+            for length in 0..=longest {
+                for number in 0..kinds.len().pow(length) {
+                    let octet = |place| kinds[number / kinds.len().pow(place) % kinds.len()];
+                    let mut data = vec![0x21];
+                    data.extend((0..length).map(octet));
+                    fuzz_data(&data);
+                }
             }
         }
     }
 
+    /// What a backend gets of the messages that come in `chunks`, and how many the client was told
+    /// of.
+    fn relayed(chunks: &[&[u8]]) -> (Vec<u8>, usize) {
+        let (mut wire, mut told) = (Vec::new(), 0);
+        let mut scanner = DataScanner::new(LineEndings::Normalize);
+        for chunk in chunks {
+            let mut rest = *chunk;
+            while !rest.is_empty() {
+                let put = |piece: Piece| wire.extend_from_slice(piece.octets(rest));
+                match scanner.scan(rest, put) {
+                    DataProgress::More => break,
+                    DataProgress::Ended { consumed } => {
+                        wire.extend_from_slice(b".\r\n");
+                        told += 1;
+                        rest = &rest[consumed..];
+                        scanner = DataScanner::new(LineEndings::Normalize);
+                    }
+                    DataProgress::Refused { .. } => unreachable!("nothing is refused"),
+                }
+            }
+        }
+        (wire, told)
+    }
+
     proptest! {
+        #[test]
+        fn rule_d8_every_server_counts_the_messages_that_the_client_was_told_of(
+            words in proptest::collection::vec(
+                proptest::sample::select(WORDS),
+                0..60,
+            ),
+            sizes in proptest::collection::vec(1_usize..20, 1..4),
+        ) {
+            let input = [words.concat().as_slice(), b"\r\n.\r\n"].concat();
+            let (wire, told) = relayed(&[&input]);
+            prop_assert!(told > 0);
+            prop_assert_eq!(&relayed(&cut(&input, &sizes)), &(wire.clone(), told));
+            for receiver in Receiver::all() {
+                let (mut rest, mut counted) = (&wire[..], 0);
+                while let Some(end) = receiver.end_of(rest) {
+                    rest = &rest[end..];
+                    counted += 1;
+                }
+                prop_assert_eq!((counted, rest.len()), (told, 0), "{:?}", receiver);
+            }
+        }
+
         #[test]
         fn messages_of_special_octets_are_scanned_as_the_rules_say_in_any_chunks(
             first in any::<u8>(),
