@@ -21,6 +21,11 @@ const FINAL_ADVISED: Duration = Duration::from_mins(1);
 /// The `smtp` table of a listener.
 pub(super) fn listener(section: &Section<'_>, listener: &Listener, hostname: &str) -> ListenerSmtp {
     let mut smtp = ListenerSmtp::default();
+    section.word(
+        "client_quirks",
+        words::CLIENT_QUIRKS,
+        &mut smtp.client_quirks,
+    );
     section.word("line_endings", words::LINE_ENDINGS, &mut smtp.line_endings);
     section.size("max_message_size", &mut smtp.max_message_size);
     section.count("max_recipients", &mut smtp.max_recipients);

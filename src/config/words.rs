@@ -4,7 +4,7 @@ use super::model::{
     AdminState, Balance, Depth, EarlyTalker, Failback, GreetingMode, GreetingVerdicts, Identity,
     LogFormat, LogLevel, LogOutput, Mode, ProxyIn, QuotaUnit, Sticky, WhenAllDown,
 };
-use crate::smtp::LineEndings;
+use crate::smtp::{ClientQuirks, LineEndings};
 
 /// Words and what they mean.
 pub(super) type Words<T> = &'static [(&'static str, T)];
@@ -60,6 +60,10 @@ pub(super) const DEPTHS: Words<Depth> = &[
     ("ehlo", Depth::Ehlo),
     ("starttls", Depth::Starttls),
     ("mail", Depth::Mail),
+];
+pub(super) const CLIENT_QUIRKS: Words<ClientQuirks> = &[
+    ("accept", ClientQuirks::Accept),
+    ("reject", ClientQuirks::Reject),
 ];
 pub(super) const LINE_ENDINGS: Words<LineEndings> = &[
     ("normalize", LineEndings::Normalize),

@@ -49,6 +49,7 @@ impl LocalListener {
         let mail = MailPolicy {
             host: hostname.into(),
             words,
+            quirks: settings.client_quirks,
             line_endings: settings.line_endings,
             size_max: settings.max_message_size,
             recipients_max: settings.max_recipients as usize,

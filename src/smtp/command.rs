@@ -2,8 +2,9 @@
 //!
 //! A line of [`LineReader`](super::LineReader) is parsed into a [`Command`] that borrows it, or into
 //! a [`CommandError`] that knows its reply. What may follow what is not decided here, nor whether a
-//! parameter may be used: see [`judge_mail`](super::judge_mail). Paths and parameters go on to a
-//! backend as they came; everything between them is written anew.
+//! parameter may be used: see [`judge_mail`](super::judge_mail). Addresses and parameters go on to
+//! a backend as they came; everything between them is written anew, in the form of RFC 5321 whatever
+//! the client's was ([`ClientQuirks`]).
 
 use std::fmt;
 
@@ -12,8 +13,9 @@ use memchr::memchr;
 use super::budget::Cost;
 use super::closing::Next;
 use super::extensions::{Extensions, Keyword, is_mechanism};
-use super::parameters::{Parameter, Parameters, Smtputf8, is_blank};
+use super::parameters::{Parameter, Parameters, Smtputf8, is_blank, trim_start};
 use super::path::{Path, PathError};
+use super::quirks::ClientQuirks;
 use super::replies::OwnReply;
 
 /// The longest name in EHLO and HELO (RFC 5321 §4.5.3.1.2), in octets.
@@ -24,10 +26,10 @@ const VERB_MAX: usize = 8;
 /// A command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command<'a> {
-    /// EHLO with the client's name: printable ASCII, at most [`HELLO_NAME_MAX`].
-    Ehlo(&'a str),
-    /// HELO, likewise.
-    Helo(&'a str),
+    /// EHLO.
+    Ehlo(HelloName<'a>),
+    /// HELO.
+    Helo(HelloName<'a>),
     /// MAIL FROM.
     Mail(Mail<'a>),
     /// RCPT TO.
@@ -82,10 +84,48 @@ impl Command<'_> {
     }
 }
 
+/// The client's name in EHLO or HELO: no ASCII controls, at most [`HELLO_NAME_MAX`]. What is not
+/// ASCII in it is printed as `\xc3`, octet by octet, so that no log has it raw.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub struct HelloName<'a>(&'a str);
+
+impl<'a> HelloName<'a> {
+    /// That name.
+    pub fn of(name: &'a str) -> Self {
+        Self(name)
+    }
+
+    /// As the client said it, to be encoded before anybody else sees it (rule G13).
+    pub fn as_said(self) -> &'a str {
+        self.0
+    }
+}
+
+impl fmt::Display for HelloName<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_ascii() {
+            return f.write_str(self.0);
+        }
+        self.0.chars().try_for_each(|letter| {
+            let mut octets = [0; 4];
+            match letter.encode_utf8(&mut octets) {
+                ascii if ascii.is_ascii() => f.write_str(ascii),
+                other => write!(f, "{}", other.as_bytes().escape_ascii()),
+            }
+        })
+    }
+}
+
+impl fmt::Debug for HelloName<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{self}\"")
+    }
+}
+
 /// MAIL: whom the message is from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mail<'a> {
-    /// The reverse-path, `<>` included.
+    /// The reverse-path; it may be null.
     pub path: Path<'a>,
     /// Its parameters, well formed but not judged.
     pub parameters: Parameters<'a>,
@@ -138,16 +178,17 @@ pub enum CommandError {
     /// UTF-8 in MAIL or RCPT without SMTPUTF8 (rule G13).
     #[error("UTF-8 in an address without SMTPUTF8")]
     Utf8Unmet,
-    /// EHLO or HELO without a name, or with one that is not ASCII or too long.
+    /// EHLO or HELO without a name, or with one that is too long or, where that is rejected, not
+    /// ASCII.
     #[error("no name in EHLO or HELO")]
     Hello,
     /// An argument where none belongs (rule G14).
     #[error("an argument where none belongs")]
     Argument,
-    /// No FROM: or no brackets.
+    /// No FROM:, or nothing that is a path behind it.
     #[error("MAIL without a path")]
     MailSyntax,
-    /// No TO: or no brackets.
+    /// No TO:, or nothing that is a path behind it.
     #[error("RCPT without a path")]
     RcptSyntax,
     /// No address in the brackets of MAIL.
@@ -209,7 +250,11 @@ impl CommandError {
 ///
 /// # Errors
 /// What is wrong with it; what ends the session comes before what does not.
-pub fn parse_command(line: &[u8], smtputf8: Smtputf8) -> Result<Command<'_>, CommandError> {
+pub fn parse_command(
+    line: &[u8],
+    quirks: ClientQuirks,
+    smtputf8: Smtputf8,
+) -> Result<Command<'_>, CommandError> {
     let line = trim_end(line);
     let verb_end = line.iter().position(|&octet| is_blank(octet));
     let (word, rest) = line.split_at(verb_end.unwrap_or(line.len()));
@@ -220,49 +265,43 @@ pub fn parse_command(line: &[u8], smtputf8: Smtputf8) -> Result<Command<'_>, Com
         Verb::Bdat => parse_bdat(argument),
         Verb::Plain(verb) => {
             check_octets(line)?;
-            parse_argument(verb, argument, smtputf8)
+            parse_argument(verb, argument, quirks, smtputf8)
         }
     }
 }
 
 impl Mail<'_> {
-    /// Appends the command for a backend, parameters as they came. SIZE is left out for one that
+    /// Appends the command for a backend, address and parameters as they came. SIZE is left out for one that
     /// did not announce it; that it has the others is for [`Extensions::lacks`] to say.
     pub fn write(&self, backend: &Extensions, out: &mut Vec<u8>) {
         let sized = backend.keywords.has(Keyword::Size);
         let known = |parameter: &Parameter<'_>| sized || !parameter.is("SIZE");
-        write_command(
-            [b"MAIL FROM:", self.path.octets()],
-            self.parameters.iter().filter(known),
-            out,
-        );
+        let parameters = self.parameters.iter().filter(known);
+        write_command(b"MAIL FROM:<", self.path, parameters, out);
     }
 }
 
 impl Rcpt<'_> {
-    /// Appends the command for a backend, parameters as they came.
+    /// Appends the command for a backend, address and parameters as they came.
     pub fn write(&self, out: &mut Vec<u8>) {
-        write_command(
-            [b"RCPT TO:", self.path.octets()],
-            self.parameters.iter(),
-            out,
-        );
+        write_command(b"RCPT TO:<", self.path, self.parameters.iter(), out);
     }
 }
 
-/// Octets of parameters and CRLF that most commands do not exceed.
+/// Octets of the last bracket, parameters and CRLF that most commands do not exceed.
 const USUAL_PARAMETERS: usize = 32;
 
 fn write_command<'a>(
-    words: [&[u8]; 2],
+    verb: &[u8],
+    path: Path<'_>,
     parameters: impl Iterator<Item = Parameter<'a>>,
     out: &mut Vec<u8>,
 ) {
     // At once for all but long parameters, instead of word by word.
-    out.reserve(words.map(<[u8]>::len).iter().sum::<usize>() + USUAL_PARAMETERS);
-    for word in words {
-        out.extend_from_slice(word);
-    }
+    out.reserve(verb.len() + path.address().len() + USUAL_PARAMETERS);
+    out.extend_from_slice(verb);
+    out.extend_from_slice(path.address());
+    out.push(b'>');
     for parameter in parameters {
         out.push(b' ');
         out.extend_from_slice(parameter.octets);
@@ -362,6 +401,7 @@ fn is_control(octet: u8) -> bool {
 fn parse_argument(
     verb: PlainVerb,
     argument: &[u8],
+    quirks: ClientQuirks,
     smtputf8: Smtputf8,
 ) -> Result<Command<'_>, CommandError> {
     let alone = |command| match argument {
@@ -369,10 +409,10 @@ fn parse_argument(
         _ => Err(CommandError::Argument),
     };
     match verb {
-        PlainVerb::Ehlo => read_name(argument).map(Command::Ehlo),
-        PlainVerb::Helo => read_name(argument).map(Command::Helo),
-        PlainVerb::Mail => parse_mail(argument).map(Command::Mail),
-        PlainVerb::Rcpt => parse_rcpt(argument, smtputf8).map(Command::Rcpt),
+        PlainVerb::Ehlo => read_name(argument, quirks).map(Command::Ehlo),
+        PlainVerb::Helo => read_name(argument, quirks).map(Command::Helo),
+        PlainVerb::Mail => parse_mail(argument, quirks).map(Command::Mail),
+        PlainVerb::Rcpt => parse_rcpt(argument, quirks, smtputf8).map(Command::Rcpt),
         PlainVerb::Data => alone(Command::Data),
         PlainVerb::Rset => alone(Command::Rset),
         PlainVerb::Quit => alone(Command::Quit),
@@ -388,19 +428,20 @@ fn parse_argument(
 }
 
 /// The name in EHLO and HELO. Spaces in it are tolerated: it goes to logs and, encoded, to backends.
-fn read_name(argument: &[u8]) -> Result<&str, CommandError> {
+fn read_name(argument: &[u8], quirks: ClientQuirks) -> Result<HelloName<'_>, CommandError> {
     if argument.iter().any(|&octet| is_control(octet)) {
         return Err(CommandError::Control);
     }
     let name = std::str::from_utf8(argument).map_err(|_| CommandError::NotUtf8)?;
-    let fine = name.is_ascii() && (1..=HELLO_NAME_MAX).contains(&name.len());
-    fine.then_some(name).ok_or(CommandError::Hello)
+    let taken = name.is_ascii() || quirks == ClientQuirks::Accept;
+    let fine = taken && (1..=HELLO_NAME_MAX).contains(&name.len());
+    fine.then_some(HelloName(name)).ok_or(CommandError::Hello)
 }
 
-fn parse_mail(argument: &[u8]) -> Result<Mail<'_>, CommandError> {
+fn parse_mail(argument: &[u8], quirks: ClientQuirks) -> Result<Mail<'_>, CommandError> {
     let path = behind(argument, b"FROM:").ok_or(CommandError::MailSyntax)?;
-    let (path, rest) = Path::read(path).map_err(|error| match error {
-        PathError::NoBrackets => CommandError::MailSyntax,
+    let (path, rest) = Path::read(path, quirks).map_err(|error| match error {
+        PathError::Missing => CommandError::MailSyntax,
         PathError::Control => CommandError::Control,
         PathError::Syntax => CommandError::Sender,
     })?;
@@ -411,10 +452,14 @@ fn parse_mail(argument: &[u8]) -> Result<Mail<'_>, CommandError> {
     Ok(Mail { path, parameters })
 }
 
-fn parse_rcpt(argument: &[u8], smtputf8: Smtputf8) -> Result<Rcpt<'_>, CommandError> {
+fn parse_rcpt(
+    argument: &[u8],
+    quirks: ClientQuirks,
+    smtputf8: Smtputf8,
+) -> Result<Rcpt<'_>, CommandError> {
     let path = behind(argument, b"TO:").ok_or(CommandError::RcptSyntax)?;
-    let (path, rest) = Path::read(path).map_err(|error| match error {
-        PathError::NoBrackets => CommandError::RcptSyntax,
+    let (path, rest) = Path::read(path, quirks).map_err(|error| match error {
+        PathError::Missing => CommandError::RcptSyntax,
         PathError::Control => CommandError::Control,
         PathError::Syntax => CommandError::Recipient,
     })?;
@@ -463,20 +508,15 @@ fn parse_auth(argument: &[u8]) -> Result<Command<'_>, CommandError> {
     }
 }
 
-/// What follows `prefix`, given in upper case, and blanks.
+/// What follows `prefix`, which is given in upper case.
 fn behind<'a>(argument: &'a [u8], prefix: &[u8]) -> Option<&'a [u8]> {
     let (head, rest) = argument.split_at_checked(prefix.len())?;
-    head.eq_ignore_ascii_case(prefix).then(|| trim_start(rest))
+    head.eq_ignore_ascii_case(prefix).then_some(rest)
 }
 
 fn words(argument: &[u8]) -> impl Iterator<Item = &[u8]> {
     let words = argument.split(|&octet| is_blank(octet));
     words.filter(|word| !word.is_empty())
-}
-
-fn trim_start(text: &[u8]) -> &[u8] {
-    let start = text.iter().position(|&octet| !is_blank(octet));
-    &text[start.unwrap_or(text.len())..]
 }
 
 fn trim_end(text: &[u8]) -> &[u8] {
@@ -490,7 +530,11 @@ mod tests {
     use super::*;
 
     fn parse(line: &[u8]) -> Result<Command<'_>, CommandError> {
-        parse_command(line, Smtputf8::Unused)
+        parse_command(line, ClientQuirks::Accept, Smtputf8::Unused)
+    }
+
+    fn parse_strictly(line: &[u8]) -> Result<Command<'_>, CommandError> {
+        parse_command(line, ClientQuirks::Reject, Smtputf8::Unused)
     }
 
     fn mail(line: &str) -> Mail<'_> {
@@ -501,15 +545,16 @@ mod tests {
     }
 
     fn rcpt(line: &str) -> Rcpt<'_> {
-        match parse_command(line.as_bytes(), Smtputf8::Used) {
+        match parse_command(line.as_bytes(), ClientQuirks::Accept, Smtputf8::Used) {
             Ok(Command::Rcpt(rcpt)) => rcpt,
             other => panic!("{other:?} for {line}"),
         }
     }
 
     /// The reply to a line that is refused, as far as its enhanced code goes.
-    fn refusal(line: &[u8]) -> (String, Next) {
-        let error = parse(line).expect_err(&line.escape_ascii().to_string());
+    fn refusal(line: &[u8], quirks: ClientQuirks) -> (String, Next) {
+        let error = parse_command(line, quirks, Smtputf8::Unused);
+        let error = error.expect_err(&line.escape_ascii().to_string());
         let mut out = Vec::new();
         error.reply().write("mx", &mut out);
         let text = String::from_utf8(out).expect("we speak ASCII");
@@ -519,17 +564,32 @@ mod tests {
 
     fn assert_refused(lines: &[&[u8]], codes: &str, next: Next) {
         for line in lines {
-            let expected = (codes.to_owned(), next);
-            assert_eq!(refusal(line), expected, "{}", line.escape_ascii());
+            for quirks in [ClientQuirks::Accept, ClientQuirks::Reject] {
+                let expected = (codes.to_owned(), next);
+                let refusal = refusal(line, quirks);
+                assert_eq!(refusal, expected, "{}", line.escape_ascii());
+            }
+        }
+    }
+
+    /// Lines that are followed, and what a strict reader says to each.
+    fn assert_strictly_refused(lines: &[&str], codes: &str) {
+        for line in lines {
+            assert!(parse(line.as_bytes()).is_ok(), "{line}");
+            let refusal = refusal(line.as_bytes(), ClientQuirks::Reject);
+            assert_eq!(refusal, (codes.to_owned(), Next::Continue), "{line}");
         }
     }
 
     #[test]
     fn rule_g1_verbs_are_read_in_any_case() {
         let lines: [(&str, Command<'_>); 14] = [
-            ("EHLO client.example", Command::Ehlo("client.example")),
-            ("eHlO [192.0.2.1]", Command::Ehlo("[192.0.2.1]")),
-            ("helo  my pc ", Command::Helo("my pc")),
+            (
+                "EHLO client.example",
+                Command::Ehlo(HelloName("client.example")),
+            ),
+            ("eHlO [192.0.2.1]", Command::Ehlo(HelloName("[192.0.2.1]"))),
+            ("helo  my pc ", Command::Helo(HelloName("my pc"))),
             ("data", Command::Data),
             ("DATA \t ", Command::Data),
             ("Rset", Command::Rset),
@@ -550,6 +610,7 @@ mod tests {
         ];
         for (line, command) in lines {
             assert_eq!(parse(line.as_bytes()), Ok(command), "{line}");
+            assert_eq!(parse_strictly(line.as_bytes()), Ok(command), "{line}");
         }
     }
 
@@ -605,21 +666,98 @@ mod tests {
     }
 
     #[test]
+    fn rule_g12_what_clients_say_instead_of_a_path_goes_on_as_one() {
+        let lines = [
+            ("MAIL FROM: <a@b>", "MAIL FROM:<a@b>"),
+            ("MAIL FROM:\t <a@b> SIZE=1", "MAIL FROM:<a@b> SIZE=1"),
+            ("MAIL FROM:< a@b >", "MAIL FROM:<a@b>"),
+            (
+                "mail from:  <\ta@b  > BODY=7BIT",
+                "MAIL FROM:<a@b> BODY=7BIT",
+            ),
+            ("MAIL FROM: <>", "MAIL FROM:<>"),
+            ("MAIL FROM:< >", "MAIL FROM:<>"),
+            ("MAIL FROM:< \"a > b\"@c >", "MAIL FROM:<\"a > b\"@c>"),
+            ("MAIL FROM:< @x,@y:a@b >", "MAIL FROM:<@x,@y:a@b>"),
+            ("MAIL FROM:a@b", "MAIL FROM:<a@b>"),
+            ("MAIL FROM: a@b", "MAIL FROM:<a@b>"),
+            (
+                "MAIL FROM:Joe.B+x=y@Example.COM  Size=1",
+                "MAIL FROM:<Joe.B+x=y@Example.COM> Size=1",
+            ),
+            (
+                "MAIL FROM:!#$%&'*+-/=?^_`{|}~@b",
+                "MAIL FROM:<!#$%&'*+-/=?^_`{|}~@b>",
+            ),
+        ];
+        let mut all = Extensions::default();
+        all.keywords.insert(Keyword::Size);
+        for (line, written) in lines {
+            let mut out = Vec::new();
+            mail(line).write(&all, &mut out);
+            assert_eq!(String::from_utf8_lossy(&out), format!("{written}\r\n"));
+        }
+        let lines = [
+            ("RCPT TO: <a@b>", "RCPT TO:<a@b>"),
+            ("RCPT TO:<a@b > NOTIFY=NEVER", "RCPT TO:<a@b> NOTIFY=NEVER"),
+            ("RCPT TO:a@b\tNOTIFY=NEVER", "RCPT TO:<a@b> NOTIFY=NEVER"),
+            ("rcpt to: a@b ", "RCPT TO:<a@b>"),
+            ("RCPT TO: < postmaster >", "RCPT TO:<postmaster>"),
+            ("RCPT TO: <\u{fc}@b >", "RCPT TO:<\u{fc}@b>"),
+        ];
+        for (line, written) in lines {
+            let mut out = Vec::new();
+            rcpt(line).write(&mut out);
+            assert_eq!(String::from_utf8_lossy(&out), format!("{written}\r\n"));
+        }
+    }
+
+    #[test]
+    fn rule_g12_where_quirks_are_rejected_a_path_has_its_brackets_and_no_blanks() {
+        let lines = ["MAIL FROM: <a@b>", "MAIL FROM:a@b", "MAIL FROM: a@b SIZE=1"];
+        assert_strictly_refused(&lines, "501 5.5.4");
+        let lines = ["RCPT TO:\t<a@b>", "RCPT TO:a@b", "RCPT TO: a@b"];
+        assert_strictly_refused(&lines, "501 5.5.4");
+        assert_strictly_refused(&["MAIL FROM:< a@b >", "MAIL FROM:< >"], "501 5.1.7");
+        assert_strictly_refused(&["RCPT TO:<a@b >", "RCPT TO:< a@b>"], "501 5.1.3");
+        assert_strictly_refused(&["EHLO b\u{fc}ro", "helo \u{fc}"], "501 5.5.4");
+    }
+
+    #[test]
     fn a_path_without_brackets_or_end_is_refused() {
-        let lines: [&[u8]; 8] = [
+        let lines: [&[u8]; 16] = [
             b"MAIL",
             b"MAIL FROM",
             b"MAIL FROM:",
-            b"MAIL FROM:a@b",
+            b"MAIL FROM: ",
             b"MAIL FROM <a@b>",
+            b"MAIL FROM :a@b",
             b"MAIL TO:<a@b>",
-            b"RCPT TO:a@b",
+            b"MAIL FROM:a",
+            b"MAIL FROM:SIZE=10",
+            b"MAIL FROM:Joe <a@b>",
+            b"MAIL FROM:\"a b\"@c",
+            b"RCPT TO:a b@c",
+            b"RCPT TO:a@b,c@d",
+            b"RCPT TO:@a:b@c",
+            b"RCPT TO:a@[192.0.2.1]",
             b"RCPT FROM:<a@b>",
         ];
         assert_refused(&lines, "501 5.5.4", Next::Continue);
-        let lines: [&[u8]; 3] = [b"MAIL FROM:<a@b", b"MAIL FROM:<a b>", b"MAIL FROM:<<a@b>>"];
+        let lines: [&[u8]; 5] = [
+            b"MAIL FROM:<a@b",
+            b"MAIL FROM:<a b>",
+            b"MAIL FROM:<a @b>",
+            b"MAIL FROM:<a@b c@d>",
+            b"MAIL FROM:<<a@b>>",
+        ];
         assert_refused(&lines, "501 5.1.7", Next::Continue);
-        let lines: [&[u8]; 3] = [b"RCPT TO:<>", b"RCPT TO:<a@b", b"RCPT TO:<\"a@b>"];
+        let lines: [&[u8]; 4] = [
+            b"RCPT TO:<>",
+            b"RCPT TO:<a@b",
+            b"RCPT TO:<\"a@b>",
+            b"RCPT TO:< >",
+        ];
         assert_refused(&lines, "501 5.1.3", Next::Continue);
         let lines: [&[u8]; 5] = [
             b"MAIL FROM:<a@b>SIZE=1",
@@ -627,6 +765,12 @@ mod tests {
             b"MAIL FROM:<a@b> <c@d>",
             b"MAIL FROM:<a@b> =1",
             b"RCPT TO:<a@b> -X",
+        ];
+        assert_refused(&lines, "501 5.5.4", Next::Continue);
+        let lines: [&[u8]; 3] = [
+            b"MAIL FROM:a@b <c@d>",
+            b"MAIL FROM:a@b c@d",
+            b"RCPT TO:a@b -X",
         ];
         assert_refused(&lines, "501 5.5.4", Next::Continue);
     }
@@ -703,12 +847,26 @@ mod tests {
     fn rule_g13_octets_over_127_need_utf8_and_smtputf8() {
         let lines: [&[u8]; 3] = [b"NOOP \xff", b"MAIL FROM:<\xe9@b> SMTPUTF8", b"EHLO \xe9"];
         assert_refused(&lines, "500 5.5.2", Next::Continue);
-        let utf8: [&str; 2] = ["EHLO é", "helo b\u{fc}ro"];
-        assert_refused(&utf8.map(str::as_bytes), "501 5.5.4", Next::Continue);
+        assert_strictly_refused(&["EHLO é", "helo b\u{fc}ro"], "501 5.5.4");
         let utf8 = ["MAIL FROM:<é@b>", "MAIL FROM:<a@é> SIZE=1", "RCPT TO:<é@b>"];
         assert_refused(&utf8.map(str::as_bytes), "553 5.6.7", Next::Continue);
         assert_eq!(parse("NOOP é".as_bytes()), Ok(Command::Noop));
         assert!(rcpt("RCPT TO:<é@b> ORCPT=utf-8;é").parameters.has("orcpt"));
+    }
+
+    #[test]
+    fn rule_g13_a_name_outside_ascii_is_taken_and_printed_escaped() {
+        let Ok(Command::Ehlo(name)) = parse("EHLO b\u{fc}ro pc".as_bytes()) else {
+            panic!("it is taken");
+        };
+        assert_eq!(name.as_said(), "b\u{fc}ro pc");
+        assert_eq!(name.to_string(), r"b\xc3\xbcro pc");
+        assert_eq!(format!("{name:?}"), r#""b\xc3\xbcro pc""#);
+        assert!(format!("{:?}", Command::Helo(name)).is_ascii());
+        let longest = "\u{fc}".repeat(HELLO_NAME_MAX / 2);
+        assert!(parse(format!("EHLO {longest}x").as_bytes()).is_ok());
+        let line = format!("EHLO {longest}xx");
+        assert_refused(&[line.as_bytes()], "501 5.5.4", Next::Continue);
     }
 
     #[test]

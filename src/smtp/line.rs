@@ -1,8 +1,9 @@
 //! Command lines of clients (rules G2, G3, G12; RFC 5321 §2.3.8, §4.5.3.1.4).
 //!
-//! A line ends with CRLF and nothing else. A line over its limit is dropped up to its end and then
-//! answered once: what is cut short is never executed. A bare CR or LF is what a smuggler or a
-//! browser sends, so it ends the session unless the operator tolerates LF.
+//! A line ends with CRLF, and with LF where [`ClientQuirks::Accept`] takes it. A line over its limit
+//! is dropped up to its end and then answered once: what is cut short is never executed. A bare CR
+//! is what a smuggler or a browser sends, so it ends the session. So does a bare LF behind STARTTLS,
+//! BDAT and AUTH whatever the quirks: what follows these is not a command.
 //!
 //! The caller keeps the octets: [`LineReader::read`] is given all it has and says how many may be
 //! discarded. The lines found depend on no chunking. The reader itself keeps no octets, only how
@@ -13,6 +14,7 @@ use memchr::memchr2;
 use super::budget::Cost;
 use super::closing::Next;
 use super::parameters::is_blank;
+use super::quirks::ClientQuirks;
 use super::replies::OwnReply;
 
 /// The longest command line, CRLF included: the 512 of RFC 5321 with what extensions add (G2).
@@ -29,15 +31,6 @@ pub enum LineKind {
     Command,
     /// What a client says between AUTH and its final reply: [`AUTH_LINE_MAX`].
     Auth,
-}
-
-/// What a bare LF does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BareLf {
-    /// It is a defect (default).
-    Refuse,
-    /// It ends a line as CRLF does. A bare CR stays a defect.
-    Tolerate,
 }
 
 /// What the octets received so far mean.
@@ -113,7 +106,7 @@ impl LineDefect {
 /// Reads the lines of one session.
 #[derive(Clone, Debug)]
 pub struct LineReader {
-    bare_lf: BareLf,
+    quirks: ClientQuirks,
     /// Set while the rest of an overlong line is dropped.
     overlong: Option<Overlong>,
 }
@@ -123,6 +116,14 @@ struct Overlong {
     /// Octets of the line that were dropped so far.
     dropped: usize,
     defect: LineDefect,
+    bare_lf: BareLf,
+}
+
+/// What LF without CR does to a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum BareLf {
+    Ends,
+    Spoils,
 }
 
 /// The limits of one line, in octets.
@@ -135,24 +136,20 @@ struct Limits {
 /// What is found first.
 enum Scan {
     /// No line end; `held` octets at the end, 0 or 1, may be half of one.
-    Open {
-        held: usize,
-    },
-    End {
-        text: usize,
-        end: usize,
-    },
-    Bare {
-        defect: LineDefect,
-        end: usize,
-    },
+    Open { held: usize },
+    /// CRLF behind so many octets.
+    CrLf(usize),
+    /// LF alone.
+    Lf(usize),
+    /// CR alone.
+    Cr(usize),
 }
 
 impl LineReader {
     /// A reader at the beginning of a line.
-    pub fn new(bare_lf: BareLf) -> Self {
+    pub fn new(quirks: ClientQuirks) -> Self {
         Self {
-            bare_lf,
+            quirks,
             overlong: None,
         }
     }
@@ -179,14 +176,15 @@ impl LineReader {
         }
         // Octets beyond a limit have no say, so that the verdict does not depend on how many came.
         let window = &octets[..octets.len().min(limits.line)];
-        match self.scan(window) {
-            Scan::End { text, end } => CommandLine::Complete {
-                text: &octets[..text],
-                consumed: end,
+        match scan(window) {
+            Scan::CrLf(at) => CommandLine::Complete {
+                text: &octets[..at],
+                consumed: at + 2,
             },
-            Scan::Bare { defect, end } => CommandLine::Defective {
-                defect,
-                consumed: end,
+            Scan::Lf(at) => self.ended_by_lf(window, at, kind, limits),
+            Scan::Cr(at) => CommandLine::Defective {
+                defect: LineDefect::BareCr,
+                consumed: at + 1,
             },
             Scan::Open { .. } if window.len() < limits.line => {
                 CommandLine::Incomplete { consumed: 0 }
@@ -195,9 +193,33 @@ impl LineReader {
                 let overlong = Overlong {
                     dropped: 0,
                     defect: too_long(window, kind),
+                    bare_lf: self.bare_lf(window, kind),
                 };
                 self.drop_on(octets, overlong, limits)
             }
+        }
+    }
+
+    /// The line that a bare LF ends at `at`. It goes on with CRLF, so it has room for CR as well.
+    fn ended_by_lf<'a>(
+        &self,
+        octets: &'a [u8],
+        at: usize,
+        kind: LineKind,
+        limits: Limits,
+    ) -> CommandLine<'a> {
+        let text = &octets[..at];
+        let consumed = at + 1;
+        match self.bare_lf(text, kind) {
+            BareLf::Ends if consumed < limits.line => CommandLine::Complete { text, consumed },
+            BareLf::Ends => CommandLine::Defective {
+                defect: too_long(text, kind),
+                consumed,
+            },
+            BareLf::Spoils => CommandLine::Defective {
+                defect: LineDefect::BareLf,
+                consumed,
+            },
         }
     }
 
@@ -211,15 +233,19 @@ impl LineReader {
         self.overlong = None;
         let room = limits.dropped - overlong.dropped;
         let window = &octets[..octets.len().min(room)];
-        let (defect, consumed) = match self.scan(window) {
-            Scan::End { end, .. } => (overlong.defect, end),
-            Scan::Bare { defect, end } => (defect, end),
+        let (defect, consumed) = match scan(window) {
+            Scan::CrLf(at) => (overlong.defect, at + 2),
+            Scan::Lf(at) => match overlong.bare_lf {
+                BareLf::Ends => (overlong.defect, at + 1),
+                BareLf::Spoils => (LineDefect::BareLf, at + 1),
+            },
+            Scan::Cr(at) => (LineDefect::BareCr, at + 1),
             Scan::Open { .. } if window.len() == room => (LineDefect::Endless, room),
             Scan::Open { held } => {
                 let consumed = window.len() - held;
                 self.overlong = Some(Overlong {
                     dropped: overlong.dropped + consumed,
-                    defect: overlong.defect,
+                    ..overlong
                 });
                 return CommandLine::Incomplete { consumed };
             }
@@ -227,34 +253,39 @@ impl LineReader {
         CommandLine::Defective { defect, consumed }
     }
 
-    fn scan(&self, octets: &[u8]) -> Scan {
-        let Some(at) = memchr2(b'\r', b'\n', octets) else {
-            return Scan::Open { held: 0 };
-        };
-        let bare = |defect| Scan::Bare {
-            defect,
-            end: at + 1,
-        };
-        match (octets[at], octets.get(at + 1), self.bare_lf) {
-            (b'\n', _, BareLf::Refuse) => bare(LineDefect::BareLf),
-            (b'\n', _, BareLf::Tolerate) => Scan::End {
-                text: at,
-                end: at + 1,
-            },
-            (_, Some(b'\n'), _) => Scan::End {
-                text: at,
-                end: at + 2,
-            },
-            (_, Some(_), _) => bare(LineDefect::BareCr),
-            (_, None, _) => Scan::Open { held: 1 },
+    /// What a bare LF does to a line that begins so. Behind STARTTLS, BDAT and AUTH come octets that
+    /// are no commands: two readers that disagree about the end of such a line read different ones.
+    fn bare_lf(&self, line: &[u8], kind: LineKind) -> BareLf {
+        let verb = verb_of(line);
+        let is = |name: &&[u8]| verb.eq_ignore_ascii_case(name);
+        let is_strict = [b"STARTTLS".as_slice(), b"BDAT", b"AUTH"].iter().any(is);
+        match (self.quirks, kind) {
+            (ClientQuirks::Accept, LineKind::Command) if !is_strict => BareLf::Ends,
+            (ClientQuirks::Accept | ClientQuirks::Reject, _) => BareLf::Spoils,
         }
     }
 }
 
+fn scan(octets: &[u8]) -> Scan {
+    let Some(at) = memchr2(b'\r', b'\n', octets) else {
+        return Scan::Open { held: 0 };
+    };
+    match (octets[at], octets.get(at + 1)) {
+        (b'\n', _) => Scan::Lf(at),
+        (_, Some(b'\n')) => Scan::CrLf(at),
+        (_, Some(_)) => Scan::Cr(at),
+        (_, None) => Scan::Open { held: 1 },
+    }
+}
+
+fn verb_of(line: &[u8]) -> &[u8] {
+    let mut words = line.split(|&octet| is_blank(octet));
+    words.next().unwrap_or_default()
+}
+
 /// Which defect an overlong line has, by its beginning.
 fn too_long(line: &[u8], kind: LineKind) -> LineDefect {
-    let verb = line.split(|&octet| is_blank(octet)).next();
-    let is_chunk = verb.is_some_and(|verb| verb.eq_ignore_ascii_case(b"BDAT"));
+    let is_chunk = verb_of(line).eq_ignore_ascii_case(b"BDAT");
     match kind {
         LineKind::Auth => LineDefect::AuthTooLong,
         LineKind::Command if is_chunk => LineDefect::BdatTooLong,
@@ -283,9 +314,9 @@ mod tests {
     }
 
     impl Session {
-        fn new(bare_lf: BareLf, kind: LineKind, limits: Limits) -> Self {
+        fn new(quirks: ClientQuirks, kind: LineKind, limits: Limits) -> Self {
             Self {
-                reader: LineReader::new(bare_lf),
+                reader: LineReader::new(quirks),
                 kind,
                 limits,
                 buffer: Vec::new(),
@@ -328,7 +359,11 @@ mod tests {
     };
 
     fn events(octets: &[u8], kind: LineKind) -> Vec<Event> {
-        let mut reader = LineReader::new(BareLf::Refuse);
+        events_of(ClientQuirks::Reject, octets, kind)
+    }
+
+    fn events_of(quirks: ClientQuirks, octets: &[u8], kind: LineKind) -> Vec<Event> {
+        let mut reader = LineReader::new(quirks);
         let mut events = Vec::new();
         let mut rest = octets;
         loop {
@@ -347,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_g12_only_crlf_ends_a_line() {
+    fn rule_g12_where_quirks_are_rejected_only_crlf_ends_a_line() {
         let cases: [(&[u8], &[Event]); 6] = [
             (b"NOOP\r\nQUIT\r\n", &[line(b"NOOP"), line(b"QUIT")]),
             (b"\r\n", &[line(b"")]),
@@ -370,13 +405,83 @@ mod tests {
     }
 
     #[test]
-    fn rule_g12_a_bare_lf_can_be_tolerated_and_a_bare_cr_cannot() {
-        let mut session = Session::new(BareLf::Tolerate, LineKind::Command, REAL);
-        session.octets(b"NOOP\nRSET\r\n\nDATA\rx");
-        let bare_cr = Event::Defect(LineDefect::BareCr);
-        let expected = [line(b"NOOP"), line(b"RSET"), line(b""), bare_cr];
-        assert_eq!(session.events, expected);
-        assert!(session.closed);
+    fn rule_g12_lf_ends_a_line_where_quirks_are_accepted_and_cr_does_not() {
+        let bare_cr = || Event::Defect(LineDefect::BareCr);
+        let table: [(&[u8], &[Event]); 6] = [
+            (
+                b"NOOP\nRSET\r\n\nX",
+                &[line(b"NOOP"), line(b"RSET"), line(b"")],
+            ),
+            (b"NOOP\nDATA\rx\n", &[line(b"NOOP"), bare_cr()]),
+            (b"NOOP\n\rx", &[line(b"NOOP"), bare_cr()]),
+            (b"NOOP\r\r\n", &[bare_cr()]),
+            // What is no such command is read as any other.
+            (
+                b"STARTTLSX\nBDATA 1\n",
+                &[line(b"STARTTLSX"), line(b"BDATA 1")],
+            ),
+            (
+                b"NOOP STARTTLS\n AUTH\n",
+                &[line(b"NOOP STARTTLS"), line(b" AUTH")],
+            ),
+        ];
+        for (octets, expected) in table {
+            let mut session = Session::new(ClientQuirks::Accept, LineKind::Command, REAL);
+            session.octets(octets);
+            assert_eq!(session.events, expected, "{}", octets.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn rule_g12_lf_never_ends_starttls_bdat_or_auth() {
+        let defect = [Event::Defect(LineDefect::BareLf)];
+        for text in [
+            "STARTTLS",
+            "bdat 5 LAST",
+            "BDAT\t0",
+            "Auth PLAIN AAAA",
+            "AUTH",
+        ] {
+            for quirks in [ClientQuirks::Accept, ClientQuirks::Reject] {
+                let octets = format!("{text}\nNOOP\r\n");
+                for size in [1, octets.len()] {
+                    let mut session = Session::new(quirks, LineKind::Command, REAL);
+                    let chunks = octets.as_bytes().chunks(size);
+                    chunks.for_each(|chunk| session.octets(chunk));
+                    assert_eq!(session.events, defect, "{text}");
+                    assert!(session.closed);
+                }
+            }
+            // Nor does it when the line is too long to be kept.
+            let octets = format!("{text} {}\nNOOP\r\n", "x".repeat(3000));
+            let mut session = Session::new(ClientQuirks::Accept, LineKind::Command, REAL);
+            session.octets(octets.as_bytes());
+            assert_eq!(session.events, defect, "{text}");
+        }
+        let mut exchange = Session::new(ClientQuirks::Accept, LineKind::Auth, REAL);
+        exchange.octets(b"AGpvZQBzZWNyZXQ=\n");
+        assert_eq!(exchange.events, defect);
+    }
+
+    /// Such a line is passed on with CRLF.
+    #[test]
+    fn rule_g2_a_line_that_ends_with_lf_has_room_for_cr_too() {
+        let longest = vec![b'x'; COMMAND_LINE_MAX - 2];
+        let octets = [
+            &longest[..],
+            b"\nx",
+            &longest,
+            b"\nxx",
+            &longest,
+            b"\nNOOP\n",
+        ]
+        .concat();
+        let found = events_of(ClientQuirks::Accept, &octets, LineKind::Command);
+        let too_long = || Event::Defect(LineDefect::TooLong);
+        assert_eq!(
+            found,
+            [line(&longest), too_long(), too_long(), line(b"NOOP")]
+        );
     }
 
     #[test]
@@ -401,7 +506,7 @@ mod tests {
 
     #[test]
     fn rule_g2_an_overlong_line_is_dropped_as_it_comes() {
-        let mut session = Session::new(BareLf::Refuse, LineKind::Command, REAL);
+        let mut session = Session::new(ClientQuirks::Reject, LineKind::Command, REAL);
         for _ in 0..1000 {
             session.octets(b"RCPT TO:<x@example.com> ");
         }
@@ -413,7 +518,7 @@ mod tests {
 
     #[test]
     fn a_line_without_end_ends_the_session() {
-        let mut session = Session::new(BareLf::Refuse, LineKind::Command, REAL);
+        let mut session = Session::new(ClientQuirks::Reject, LineKind::Command, REAL);
         session.octets(&vec![b'x'; DROPPED_LINE_MAX - 1]);
         assert!(session.events.is_empty());
         session.octets(b"x");
@@ -433,15 +538,15 @@ mod tests {
     }
 
     /// The rules, said a second time: octet by octet, of everything at once.
-    fn expected(octets: &[u8], bare_lf: BareLf, limits: Limits) -> Vec<Event> {
+    fn expected(octets: &[u8], quirks: ClientQuirks, limits: Limits) -> Vec<Event> {
         let mut events = Vec::new();
         let mut line = Vec::new();
         for &octet in octets {
             let behind_cr = line.last() == Some(&b'\r');
-            let overlong = line.len() >= limits.line;
+            let overlong = line.len() + usize::from(!behind_cr) >= limits.line;
             line.push(octet);
             let defect = match octet {
-                b'\n' if behind_cr || bare_lf == BareLf::Tolerate => {
+                b'\n' if behind_cr || quirks == ClientQuirks::Accept => {
                     line.truncate(line.len() - 1 - usize::from(behind_cr));
                     events.push(if overlong {
                         Event::Defect(LineDefect::TooLong)
@@ -472,15 +577,15 @@ mod tests {
             for number in 0..3_usize.pow(length) {
                 let digit = |place| number / 3_usize.pow(place) % 3;
                 let octets: Vec<u8> = (0..length).map(|place| b"a\r\n"[digit(place)]).collect();
-                for bare_lf in [BareLf::Refuse, BareLf::Tolerate] {
-                    let expected = expected(&octets, bare_lf, limits);
+                for quirks in [ClientQuirks::Reject, ClientQuirks::Accept] {
+                    let expected = expected(&octets, quirks, limits);
                     for split in 0..=octets.len() {
-                        let mut session = Session::new(bare_lf, LineKind::Command, limits);
+                        let mut session = Session::new(quirks, LineKind::Command, limits);
                         session.octets(&octets[..split]);
                         session.octets(&octets[split..]);
                         assert_eq!(session.events, expected, "{}", octets.escape_ascii());
                     }
-                    let mut session = Session::new(bare_lf, LineKind::Command, limits);
+                    let mut session = Session::new(quirks, LineKind::Command, limits);
                     octets.chunks(1).for_each(|octet| session.octets(octet));
                     assert_eq!(session.events, expected, "{}", octets.escape_ascii());
                 }

@@ -32,7 +32,7 @@ use super::budget::{Budget, Cost};
 use super::closing::Next;
 use super::exchange::Exchange;
 use super::extensions::Extensions;
-use super::line::{BareLf, CommandLine, LineKind, LineReader};
+use super::line::{CommandLine, LineKind, LineReader};
 use super::replay_memory::ReplayMemory;
 use super::replies::OwnReply;
 use chunks::Chunks;
@@ -126,10 +126,11 @@ impl MailSession {
     /// A session that has just been accepted; the greeting is to be written, at once or when its
     /// time has come.
     pub fn new(policy: Arc<MailPolicy>, memory: Arc<ReplayMemory>, now: Instant) -> Self {
+        let lines = LineReader::new(policy.quirks);
         let mut session = Self {
             policy,
             memory,
-            lines: LineReader::new(BareLf::Refuse),
+            lines,
             hello: Hello::None,
             open: None,
             chunks: None,

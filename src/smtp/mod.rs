@@ -22,6 +22,7 @@ mod pace;
 mod parameters;
 mod path;
 mod probe;
+mod quirks;
 mod replay_memory;
 mod replies;
 mod reply;
@@ -35,7 +36,7 @@ pub use chunking::{
 };
 pub use closing::{CLOSING_COMMANDS_MAX, CLOSING_TIME_MAX, ClosingDialogue, Next, Readiness};
 pub use command::{
-    Command, CommandError, HELLO_NAME_MAX, InitialResponse, Mail, Rcpt, parse_command,
+    Command, CommandError, HELLO_NAME_MAX, HelloName, InitialResponse, Mail, Rcpt, parse_command,
 };
 pub use conversation::Conversation;
 pub use data::{DataCounts, DataProgress, DataScanner, LineEndings, Offence, Piece};
@@ -52,7 +53,7 @@ pub use greeting::{
     Greeting, GreetingJudgement, GreetingRule, IdentityCarried, judge_greeting, read_greeting,
 };
 pub use line::{
-    AUTH_LINE_MAX, BareLf, COMMAND_LINE_MAX, CommandLine, DROPPED_LINE_MAX, LineDefect, LineKind,
+    AUTH_LINE_MAX, COMMAND_LINE_MAX, CommandLine, DROPPED_LINE_MAX, LineDefect, LineKind,
     LineReader,
 };
 pub use mail_session::{
@@ -70,6 +71,7 @@ pub use path::Path;
 pub use probe::{
     ProbeEnd, ProbeFailure, ProbeInput, ProbeOutput, ProbePlan, ProbeStage, RelayTest,
 };
+pub use quirks::ClientQuirks;
 pub use replay_memory::{ReplayMemory, Reservation};
 pub use replies::{OwnReply, ReplyText, WRITTEN_LINE_MAX, Wording, Words, write_reply};
 pub use reply::{

@@ -166,6 +166,11 @@ pub(super) fn is_blank(octet: u8) -> bool {
     matches!(octet, b' ' | b'\t')
 }
 
+pub(super) fn trim_start(text: &[u8]) -> &[u8] {
+    let start = text.iter().position(|&octet| !is_blank(octet));
+    &text[start.unwrap_or(text.len())..]
+}
+
 /// Judges the parameters of MAIL against what this client was `announced` at its EHLO; `None` if it
 /// said HELO, which allows none (rule E4).
 ///

@@ -1,11 +1,20 @@
 //! The path of MAIL and RCPT: what stands between the angle brackets (RFC 5321 §4.1.2).
 //!
-//! Whether an address exists, or is one, is the backend's to say, so the octets go on as they came
+//! Whether an address exists, or is one, is the backend's to say, so its octets go on as they came
 //! (rule G1). What is checked is that nobody can disagree where the path ends: brackets and quotes
 //! are paired, spaces and brackets occur within quotes only, quotes stand only where a quoted local
-//! part may, and there is no backslash outside them.
+//! part may, and there is no backslash outside them. Where [`ClientQuirks::Accept`] says so, blanks
+//! around an address are dropped and its brackets may be missing (rule G12).
 
 use memchr::memchr;
+
+use super::line::COMMAND_LINE_MAX;
+use super::parameters::{is_blank, trim_start};
+use super::quirks::ClientQuirks;
+
+/// An address without brackets, and what follows it, may be so long: with the brackets that it is
+/// passed on with, the line keeps to [`COMMAND_LINE_MAX`].
+const UNBRACKETED_MAX: usize = COMMAND_LINE_MAX - b"MAIL FROM:<>\r\n".len();
 
 /// A reverse-path or forward-path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,8 +23,8 @@ pub struct Path<'a>(&'a [u8]);
 /// Why there is no path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PathError {
-    /// It does not begin with `<`.
-    NoBrackets,
+    /// It does not begin with `<`, nor with an address that may stand without.
+    Missing,
     /// A control octet in it.
     Control,
     /// It is none, or has no end.
@@ -23,32 +32,61 @@ pub(super) enum PathError {
 }
 
 impl<'a> Path<'a> {
-    /// Reads a path at the beginning of `text`, and says what follows it.
-    pub(super) fn read(text: &'a [u8]) -> Result<(Self, &'a [u8]), PathError> {
-        if text.first() != Some(&b'<') {
-            return Err(PathError::NoBrackets);
+    /// Reads the path at the beginning of `text`, which stands behind the colon, and says what
+    /// follows it.
+    pub(super) fn read(
+        text: &'a [u8],
+        quirks: ClientQuirks,
+    ) -> Result<(Self, &'a [u8]), PathError> {
+        let text = drop_blanks(text, quirks);
+        match (text.split_first(), quirks) {
+            (Some((b'<', inside)), _) => Self::in_brackets(inside, quirks),
+            (_, ClientQuirks::Accept) => Self::unbracketed(text),
+            (_, ClientQuirks::Reject) => Err(PathError::Missing),
         }
-        let (path, rest) = text.split_at(end_of(text)?);
-        let path = Self(path);
-        if path.address().first() == Some(&b'@') && !path.has_route() {
+    }
+
+    fn in_brackets(inside: &'a [u8], quirks: ClientQuirks) -> Result<(Self, &'a [u8]), PathError> {
+        let inside = drop_blanks(inside, quirks);
+        let (address, behind) = inside.split_at(end_of(inside)?);
+        let Some(rest) = drop_blanks(behind, quirks).strip_prefix(b">") else {
+            return Err(match behind {
+                [b'\t', ..] => PathError::Control,
+                _ => PathError::Syntax,
+            });
+        };
+        let path = Self(address);
+        if address.first() == Some(&b'@') && !path.has_route() {
             return Err(PathError::Syntax);
         }
         Ok((path, rest))
     }
 
-    /// With its brackets, as it came.
-    pub fn octets(self) -> &'a [u8] {
-        self.0
+    /// One word that can be nothing but an address: no quotes, no route, no literal (rule G12).
+    fn unbracketed(text: &'a [u8]) -> Result<(Self, &'a [u8]), PathError> {
+        let end = text.iter().position(|&octet| is_blank(octet));
+        let (address, rest) = text.split_at(end.unwrap_or(text.len()));
+        let mut parts = address.split(|&octet| octet == b'@');
+        let is_dot_atom =
+            |part: &[u8]| !part.is_empty() && part.iter().copied().all(is_atext_or_dot);
+        let is_address = parts.next().is_some_and(is_dot_atom)
+            && parts.next().is_some_and(is_dot_atom)
+            && parts.next().is_none();
+        if is_address && text.len() <= UNBRACKETED_MAX {
+            Ok((Self(address), rest))
+        } else {
+            Err(PathError::Missing)
+        }
     }
 
-    /// Between the brackets: a mailbox, maybe with a source route before it, or nothing.
+    /// Without its brackets, as it came: a mailbox, maybe with a source route before it, or nothing.
     pub fn address(self) -> &'a [u8] {
-        &self.0[1..self.0.len() - 1]
+        self.0
     }
 
     /// Whether it is `<>`, from which no bounce comes back (RFC 5321 §4.5.5).
     pub fn is_null(self) -> bool {
-        self.0 == b"<>"
+        self.0.is_empty()
     }
 
     /// Whether something follows the colon that ends a source route (RFC 5321 §4.1.1.3).
@@ -58,15 +96,29 @@ impl<'a> Path<'a> {
     }
 }
 
-/// Where the path ends that begins with the first octet, just behind its `>`.
+fn drop_blanks(text: &[u8], quirks: ClientQuirks) -> &[u8] {
+    match quirks {
+        ClientQuirks::Accept => trim_start(text),
+        ClientQuirks::Reject => text,
+    }
+}
+
+/// RFC 5322 §3.2.3.
+fn is_atext_or_dot(octet: u8) -> bool {
+    octet.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~.".contains(&octet)
+}
+
+/// How long the address is that stands behind `<`: up to the `>`, or to a blank outside quotes,
+/// behind which nothing but that `>` may follow.
 fn end_of(text: &[u8]) -> Result<usize, PathError> {
     let mut quoted = false;
-    let mut octets = text.iter().copied().enumerate().skip(1);
+    let mut octets = text.iter().copied().enumerate();
     while let Some((at, octet)) = octets.next() {
         match octet {
+            b'\t' if !quoted => return Ok(at),
             0..=0x1f | 0x7f => return Err(PathError::Control),
             b'"' if quoted => {
-                if !matches!(text.get(at + 1), Some(b'@' | b'.' | b'>')) {
+                if !matches!(text.get(at + 1), Some(b'@' | b'.' | b'>' | b' ' | b'\t')) {
                     return Err(PathError::Syntax);
                 }
                 quoted = false;
@@ -77,9 +129,9 @@ fn end_of(text: &[u8]) -> Result<usize, PathError> {
                 None => return Err(PathError::Syntax),
             },
             _ if quoted => {}
-            b'"' if matches!(text[at - 1], b'<' | b':' | b'.') => quoted = true,
-            b'>' => return Ok(at + 1),
-            b'<' | b' ' | b'\\' | b'"' => return Err(PathError::Syntax),
+            b'"' if at == 0 || matches!(text[at - 1], b':' | b'.') => quoted = true,
+            b'>' | b' ' => return Ok(at),
+            b'<' | b'\\' | b'"' => return Err(PathError::Syntax),
             _ => {}
         }
     }
@@ -89,6 +141,8 @@ fn end_of(text: &[u8]) -> Result<usize, PathError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const BOTH: [ClientQuirks; 2] = [ClientQuirks::Accept, ClientQuirks::Reject];
 
     #[test]
     fn rule_g1_paths_are_kept_to_the_octet() {
@@ -110,11 +164,13 @@ mod tests {
         ];
         for path in paths {
             for behind in ["", " SIZE=1", "SIZE=1", "> x"] {
-                let text = format!("{path}{behind}");
-                let (read, rest) = Path::read(text.as_bytes()).expect(path);
-                assert_eq!((read.octets(), rest), (path.as_bytes(), behind.as_bytes()));
-                assert_eq!(read.is_null(), path == "<>");
-                assert_eq!(format!("<{}>", path_text(read)), path);
+                for quirks in BOTH {
+                    let text = format!("{path}{behind}");
+                    let (read, rest) = Path::read(text.as_bytes(), quirks).expect(path);
+                    assert_eq!(rest, behind.as_bytes());
+                    assert_eq!(read.is_null(), path == "<>");
+                    assert_eq!(format!("<{}>", path_text(read)), path);
+                }
             }
         }
     }
@@ -126,14 +182,30 @@ mod tests {
     #[test]
     fn a_path_whose_end_could_be_disputed_is_refused() {
         let wrong = [
-            ("", PathError::NoBrackets),
-            ("a@b", PathError::NoBrackets),
-            (" <a@b>", PathError::NoBrackets),
-            ("\"x\"<a@b>", PathError::NoBrackets),
+            ("", PathError::Missing),
+            ("\"x\"<a@b>", PathError::Missing),
+            ("\"x y\"@z", PathError::Missing),
+            ("a", PathError::Missing),
+            ("a@", PathError::Missing),
+            ("@b", PathError::Missing),
+            ("a@b@c", PathError::Missing),
+            ("a@b,c@d", PathError::Missing),
+            ("a@b;", PathError::Missing),
+            ("@a:b@c", PathError::Missing),
+            ("a@b>", PathError::Missing),
+            ("a@b<c@d>", PathError::Missing),
+            ("a\\ b@c", PathError::Missing),
+            ("a(b)@c", PathError::Missing),
+            ("a@[192.0.2.1]", PathError::Missing),
+            ("üser@example.com", PathError::Missing),
+            ("a@b\u{a0}SIZE=1", PathError::Missing),
             ("<", PathError::Syntax),
             ("<a@b", PathError::Syntax),
             ("<a b@c>", PathError::Syntax),
-            ("<a@b >", PathError::Syntax),
+            ("<a@b c>", PathError::Syntax),
+            ("<a @b>", PathError::Syntax),
+            ("<\"a\" @b>", PathError::Syntax),
+            ("<a@b ", PathError::Syntax),
             ("<<a@b>>", PathError::Syntax),
             ("<a\\>b@c>", PathError::Syntax),
             ("<a\\ b@c>", PathError::Syntax),
@@ -149,7 +221,50 @@ mod tests {
             ("<\"a\\\u{7f}\"@b>", PathError::Control),
         ];
         for (text, error) in wrong {
-            assert_eq!(Path::read(text.as_bytes()), Err(error), "{text:?}");
+            for quirks in BOTH {
+                assert_eq!(Path::read(text.as_bytes(), quirks), Err(error), "{text:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn rule_g12_blanks_and_missing_brackets_are_taken_where_quirks_are() {
+        let table = [
+            (" <a@b>", "a@b", PathError::Missing),
+            ("\t<>", "", PathError::Missing),
+            ("a@b", "a@b", PathError::Missing),
+            (
+                "  a.b+c=d@e.example",
+                "a.b+c=d@e.example",
+                PathError::Missing,
+            ),
+            ("< a@b>", "a@b", PathError::Syntax),
+            ("<a@b >", "a@b", PathError::Syntax),
+            ("< \t a@b  >", "a@b", PathError::Syntax),
+            ("<a@b\t>", "a@b", PathError::Control),
+            ("< >", "", PathError::Syntax),
+            ("< \"a > b\" >", "\"a > b\"", PathError::Syntax),
+            ("<@a,@b:c@d >", "@a,@b:c@d", PathError::Syntax),
+        ];
+        for (path, address, error) in table {
+            for behind in ["", " SIZE=1"] {
+                let text = format!("{path}{behind}");
+                let (read, rest) = Path::read(text.as_bytes(), ClientQuirks::Accept).expect(path);
+                assert_eq!((path_text(read), rest), (address, behind.as_bytes()));
+                let strictly = Path::read(text.as_bytes(), ClientQuirks::Reject);
+                assert_eq!(strictly, Err(error), "{text:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn rule_g2_an_address_leaves_room_for_the_brackets_it_goes_on_with() {
+        let longest = format!("{}@b", "a".repeat(UNBRACKETED_MAX - 2));
+        let read = Path::read(longest.as_bytes(), ClientQuirks::Accept);
+        assert!(read.is_ok_and(|(path, _)| path.address() == longest.as_bytes()));
+        for longer in [format!("a{longest}"), format!(" {longest} ")] {
+            let read = Path::read(longer.as_bytes(), ClientQuirks::Accept);
+            assert_eq!(read, Err(PathError::Missing));
         }
     }
 }

@@ -157,7 +157,7 @@ own_replies! {
     ENDLESS_LINE as endless_line: Close 500 "5.5.2" "line too long";
     /// Over the limit of a line within AUTH (RFC 4954 §4, rule G3).
     AUTH_LINE_TOO_LONG: Continue 500 "5.5.6" "authentication exchange line is too long";
-    /// A bare CR or LF in a command.
+    /// A bare CR in a command, or LF where it does not end one.
     BARE_LINE_END as bare_line_end: Close 500 "5.5.2" "bare <CR> or <LF> in a command"; // rule G12
     /// Not UTF-8.
     NOT_UTF8 as not_utf8: Continue 500 "5.5.2" "command is not valid UTF-8"; // rule G13
@@ -171,9 +171,9 @@ own_replies! {
     VRFY_SYNTAX as vrfy_syntax: Continue 501 "5.5.4" "syntax: VRFY address";
     /// AUTH without a mechanism, or with more than an initial response.
     AUTH_SYNTAX: Continue 501 "5.5.4" "syntax: AUTH mechanism [initial-response]";
-    /// MAIL without FROM: or without angle brackets.
+    /// MAIL without FROM:, or without an address behind it.
     MAIL_SYNTAX as mail_syntax: Continue 501 "5.5.4" "syntax: MAIL FROM:<address>";
-    /// RCPT without TO: or without angle brackets.
+    /// RCPT without TO:, or without an address behind it.
     RCPT_SYNTAX as rcpt_syntax: Continue 501 "5.5.4" "syntax: RCPT TO:<address>";
     /// No address between the brackets of MAIL.
     BAD_SENDER as bad_sender: Continue 501 "5.1.7" "bad sender address syntax";

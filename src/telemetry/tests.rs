@@ -6,6 +6,7 @@ use std::sync::{Mutex, mpsc};
 use super::*;
 use crate::balance::{AdminState, Cause, FailureKind, HealthState, PoolEvent, Stage, StateChange};
 use crate::metrics::{EndedBy, SessionOutcome, SessionPhase, TransactionOutcome};
+use crate::smtp::HelloName;
 use crate::types::SessionId;
 use tracing_subscriber::layer::SubscriberExt;
 
@@ -264,7 +265,7 @@ fn transaction(outcome: TransactionOutcome) -> TransactionRecord<'static> {
         number: 1,
         listener: "mx",
         client: address("192.0.2.1:99"),
-        helo: "client.example",
+        helo: HelloName::of("client.example"),
         backend: None,
         attempts: 0,
         failures: &[],

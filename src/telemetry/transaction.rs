@@ -14,7 +14,7 @@ use super::record::{AttemptRecord, write_failures};
 use crate::balance::MailTotals;
 use crate::config::model::LogLevel;
 use crate::metrics::{MailCounters, TransactionOutcome};
-use crate::smtp::BodyDigest;
+use crate::smtp::{BodyDigest, HelloName};
 use crate::types::SessionId;
 
 /// The longest text of a reply in octets; the rest is cut.
@@ -34,7 +34,7 @@ pub struct TransactionRecord<'a> {
     /// The true client: from the PROXY header where there is one.
     pub client: SocketAddr,
     /// The name the client gave in EHLO or HELO.
-    pub helo: &'a str,
+    pub helo: HelloName<'a>,
     /// Pool, name and address of the last backend that had it.
     pub backend: Option<(&'a str, &'a str, SocketAddr)>,
     /// Connections it was tried on, the last one included.
@@ -161,7 +161,7 @@ impl TransactionRecord<'_> {
         fields.number("transaction", self.number);
         fields.text("listener", self.listener);
         fields.shown("client.addr", self.client);
-        fields.text("helo", self.helo);
+        fields.shown("helo", self.helo);
         if let Some((pool, backend, address)) = self.backend {
             fields.text("pool", pool);
             fields.text("backend", backend);
@@ -289,7 +289,7 @@ mod tests {
             number: 3,
             listener: "mx",
             client: "192.0.2.7:4242".parse().expect("an address"),
-            helo: "client.example",
+            helo: HelloName::of("client.example"),
             backend: Some(("pool", "mx3", "10.0.0.13:25".parse().expect("an address"))),
             attempts: 2,
             failures,
@@ -321,6 +321,20 @@ mod tests {
         };
         line(&mut out, form, head, |fields| record.write(fields));
         String::from_utf8(out).expect("lines are UTF-8")
+    }
+
+    #[test]
+    fn rule_g13_a_name_outside_ascii_is_logged_escaped() {
+        let mut record = record(TransactionOutcome::Accepted, &[], b"250 ok\r\n");
+        record.helo = HelloName::of("b\u{fc}ro \u{202e}pc");
+        for (form, expected) in [
+            (Form::Text, r#" helo="b\\xc3\\xbcro \\xe2\\x80\\xaepc" "#),
+            (Form::Json, r#""helo":"b\\xc3\\xbcro \\xe2\\x80\\xaepc","#),
+        ] {
+            let line = written(form, &record);
+            assert!(line.contains(expected), "{line}");
+            assert!(line.is_ascii());
+        }
     }
 
     #[test]

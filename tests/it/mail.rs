@@ -1,6 +1,7 @@
 //! Transactions over kept-alive connections, end to end: what a client meets while backends fail.
 
 mod choice;
+mod clients;
 mod delivery;
 mod doubt;
 mod failover;

@@ -14,6 +14,7 @@ pub(super) fn diff_listener_smtp(
     plan: &mut Plan,
 ) -> bool {
     let ListenerSmtp {
+        client_quirks,
         line_endings,
         max_message_size,
         max_recipients,
@@ -28,6 +29,9 @@ pub(super) fn diff_listener_smtp(
         replies,
     } = old;
     let mut keys = Keys::of(format!("listeners.{name}.smtp."));
+    keys.live("client_quirks", client_quirks, &new.client_quirks, |v| {
+        word(words::CLIENT_QUIRKS, v).to_owned()
+    });
     keys.live("line_endings", line_endings, &new.line_endings, |v| {
         word(words::LINE_ENDINGS, v).to_owned()
     });

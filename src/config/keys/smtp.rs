@@ -12,6 +12,16 @@ pub(super) const LISTENER: Section = Section {
             survives its backend. In mode \"passthrough\" it must not be there.",
     keys: &[
         Key {
+            name: "client_quirks",
+            kind: Kind::Word(&["accept", "reject"]),
+            default: Default::Value("\"accept\""),
+            at_limit: "reject answers 500 5.5.2 to LF and closes; 501 to the others.",
+            why: "Whether commands that devices, scripts and old software get wrong are taken, as \
+                  Postfix and Exim take them: LF for CRLF, `MAIL FROM: <a@b>`, `MAIL FROM:< a@b >`, \
+                  `MAIL FROM:a@b`, EHLO with a name that is not ASCII. Backends get them in the form \
+                  of RFC 5321. STARTTLS, BDAT, AUTH and the end of a message need CRLF all the same.",
+        },
+        Key {
             name: "line_endings",
             kind: Kind::Word(&["normalize", "reject"]),
             default: Default::Value("\"normalize\""),

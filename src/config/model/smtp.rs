@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::smtp::{Keywords, LineEndings, Words};
+use crate::smtp::{ClientQuirks, Keywords, LineEndings, Words};
 
 /// A mebibyte, in octets.
 const MIB: u64 = 1 << 20;
@@ -12,6 +12,8 @@ const MIB: u64 = 1 << 20;
 /// What a listener in mode "smtp" does towards its clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerSmtp {
+    /// Whether habits of clients are taken that RFC 5321 does not allow (rules G12, G13).
+    pub client_quirks: ClientQuirks,
     /// What is done about bare CR and LF in messages (rules D4, D5).
     pub line_endings: LineEndings,
     /// The largest message, in octets; 0 is no limit of our own (rule D10).
@@ -43,6 +45,7 @@ pub struct ListenerSmtp {
 impl Default for ListenerSmtp {
     fn default() -> Self {
         Self {
+            client_quirks: ClientQuirks::Accept,
             line_endings: LineEndings::Normalize,
             max_message_size: 0,
             max_recipients: 1_000,

@@ -10,7 +10,7 @@ use crate::metrics::TransactionOutcome;
 use crate::net::event_loop::yield_now;
 use crate::session::context::{Context, LocalListener, since};
 use crate::session::record::Session;
-use crate::smtp::{BodyDigest, TransactionEnd, TransactionFacts, Trouble};
+use crate::smtp::{BodyDigest, HelloName, TransactionEnd, TransactionFacts, Trouble};
 use crate::telemetry::{Addresses, AttemptRecord, InDoubtRecord, TransactionRecord};
 use crate::types::SessionId;
 
@@ -219,7 +219,7 @@ impl Ended {
             number: account.number,
             listener: &self.listener.view.name,
             client: self.client,
-            helo: facts.map_or("", TransactionFacts::hello),
+            helo: facts.map_or(HelloName::default(), TransactionFacts::hello),
             backend: account.backend.as_ref().map(|member| {
                 (
                     &*member.pool,

@@ -9,11 +9,11 @@ use std::num::NonZeroU64;
 
 use super::super::closing::Next;
 use super::super::{
-    BareLf, COMMAND_LINE_MAX, Command, CommandLine, Extensions, HELLO_NAME_MAX, Keyword, Keywords,
-    LineDefect, LineKind, LineReader, MECHANISMS_MAX, Mail, Needed, OwnExtensions, OwnReply,
-    Parameters, REPLY_LINES_MAX, Rcpt, Reply, ReplyError, ReplyRead, ReplyText, SessionLimits,
-    Smtputf8, WRITTEN_LINE_MAX, judge_backends, judge_mail, judge_rcpt, parse_command, read_reply,
-    write_reply,
+    COMMAND_LINE_MAX, ClientQuirks, Command, CommandLine, Extensions, HELLO_NAME_MAX, Keyword,
+    Keywords, LineDefect, LineKind, LineReader, MECHANISMS_MAX, Mail, Needed, OwnExtensions,
+    OwnReply, Parameters, REPLY_LINES_MAX, Rcpt, Reply, ReplyError, ReplyRead, ReplyText,
+    SessionLimits, Smtputf8, WRITTEN_LINE_MAX, judge_backends, judge_mail, judge_rcpt,
+    parse_command, read_reply, write_reply,
 };
 
 /// Any octets, of which the first says how the others are read: as what a client says, in any
@@ -25,10 +25,10 @@ pub fn fuzz_commands(data: &[u8]) {
     let Some((&first, rest)) = data.split_first() else {
         return;
     };
-    let bare_lf = if first & 1 == 0 {
-        BareLf::Refuse
+    let quirks = if first & 1 == 0 {
+        ClientQuirks::Reject
     } else {
-        BareLf::Tolerate
+        ClientQuirks::Accept
     };
     let kind = if first & 2 == 0 {
         LineKind::Command
@@ -40,12 +40,12 @@ pub fn fuzz_commands(data: &[u8]) {
     } else {
         Smtputf8::Used
     };
-    let lines = read_lines(rest, rest.len().max(1), bare_lf, kind);
+    let lines = read_lines(rest, rest.len().max(1), quirks, kind);
     let size = usize::from(first >> 3) + 1;
-    assert_eq!(lines, read_lines(rest, size, bare_lf, kind));
-    assert_eq!(lines, read_lines(rest, 1, bare_lf, kind));
+    assert_eq!(lines, read_lines(rest, size, quirks, kind));
+    assert_eq!(lines, read_lines(rest, 1, quirks, kind));
     for line in lines.iter().filter_map(|line| line.as_ref().ok()) {
-        check_line(line, smtputf8);
+        check_line(line, quirks, smtputf8);
     }
     if let ReplyRead::Complete(reply) = read_reply(rest) {
         check_relayed(&reply);
@@ -57,10 +57,10 @@ pub fn fuzz_commands(data: &[u8]) {
 fn read_lines(
     octets: &[u8],
     size: usize,
-    bare_lf: BareLf,
+    quirks: ClientQuirks,
     kind: LineKind,
 ) -> Vec<Result<Vec<u8>, LineDefect>> {
-    let mut reader = LineReader::new(bare_lf);
+    let mut reader = LineReader::new(quirks);
     let mut buffer = Vec::new();
     let mut lines = Vec::new();
     for chunk in octets.chunks(size) {
@@ -91,15 +91,23 @@ fn read_lines(
     lines
 }
 
-fn check_line(line: &[u8], smtputf8: Smtputf8) {
+fn check_line(line: &[u8], quirks: ClientQuirks, smtputf8: Smtputf8) {
     assert!(!line.contains(&b'\r') && !line.contains(&b'\n'));
-    match parse_command(line, smtputf8) {
+    let command = parse_command(line, quirks, smtputf8);
+    // What a strict reader follows means the same to one that takes more.
+    let strictly = parse_command(line, ClientQuirks::Reject, smtputf8);
+    assert!(strictly.is_err() || strictly == command);
+    match command {
         Err(error) => check_own(error.reply()),
         Ok(Command::Mail(mail)) => check_mail(mail, line),
         Ok(Command::Rcpt(rcpt)) => check_rcpt(rcpt, line, smtputf8),
         Ok(Command::Ehlo(name) | Command::Helo(name)) => {
-            assert!((1..=HELLO_NAME_MAX).contains(&name.len()));
-            assert!(name.bytes().all(|octet| (b' '..=b'~').contains(&octet)));
+            let said = name.as_said();
+            assert!((1..=HELLO_NAME_MAX).contains(&said.len()));
+            assert!(!said.bytes().any(|octet| octet.is_ascii_control()));
+            assert!(quirks == ClientQuirks::Accept || said.is_ascii());
+            let shown = format!("{name}{name:?}");
+            assert!(shown.bytes().all(|octet| (b' '..=b'~').contains(&octet)));
         }
         Ok(Command::Vrfy(argument)) => assert!(!argument.is_empty()),
         Ok(Command::Auth { mechanism, initial }) => {
@@ -148,12 +156,13 @@ fn check_mail(mail: Mail<'_>, line: &[u8]) {
     let mut out = Vec::new();
     mail.write(&equipped, &mut out);
     let written = check_written(&out, line);
-    let Ok(Command::Mail(again)) = parse_command(written, Smtputf8::Unused) else {
+    let again = parse_command(written, ClientQuirks::Reject, Smtputf8::Unused);
+    let Ok(Command::Mail(again)) = again else {
         panic!("not read again: {}", written.escape_ascii());
     };
     assert_eq!(again.path, mail.path);
     assert!(again.parameters.iter().eq(mail.parameters.iter()));
-    check_path(mail.path.octets(), mail.parameters);
+    check_path(mail.path.address(), mail.parameters);
 
     assert_eq!(
         judge_mail(mail.parameters, None).is_ok(),
@@ -177,33 +186,31 @@ fn check_rcpt(rcpt: Rcpt<'_>, line: &[u8], smtputf8: Smtputf8) {
     let mut out = Vec::new();
     rcpt.write(&mut out);
     let written = check_written(&out, line);
-    let Ok(Command::Rcpt(again)) = parse_command(written, smtputf8) else {
+    let again = parse_command(written, ClientQuirks::Reject, smtputf8);
+    let Ok(Command::Rcpt(again)) = again else {
         panic!("not read again: {}", written.escape_ascii());
     };
     assert_eq!(again.path, rcpt.path);
     assert!(again.parameters.iter().eq(rcpt.parameters.iter()) && !rcpt.path.is_null());
-    check_path(rcpt.path.octets(), rcpt.parameters);
+    check_path(rcpt.path.address(), rcpt.parameters);
     if let Err(error) = judge_rcpt(rcpt.parameters, Some(&equipped())) {
         check_own(error.reply());
     }
 }
 
-/// One line, no longer than the client's, of which the text is given back.
+/// One line, no longer than the client's but for brackets that this had not, of which the text is
+/// given back.
 fn check_written<'a>(out: &'a [u8], line: &[u8]) -> &'a [u8] {
     let written = out.strip_suffix(b"\r\n").expect("a line ends with CRLF");
-    assert!(!written.iter().any(u8::is_ascii_control) && written.len() <= line.len());
+    let brackets = if line.contains(&b'<') { 0 } else { 2 };
+    assert!(!written.iter().any(u8::is_ascii_control) && written.len() <= line.len() + brackets);
+    assert!(out.len() <= COMMAND_LINE_MAX, "a backend may cut it short");
     written
 }
 
-fn check_path(path: &[u8], parameters: Parameters<'_>) {
-    assert!(path.starts_with(b"<") && path.ends_with(b">"));
-    let quotes = path.contains(&b'"');
-    assert!(
-        quotes
-            || !path[1..path.len() - 1]
-                .iter()
-                .any(|octet| b" <>".contains(octet))
-    );
+fn check_path(address: &[u8], parameters: Parameters<'_>) {
+    let quotes = address.contains(&b'"');
+    assert!(quotes || !address.iter().any(|octet| b" <>".contains(octet)));
     for parameter in parameters.iter() {
         assert!(!parameter.octets.contains(&b' ') && !parameter.keyword.is_empty());
     }

@@ -12,16 +12,16 @@ use super::super::replay_memory::ReplayMemory;
 use super::super::replies::OwnReply;
 use super::super::reply::{ReplyRead, read_reply};
 use super::super::tarpit::Tarpit;
-use super::super::{Extensions, Keyword};
+use super::super::{ClientQuirks, Extensions, Keyword};
 
 /// What a client often says.
 const CLIENT: [&[u8]; 16] = [
     b"EHLO client.example\r\n",
     b"HELO client.example\r\n",
     b"MAIL FROM:<a@x>\r\n",
-    b"MAIL FROM:<a@x> SIZE=20 BODY=8BITMIME\r\n",
-    b"RCPT TO:<b@y>\r\n",
-    b"DATA\r\n",
+    b"MAIL FROM: a@x SIZE=20 BODY=8BITMIME\n",
+    b"RCPT TO:< b@y >\n",
+    b"DATA\n",
     b"text\r\n..dot\r\n",
     b".\r\n",
     b"BDAT 5\r\n\r\n.\r\n",
@@ -104,6 +104,11 @@ impl World {
         let tarpit = Arc::new(Tarpit::default());
         let policy = MailPolicy {
             host: "lb.example".into(),
+            quirks: if is(second, 7) {
+                ClientQuirks::Reject
+            } else {
+                ClientQuirks::Accept
+            },
             line_endings: if is(first, 0) {
                 LineEndings::Reject
             } else {

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::super::budget::Cost;
 use super::super::chunking::{Chunk, ChunkPlace};
-use super::super::command::{Command, Mail, Rcpt, parse_command};
+use super::super::command::{Command, HelloName, Mail, Rcpt, parse_command};
 use super::super::exchange::{First354, Verb};
 use super::super::extensions::{Extensions, Keyword, write_helo};
 use super::super::parameters::{Smtputf8, judge_mail, judge_rcpt};
@@ -27,7 +27,7 @@ impl MailSession {
     pub(super) fn command(&mut self, line: &[u8], announced: &Extensions, now: Instant) -> Taken {
         let open = self.open.as_deref();
         let smtputf8 = open.map_or(Smtputf8::Unused, |open| open.smtputf8);
-        let command = parse_command(line, smtputf8);
+        let command = parse_command(line, self.policy.quirks, smtputf8);
         match command {
             Ok(Command::Rcpt(rcpt)) if self.takes_commands() => return self.rcpt(&rcpt, now),
             Ok(Command::Data) if self.takes_commands() => return self.data(now),
@@ -78,7 +78,7 @@ impl MailSession {
     }
 
     /// EHLO and HELO, which take an open transaction back (rule S2).
-    fn hello(&mut self, hello: Said, name: &str, announced: &Extensions, now: Instant) {
+    fn hello(&mut self, hello: Said, name: HelloName<'_>, announced: &Extensions, now: Instant) {
         let cost = match self.hello {
             Hello::None => Cost::Nothing,
             Hello::Helo(_) | Hello::Ehlo(..) => Cost::Junk,
@@ -87,14 +87,15 @@ impl MailSession {
         if !self.pays(cost) {
             return;
         }
+        let name = name.as_said().into();
         match hello {
             Said::Ehlo => {
                 announced.write_ehlo(&self.policy.host, &mut self.replies);
-                self.hello = Hello::Ehlo(name.into(), Box::new(announced.clone()));
+                self.hello = Hello::Ehlo(name, Box::new(announced.clone()));
             }
             Said::Helo => {
                 write_helo(&self.policy.host, &mut self.replies);
-                self.hello = Hello::Helo(name.into());
+                self.hello = Hello::Helo(name);
             }
         }
     }

@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 use aws_lc_rs::digest::{Context, SHA256};
 
 use super::super::body::BodyDigest;
+use super::super::command::HelloName;
 use super::super::exchange::{Exchange, Verb};
 use super::super::path::Path;
+use super::super::quirks::ClientQuirks;
 use super::super::reply::ReplyCode;
 use super::transaction::Transaction;
 
@@ -85,8 +87,8 @@ pub struct TransactionFacts(pub(super) Box<Transaction>);
 
 impl TransactionFacts {
     /// The name the client gave in EHLO or HELO.
-    pub fn hello(&self) -> &str {
-        &self.0.hello
+    pub fn hello(&self) -> HelloName<'_> {
+        HelloName::of(&self.0.hello)
     }
 
     /// Octets of the message that have come, as SIZE counts them.
@@ -191,7 +193,7 @@ impl TransactionFacts {
     }
 }
 
-/// What stands between the brackets of MAIL or RCPT.
+/// What stands between the brackets of MAIL or RCPT, in a line of ours.
 fn address(line: &[u8]) -> &[u8] {
     let start = if line.starts_with(Verb::MAIL_FROM) {
         Verb::MAIL_FROM.len()
@@ -199,5 +201,5 @@ fn address(line: &[u8]) -> &[u8] {
         Verb::RCPT_TO.len()
     };
     let path = line.get(start..).unwrap_or_default();
-    Path::read(path).map_or(&[], |(path, _)| path.address())
+    Path::read(path, ClientQuirks::Reject).map_or(&[], |(path, _)| path.address())
 }

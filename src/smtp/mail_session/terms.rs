@@ -7,6 +7,7 @@ use super::super::body::ReplayLoss;
 use super::super::data::LineEndings;
 use super::super::exchange::{BackendTimes, Fate, Manners, Step, TransactionEnd, Trouble, Want};
 use super::super::parameters::Needed;
+use super::super::quirks::ClientQuirks;
 use super::super::replies::Words;
 use super::super::tarpit::Tarpit;
 
@@ -17,6 +18,8 @@ pub struct MailPolicy {
     pub host: Box<str>,
     /// The words of our replies (rule R2).
     pub words: Words,
+    /// Whether habits of clients are taken that RFC 5321 does not allow (rules G12, G13).
+    pub quirks: ClientQuirks,
     /// What is done about bare CR and LF in messages.
     pub line_endings: LineEndings,
     /// The largest message, in octets; 0 is no limit.
@@ -47,6 +50,7 @@ impl Default for MailPolicy {
         Self {
             host: "localhost".into(),
             words: Words::default(),
+            quirks: ClientQuirks::Accept,
             line_endings: LineEndings::Normalize,
             size_max: 0,
             recipients_max: 1_000,
