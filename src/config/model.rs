@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use self::smtp::{ListenerSmtp, PoolSmtp, Sticky};
+pub use self::smtp::{ListenerSmtp, PoolSmtp, RECIPIENTS_EXPECTED, Sticky};
 pub use crate::balance::{
     AdminState, Balance, Eject, Failback, Hedge, QUOTA_PERIOD_MAX, QUOTA_PERIOD_MIN, Quota,
     QuotaUnit, WhenAllDown,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::model::{
     EarlyTalker, GreetingMode, Listener, ListenerSmtp, Mode, Pool, PoolSmtp, Quota,
+    RECIPIENTS_EXPECTED,
 };
 use super::report::Place;
 use super::section::Section;
@@ -83,6 +84,17 @@ fn listener_contradictions(section: &Section<'_>, smtp: &ListenerSmtp, listener:
             "max_message_size",
             "a server must take messages of 64 KiB, and larger ones are refused for good",
             "set it to \"64KiB\" or more (RFC 5321 §4.5.3.1.7), or to 0 for no limit",
+        );
+    }
+    if smtp.max_recipients < RECIPIENTS_EXPECTED {
+        section.warn(
+            "max_recipients",
+            format!(
+                "clients may send {RECIPIENTS_EXPECTED} recipients at once: one that neither reads \
+                 LIMITS RCPTMAX nor sends the rest again loses them"
+            ),
+            "set it to 100 or more (RFC 5321 §4.5.3.1.8), unless a backend behind this listener \
+             takes no more",
         );
     }
     silence_fits(section, "command_timeout", smtp.command_timeout);

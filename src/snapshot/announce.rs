@@ -5,8 +5,8 @@
 
 use std::num::NonZeroU64;
 
-use crate::config::model::ListenerSmtp;
-use crate::smtp::{Extensions, Keywords, OwnExtensions, SessionLimits};
+use crate::config::model::{ListenerSmtp, RECIPIENTS_EXPECTED};
+use crate::smtp::{Extensions, Keyword, Keywords, OwnExtensions, SessionLimits};
 
 /// The largest value of a limit (RFC 9422 §4).
 const LIMIT_MAX: u32 = 999_999;
@@ -15,12 +15,17 @@ const LIMIT_MAX: u32 = 999_999;
 /// known yet is given as `Extensions::default()`.
 ///
 /// With `announce` pinned, the operator's word goes for what backends have; their sizes still do.
+/// A limit of recipients that clients do not expect is announced in any case (rule S5).
 pub fn announced<'a>(
     settings: &ListenerSmtp,
     backends: impl IntoIterator<Item = &'a Extensions>,
 ) -> Extensions {
+    let mut allowed = settings.announce.unwrap_or(Keywords::CLEAR);
+    if settings.max_recipients < RECIPIENTS_EXPECTED {
+        allowed.insert(Keyword::Limits);
+    }
     let own = OwnExtensions {
-        allowed: settings.announce.unwrap_or(Keywords::CLEAR),
+        allowed,
         size_max: NonZeroU64::new(settings.max_message_size),
         limits: SessionLimits {
             rcpt_max: Some(settings.max_recipients.min(LIMIT_MAX)),
@@ -44,8 +49,6 @@ pub fn announced<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::smtp::Keyword;
-
     fn backend(lines: &[&str]) -> Extensions {
         Extensions::of_lines(lines.iter().map(|line| line.as_bytes()))
     }
@@ -84,5 +87,22 @@ mod tests {
         settings.max_message_size = 3000;
         assert_eq!(shown(&settings, &both), "250-h|250-SIZE 1000|250 DSN|");
         assert_eq!(shown(&settings, &[]), "250-h|250-SIZE 3000|250 DSN|");
+    }
+
+    #[test]
+    fn rule_s5_fewer_recipients_than_clients_expect_are_announced_whatever_is_pinned() {
+        let of = |max_recipients, announce| {
+            let settings = ListenerSmtp {
+                max_recipients,
+                announce,
+                ..ListenerSmtp::default()
+            };
+            lines(&announced(&settings, [&backend(&["LIMITS RCPTMAX=70"])]))
+        };
+        let none = Some(Keywords::default());
+        assert_eq!(of(50, none), "250-h|250 LIMITS RCPTMAX=50|");
+        assert_eq!(of(99, none), "250-h|250 LIMITS RCPTMAX=70|");
+        assert_eq!(of(100, none), "250 h|");
+        assert!(of(50, None).ends_with("|250 LIMITS RCPTMAX=50|"));
     }
 }

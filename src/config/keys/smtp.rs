@@ -43,10 +43,11 @@ pub(super) const LISTENER: Section = Section {
         },
         Key {
             name: "max_recipients",
-            kind: count(100, 100_000, "recipients"),
+            kind: count(1, 100_000, "recipients"),
             default: Default::Value("1000"),
             at_limit: "One more gets 452 4.5.3: the client sends the rest in another transaction.",
-            why: "Of one transaction; RFC 5321 §4.5.3.1.8 asks for 100 at least.",
+            why: "Of one transaction; announced with LIMITS RCPTMAX. RFC 5321 §4.5.3.1.8 asks for 100 \
+                  at least: fewer are for providers that take no more.",
         },
         Key {
             name: "command_timeout",
@@ -90,7 +91,8 @@ pub(super) const LISTENER: Section = Section {
                 means: "PIPELINING, SIZE, LIMITS, and what every backend has of the others",
             },
             at_limit: "Any of PIPELINING, SIZE, 8BITMIME, SMTPUTF8, ENHANCEDSTATUSCODES, DSN, CHUNKING \
-                       and LIMITS; [] announces none.",
+                       and LIMITS; [] announces none. LIMITS is there all the same where \
+                       `max_recipients` is below 100.",
             why: "Pins what EHLO announces: a backend that lacks some of it gets no transaction \
                   that needs it.",
         },

@@ -9,6 +9,10 @@ use crate::smtp::{ClientQuirks, Keywords, LineEndings, Words};
 /// A mebibyte, in octets.
 const MIB: u64 = 1 << 20;
 
+/// Clients count on so many recipients of one transaction (RFC 5321 §4.5.3.1.8): where fewer are
+/// taken, EHLO says so (RFC 9422).
+pub const RECIPIENTS_EXPECTED: u32 = 100;
+
 /// What a listener in mode "smtp" does towards its clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerSmtp {
@@ -18,7 +22,8 @@ pub struct ListenerSmtp {
     pub line_endings: LineEndings,
     /// The largest message, in octets; 0 is no limit of our own (rule D10).
     pub max_message_size: u64,
-    /// Recipients of one transaction; one more is answered 452 (rule S5: at least 100).
+    /// Recipients of one transaction; one more is answered 452 (rule S5). Fewer than
+    /// [`RECIPIENTS_EXPECTED`] are announced whatever `announce` says.
     pub max_recipients: u32,
     /// How long the next command may take (RFC 5321 §4.5.3.2.7: 5 minutes at least).
     pub command_timeout: Duration,

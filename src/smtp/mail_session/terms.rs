@@ -24,7 +24,7 @@ pub struct MailPolicy {
     pub line_endings: LineEndings,
     /// The largest message, in octets; 0 is no limit.
     pub size_max: u64,
-    /// RCPT of one transaction; one more is answered 452 (rule S5: at least 100).
+    /// RCPT of one transaction; one more is answered 452 (rule S5).
     pub recipients_max: usize,
     /// Octets of a message that are kept for a replay.
     pub replay_max: u64,

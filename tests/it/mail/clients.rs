@@ -1,8 +1,8 @@
-//! What clients send beside the grammar, end to end.
+//! What clients send beside the grammar, end to end, and a limit of recipients below what they expect.
 
-use posthouse::smtp::ClientQuirks;
+use posthouse::smtp::{ClientQuirks, Keywords};
 
-use super::{client, good, smtp};
+use super::{client, good, offered, quit, smtp};
 use crate::harness::client::{Client, End, MAIL};
 use crate::harness::{Balancer, listener};
 
@@ -53,4 +53,26 @@ async fn where_quirks_are_rejected_lf_ends_the_session_g12() {
         0,
         "no backend has heard of it"
     );
+}
+
+#[tokio::test]
+async fn fewer_recipients_than_a_hundred_are_announced_and_kept_s5() {
+    let backend = good("one.test");
+    let mut config = smtp(&[&backend]);
+    let settings = &mut listener(&mut config).smtp;
+    settings.max_recipients = 50;
+    settings.announce = Some(Keywords::default());
+    let balancer = Balancer::start(config);
+    assert_eq!(offered(&balancer).await, ["lb.test", "LIMITS RCPTMAX=50"]);
+    let mut client = client(&balancer).await;
+    client.ask(MAIL, "250").await;
+    for number in 1..=50 {
+        client
+            .ask(&format!("RCPT TO:<r{number}@example.net>"), "250")
+            .await;
+    }
+    client.ask("RCPT TO:<r51@example.net>", "452 4.5.3").await;
+    client.finish_transaction("x\r\n", "250").await;
+    quit(client).await;
+    assert_eq!(backend.messages()[0].to.len(), 50);
 }
