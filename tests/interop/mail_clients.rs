@@ -214,3 +214,44 @@ fn run(client: &mut Command, input: &str) {
     let output = child.wait_with_output().expect("it was started");
     assert!(output.status.success(), "{client:?}: {output:?}");
 }
+
+/// As Postfix itself takes it, and as it comes to it: a shell script, a device.
+#[test]
+fn clients_that_postfix_takes_are_taken_by_us_g12_g13() {
+    let site = Site::start(NO_PROBES);
+    let postfix = site.servers[0].address(0);
+    // Straight to Postfix first: nothing is asked of us that it does not do.
+    for (number, address) in [postfix, site.address()].into_iter().enumerate() {
+        for (name, path) in [
+            ("raid", "<sender@client.test>"),
+            ("raid", " <sender@client.test>"),
+            ("raid", "< sender@client.test >"),
+            ("b\u{fc}ro", "sender@client.test"),
+        ] {
+            let mut client = Client::greeted(address);
+            let message = path.len();
+            for (line, code) in [
+                (format!("EHLO {name}\n"), 250),
+                (format!("MAIL FROM:{path}\n"), 250),
+                (
+                    format!(
+                        "RCPT TO:{}\n",
+                        path.replace("sender@client", "rcpt@example")
+                    ),
+                    250,
+                ),
+                ("DATA\n".to_owned(), 354),
+                (
+                    format!("Message-ID: <{number}.{message}@lf.test>\r\n\r\nx\r\n.\r\n"),
+                    250,
+                ),
+                ("QUIT\n".to_owned(), 221),
+            ] {
+                client.send(line.as_bytes()).expect("the session is open");
+                let reply = client.reply().expect("it is answered");
+                assert_eq!(reply.code, code, "{line:?}: {}", reply.text());
+            }
+        }
+    }
+    site.has_taken_once(8);
+}

@@ -5,6 +5,7 @@
 //! client was told about.
 
 use crate::lab::backend::Backend;
+use crate::lab::dropping::Dropping;
 use crate::lab::exim::Exim;
 use crate::lab::haraka::Haraka;
 use crate::lab::opensmtpd::OpenSmtpd;
@@ -14,7 +15,7 @@ use crate::lab::smtp_server::SmtpServer;
 use crate::lab::{Client, wait_for};
 
 /// All pairs of line ends around a dot but the right one, and NUL where a server may drop it.
-const ALMOST_ENDS: [&[u8]; 15] = [
+const ALMOST_ENDS: [&[u8]; 21] = [
     b"\n.\n",
     b"\n.\r\n",
     b"\r\n.\n",
@@ -28,6 +29,12 @@ const ALMOST_ENDS: [&[u8]; 15] = [
     b"\r\n.\r\0\n",
     b"\r\0\n.\r\n",
     b"\n\0.\n",
+    b"\r\n\0.\0\r\n",
+    b"\r\n\0.\n",
+    b"\n\0.\0\n",
+    b"\n.\0\n",
+    b"\0\n\0.\0\r\n",
+    b"\r\0\n\0.\r\0\n",
     b"\r\r\n.\r\r\n",
     b"\n\n.\n\n",
 ];
@@ -55,6 +62,14 @@ into! {
         Postfix::keeping(&["smtpd_forbid_bare_newline=normalize"]);
     no_message_is_smuggled_into_postfix_that_rejects_d3 =
         Postfix::keeping(&["smtpd_forbid_bare_newline=reject"]);
+    no_message_is_smuggled_into_postfix_behind_what_drops_nul_d8 =
+        Dropping::before(Postfix::keeping(&[]), b"\0");
+    no_message_is_smuggled_into_a_strict_postfix_behind_what_drops_nul_d8 =
+        Dropping::before(Postfix::keeping(&["smtpd_forbid_bare_newline=normalize"]), b"\0");
+    no_message_is_smuggled_into_postfix_behind_what_drops_nul_and_cr_d8 =
+        Dropping::before(Postfix::keeping(&[]), b"\0\r");
+    no_message_is_smuggled_into_exim_behind_what_drops_nul_d8 =
+        Dropping::before(Exim::start(), b"\0");
     no_message_is_smuggled_into_exim_d3 = Exim::start();
     no_message_is_smuggled_into_opensmtpd_d3 = OpenSmtpd::start();
     no_message_is_smuggled_into_haraka_d3 = Haraka::plain();

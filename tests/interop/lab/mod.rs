@@ -7,6 +7,7 @@
 
 pub(crate) mod backend;
 pub(crate) mod client;
+pub(crate) mod dropping;
 pub(crate) mod exim;
 pub(crate) mod haproxy;
 pub(crate) mod haraka;
