@@ -192,7 +192,10 @@ impl Client {
             self.current.named.push(line.clone());
         }
         self.output.extend_from_slice(line.as_bytes());
-        self.output.extend_from_slice(b"\r\n");
+        // Every other line ends as scripts end them (rule G12); behind BDAT come counted octets.
+        let is_script = line.len().is_multiple_of(2) && !line.starts_with("BDAT");
+        let end: &[u8] = if is_script { b"\n" } else { b"\r\n" };
+        self.output.extend_from_slice(end);
         self.waiting.push_back(command);
     }
 
