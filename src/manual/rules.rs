@@ -236,7 +236,7 @@
 //! | message too big | `552 5.3.4 message too big` | stay; close at twice the limit or after a minute | `rule_d10_a_message_over_the_limit_is_read_to_its_end_and_refused` `rule_d10_a_message_far_over_the_limit_is_not_read_to_its_end` |
 //! | bare CR, LF or NUL where rejected | `550 5.5.2`, `550 5.6.0` | stay | `rule_d5_a_bare_line_end_is_refused_at_the_true_end_where_asked` |
 //! | wrong syntax, argument, order; not offered | `500 5.5.2`, `501 5.5.4`, `503 5.5.1`, `502 5.5.1` | stay | `rule_g14_arguments_stand_where_they_belong` `rule_s1_commands_in_the_wrong_order_are_503` `rule_b1_what_we_know_and_do_not_offer_is_told_apart` |
-//! | bare line end in a command, BDAT without a length | `500 5.5.2`, `501 5.5.4` | close | `rule_g12_a_bare_line_end_in_a_command_ends_the_session` `rule_c3_a_length_that_cannot_be_read_ends_the_session` |
+//! | bare CR in a command, or LF where it ends none, BDAT without a length | `500 5.5.2`, `501 5.5.4` | close | `rule_g12_a_bare_line_end_in_a_command_ends_the_session` `rule_c3_a_length_that_cannot_be_read_ends_the_session` |
 //! | parameter never announced | `555 5.5.4 parameter not recognized` | stay | `rule_e3_a_parameter_never_announced_is_555` |
 //! | UTF-8 without SMTPUTF8 | `553 5.6.7 non-ASCII address without SMTPUTF8` | stay | `rule_g13_octets_over_127_need_utf8_and_smtputf8` |
 //! | every recipient refused, then DATA | `554 5.5.1 no valid recipients` | stay | `rule_p5_one_command_at_a_time_where_it_does_not` |
