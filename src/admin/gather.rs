@@ -15,9 +15,11 @@ use crate::balance::{
 };
 use crate::config::model;
 use crate::control::{Handle, ReloadReport};
-use crate::metrics::SessionOutcome;
+use crate::metrics::{ListenerCounters, SessionOutcome};
+use crate::smtp::OwnReply;
 use crate::snapshot::{ListenerView, PoolView, RunPhase, Shared, Snapshot};
 use crate::telemetry::state_name;
+use crate::types::Shards;
 
 /// Whether this process should be sent mail: some pool that a listener leads to can take it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -193,12 +195,25 @@ fn listener(
         sessions_max: u64::from(settings.max_sessions),
         accepted: counters.sum(|of| of.accepted.value()),
         outcomes: outcomes.collect(),
+        refusals: refusals(counters)
+            .into_iter()
+            .map(|(name, count)| (name.to_owned(), count))
+            .collect(),
         bytes_to_backend: counters.sum(|of| of.octets_to_backend.value()),
         bytes_to_client: counters.sum(|of| of.octets_to_client.value()),
         mail: mail::of_listener(counters, mail_use)
             .as_deref()
             .map(mail::listener_view),
     }
+}
+
+/// Replies of ours that refused something and were said, by name.
+pub(super) fn refusals(counters: &Shards<ListenerCounters>) -> Vec<(&'static str, u64)> {
+    let counted = OwnReply::ALL.iter().map(|wording| {
+        let at = wording.reply.index();
+        (wording.name, counters.sum(|of| of.refusals[at].value()))
+    });
+    counted.filter(|(_, count)| *count > 0).collect()
 }
 
 fn pool(view: &PoolView, snapshot: &Snapshot, clock: Clock) -> views::Pool {

@@ -5,7 +5,9 @@
 use std::sync::Arc;
 use std::time::{Instant, UNIX_EPOCH};
 
-use super::gather::{heartbeat_age, open_descriptors, readiness, resident_octets, strikes, weight};
+use super::gather::{
+    heartbeat_age, open_descriptors, readiness, refusals, resident_octets, strikes, weight,
+};
 use super::mail::{self, MailUse};
 use crate::balance::BackendState;
 use crate::control::Handle;
@@ -81,6 +83,7 @@ fn listener(state: &Arc<ListenerState>, mail_use: MailUse) -> ListenerSample {
             to_backend: counters.sum(|of| of.octets_to_backend.value()),
             to_client: counters.sum(|of| of.octets_to_client.value()),
         },
+        refusals: refusals(counters),
         early_talkers: counters.sum(|of| of.early_talkers.value()),
         tarpitted: counters.sum(|of| of.tarpitted.value()),
         mail: mail::of_listener(counters, mail_use),

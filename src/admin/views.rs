@@ -105,6 +105,10 @@ pub struct Listener {
     pub accepted: u64,
     /// Ended sessions by outcome; outcomes that never happened are absent.
     pub outcomes: BTreeMap<String, u64>,
+    /// Replies of our own that refused something (4yz and 5yz), by name; those that never happened
+    /// are absent.
+    #[serde(default)]
+    pub refusals: BTreeMap<String, u64>,
     /// Bytes from clients to backends.
     pub bytes_to_backend: u64,
     /// Bytes from backends to clients.

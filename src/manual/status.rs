@@ -86,6 +86,7 @@
 //! | `sessions_max` | number | The most there may be; 0 is no limit of its own. |
 //! | `accepted` | number | Connections accepted since the start. |
 //! | `outcomes` | object of numbers | Ended sessions by outcome; outcomes that never happened are absent. |
+//! | `refusals` | object of numbers | Replies of our own that refused something (4yz and 5yz), by name; those that never happened are absent. |
 //! | `bytes_to_backend` | number | Bytes from clients to backends. |
 //! | `bytes_to_client` | number | Bytes from backends to clients. |
 //! | `mail` | object or null | Its mail; `null` in mode `passthrough`. |
@@ -270,6 +271,7 @@
 //! | `posthouse_listener_accepted_total` | counter | listener | Accepted connections. |
 //! | `posthouse_listener_sessions` | gauge | listener | Sessions now. |
 //! | `posthouse_sessions_total` | counter | listener, outcome | Ended sessions by outcome. |
+//! | `posthouse_refusals_total` | counter | listener, reply | Replies of our own that refused something (4yz and 5yz), by name; only those that happened. |
 //! | `posthouse_listener_bytes_total` | counter | listener, direction | Bytes relayed by direction. |
 //! | `posthouse_listener_early_talkers_total` | counter | listener | Clients that sent before the greeting. |
 //! | `posthouse_listener_tarpitted_total` | counter | listener | Replies to mistakes that were held back. |
@@ -345,10 +347,28 @@
 //! is at most 1,024 octets.
 //!
 //! `session.end`, one per session: `session.id`, `listener`, `client.addr`, `via.addr` (where a
-//! PROXY header named the client), `pool`, `backend`, `backend.addr`, `outcome`, `ended_by`,
-//! `phase`, `attempts`, `failures` (`backend/stage/kind[/code]/ms`, comma-separated; in JSON an
-//! array of objects), `hedged`, `queue_ms`, `connect_ms`, `greeting_ms`, `session_ms`,
-//! `octets.to_backend`, `octets.to_client`, `reply`. Absent facts are absent keys.
+//! PROXY header named the client), `pool`, `backend`, `backend.addr`, `outcome`, `refused`,
+//! `refusals`, `ended_by`, `phase`, `attempts`, `failures` (`backend/stage/kind[/code]/ms`,
+//! comma-separated; in JSON an array of objects), `hedged`, `queue_ms`, `connect_ms`,
+//! `greeting_ms`, `session_ms`, `octets.to_backend`, `octets.to_client`, `reply`. Absent facts are
+//! absent keys.
+//!
+//! `refused` counts the replies of our own (not of a backend) that refused something: codes 4yz and
+//! 5yz, at connect, to a command, at the end of a message or at a timeout. `refusals` tells the last
+//! three of them, `command code text` with semicolons between them; in JSON an array of objects with
+//! `command`, `code` and `text`. The command is the verb in lower case, `connect` before the first
+//! one, `end-of-data` for the end of a message behind DATA, and `unknown` for any other line, of
+//! which nothing is shown: it may be a password. A reply that answers no command names the last one
+//! that was given. `posthouse_refusals_total` counts the same replies by name, which is the key in
+//! `[listeners.NAME.smtp.replies]` or `[listeners.NAME.replies]` where they have one. At level
+//! `debug` each of them has a line of its own: `session.refused` (`session.id`, `command`, `reply`,
+//! `code`).
+//!
+//! The outcome of a session in smtp mode that ended in order (QUIT, or the end of the client's
+//! direction) is `refused-by-us` if we refused it something and no message of it was accepted, else
+//! `completed`: a client that was told `452` for one recipient and then delivered its message has
+//! done what it came for. One that left by a reset, was timed out or was sent away has the outcome
+//! for that, and its refusals in the line all the same.
 //!
 //! `transaction.end`, one per mail transaction of a listener in smtp mode: `session.id`,
 //! `transaction` (its number in the session), `listener`, `client.addr`, `helo`, `pool`, `backend`,

@@ -70,6 +70,8 @@ pub struct ListenerSample {
     pub active: u64,
     /// Ended sessions, by [`SessionOutcome::index`].
     pub outcomes: [u64; SessionOutcome::ALL.len()],
+    /// Replies of ours that refused something, by name; only those that happened.
+    pub refusals: Vec<(&'static str, u64)>,
     /// Octets from clients to backends, and back.
     pub octets: Directions,
     /// Clients that talked before the greeting.

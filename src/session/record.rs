@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::context::{Context, LocalListener, Orders, since};
+use super::refusals::Refusals;
 use crate::balance::{ClientPermit, Member};
 use crate::config::model::{GreetingMode, Mode, ProxyIn};
 use crate::identity::ReceivedTlvs;
@@ -38,6 +39,8 @@ pub(super) struct Session {
     pub(super) backend: Option<Arc<Member>>,
     pub(super) failures: Vec<AttemptRecord>,
     pub(super) attempts: u32,
+    /// What it was refused; nothing is kept for one that was not.
+    pub(super) refusals: Option<Box<Refusals>>,
     pub(super) hedged: bool,
     pub(super) queue: Lap,
     pub(super) connect: Lap,
@@ -106,6 +109,7 @@ impl Session {
             backend: None,
             failures: Vec::new(),
             attempts: 0,
+            refusals: None,
             hedged: false,
             queue: Lap::default(),
             connect: Lap::default(),
@@ -200,6 +204,7 @@ impl Session {
             return;
         }
         let view = &self.listener.view;
+        let (refused, refusals) = self.refusal_records();
         log.session(&SessionRecord {
             id: self.id,
             listener: &view.name,
@@ -225,6 +230,8 @@ impl Session {
             phase: self.phase,
             outcome,
             reply: self.reply.as_deref(),
+            refused,
+            refusals: &refusals,
         });
     }
 }

@@ -22,6 +22,7 @@ mod pace;
 mod parameters;
 mod path;
 mod probe;
+mod refusal;
 mod replay_memory;
 mod replies;
 mod reply;
@@ -70,6 +71,7 @@ pub use path::Path;
 pub use probe::{
     ProbeEnd, ProbeFailure, ProbeInput, ProbeOutput, ProbePlan, ProbeStage, RelayTest,
 };
+pub use refusal::{CommandName, OwnRefusal};
 pub use replay_memory::{ReplayMemory, Reservation};
 pub use replies::{OwnReply, ReplyText, WRITTEN_LINE_MAX, Wording, Words, write_reply};
 pub use reply::{

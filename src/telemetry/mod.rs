@@ -18,7 +18,7 @@ mod worker;
 mod writer;
 
 pub use events::state_name;
-pub use record::{AttemptRecord, SessionRecord};
+pub use record::{AttemptRecord, RefusalRecord, SessionRecord};
 pub use transaction::{Addresses, InDoubtRecord, TransactionRecord};
 pub use worker::WorkerLog;
 

@@ -113,6 +113,8 @@ fn record(failures: &[AttemptRecord], outcome: SessionOutcome) -> SessionRecord<
         phase: SessionPhase::Relay,
         outcome,
         reply: Some("421 4.3.2 mx.example \"busy\"\r\n"),
+        refused: 0,
+        refusals: &[],
     }
 }
 
@@ -156,6 +158,46 @@ fn a_session_line_says_everything_in_json() {
     assert_eq!(line["session_ms"], 1234.567);
     assert_eq!(line["hedged"], true);
     assert_eq!(line["reply"], "421 4.3.2 mx.example \"busy\"");
+}
+
+#[test]
+fn a_session_line_tells_what_we_refused_and_to_which_command() {
+    let refusal = |command, code, text: &str| RefusalRecord {
+        command,
+        code,
+        text: text.to_owned(),
+    };
+    let refusals = [
+        refusal("mail", 501, "5.5.4 syntax: MAIL FROM:<address>"),
+        refusal("unknown", 500, "5.5.2 \u{1b}[2J; \"what?\""),
+        refusal("quit", 421, &"x".repeat(4_000)),
+    ];
+    let line = |format| {
+        let (telemetry, kept) = kept(log(format));
+        let mut worker = telemetry.worker_log();
+        worker.session(&SessionRecord {
+            refused: 7,
+            refusals: &refusals,
+            ..record(&[], SessionOutcome::RefusedByUs)
+        });
+        drop(worker);
+        telemetry.flush(LIMIT);
+        kept.text()
+    };
+    let text = line(LogFormat::Text);
+    let told = " outcome=refused-by-us refused=7 refusals=\"mail 501 5.5.4 syntax: MAIL \
+                FROM:<address>; unknown 500 5.5.2 \\u{1b}[2J; \\\"what?\\\"; quit 421 xxx";
+    assert!(text.contains(told), "{text}");
+    assert!(text.len() < 1_000, "{}", text.len());
+    let json: serde_json::Value = serde_json::from_str(&line(LogFormat::Json)).expect("JSON");
+    assert_eq!(json["refused"], 7);
+    assert_eq!(json["refusals"][0]["command"], "mail");
+    assert_eq!(json["refusals"][0]["code"], 501);
+    assert_eq!(
+        json["refusals"][0]["text"],
+        "5.5.4 syntax: MAIL FROM:<address>"
+    );
+    assert_eq!(json["refusals"][1]["text"], "5.5.2 \u{1b}[2J; \"what?\"");
 }
 
 #[test]

@@ -19,6 +19,7 @@ mod mail_changes;
 mod mail_evidence;
 mod mail_full;
 mod mail_quota;
+mod mail_refusals;
 mod mail_storm;
 mod mail_words;
 mod passthrough;

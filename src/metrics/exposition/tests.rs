@@ -87,6 +87,7 @@ fn scrape(backends: usize) -> Scrape {
                     to_backend: 10,
                     to_client: 20,
                 },
+                refusals: vec![("mail_syntax", 3)],
                 greeting: totals(&[50, 100, 101, 2_000_000_000]),
                 ..ListenerSample::default()
             },
@@ -131,6 +132,10 @@ fn the_page_obeys_the_format_and_says_the_numbers() {
         ("process_open_fds{}", 20.0),
         ("process_start_time_seconds{}", 1_763_776_547.25),
         ("posthouse_sessions_total{listener=mx,outcome=refused}", 4.0),
+        (
+            "posthouse_refusals_total{listener=mx,reply=mail_syntax}",
+            3.0,
+        ),
         (
             "posthouse_sessions_total{listener=mx,outcome=completed}",
             0.0,

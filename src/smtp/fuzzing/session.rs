@@ -343,6 +343,7 @@ impl World {
                 Effect::EarlyTalker
                 | Effect::EarlyReply
                 | Effect::NotReplayable(_)
+                | Effect::Refused(_)
                 | Effect::Tarpitted => {}
             }
         }
