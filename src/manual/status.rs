@@ -351,7 +351,9 @@
 //! `refusals`, `ended_by`, `phase`, `attempts`, `failures` (`backend/stage/kind[/code]/ms`,
 //! comma-separated; in JSON an array of objects), `hedged`, `queue_ms`, `connect_ms`,
 //! `greeting_ms`, `session_ms`, `octets.to_backend`, `octets.to_client`, `reply`. Absent facts are
-//! absent keys.
+//! absent keys. `attempts` counts dials; in smtp mode it counts the connections that all
+//! transactions of the session were tried on, kept ones included, and `failures` are in the lines
+//! of the transactions.
 //!
 //! `refused` counts the replies of our own (not of a backend) that refused something: codes 4yz and
 //! 5yz, at connect, to a command, at the end of a message or at a timeout. `refusals` tells the last

@@ -38,6 +38,7 @@ pub(super) struct Session {
     pub(super) permit: Option<Box<ClientPermit>>,
     pub(super) backend: Option<Arc<Member>>,
     pub(super) failures: Vec<AttemptRecord>,
+    /// Dials; where it holds transactions, connections that all of them were tried on.
     pub(super) attempts: u32,
     /// What it was refused; nothing is kept for one that was not.
     pub(super) refusals: Option<Box<Refusals>>,

@@ -28,7 +28,7 @@ pub struct TransactionRecord<'a> {
     /// The session.
     pub session: SessionId,
     /// Which transaction of the session, from 1.
-    pub number: u64,
+    pub number: u32,
     /// The listener's name.
     pub listener: &'a str,
     /// The true client: from the PROXY header where there is one.

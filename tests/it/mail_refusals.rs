@@ -138,3 +138,21 @@ async fn a_denied_client_s_line_tells_every_refusal() {
     assert_eq!(counted(&told, OwnReply::DENIED), 1);
     assert_eq!(counted(&told, OwnReply::ACCESS_DENIED), 1);
 }
+
+#[tokio::test]
+async fn the_attempts_of_a_session_are_those_of_all_its_transactions() {
+    let bad = sink(Script::good().close_at(At::Mail));
+    let good = sink(Script::good());
+    let told = Told::start(&[&bad, &good], |_| {});
+    let mut client = told.client().await;
+    client.send_message(BODY).await;
+    client.send_message(BODY).await;
+    client.ask("QUIT", "221").await;
+    let session = &told.sessions(1).await[0];
+    let transactions = told.transactions(2).await;
+    let attempts = |line: &Value| line["attempts"].as_u64().expect("a count");
+    let of_each: Vec<_> = transactions.iter().map(attempts).collect();
+    assert_eq!(of_each[0], 2, "the first failed over: {transactions:?}");
+    assert!(of_each[1] > 0, "a kept connection counts");
+    assert_eq!(attempts(session), of_each.iter().sum::<u64>());
+}

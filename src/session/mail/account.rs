@@ -21,7 +21,9 @@ const DIGEST_STEP: usize = 262_144;
 #[derive(Debug)]
 pub(super) struct Account {
     /// Which of the session, from 1.
-    number: u64,
+    number: u32,
+    /// Connections that those before it were tried on.
+    attempts_before: u32,
     began: Instant,
     /// The backend that has it.
     backend: Option<Arc<Member>>,
@@ -37,9 +39,10 @@ pub(super) struct Account {
 
 impl Account {
     /// MAIL was said.
-    pub(super) fn begin(number: u64, now: Instant) -> Self {
+    pub(super) fn begin(session: &Session, number: u32, now: Instant) -> Self {
         Self {
             number,
+            attempts_before: session.attempts,
             began: now,
             backend: None,
             kept: false,
@@ -48,6 +51,11 @@ impl Account {
             doubted: None,
             worn: None,
         }
+    }
+
+    /// Connections that it was tried on so far.
+    pub(super) fn attempts(&self, session: &Session) -> u32 {
+        session.attempts.wrapping_sub(self.attempts_before)
     }
 
     /// A connection to `member` was found.
@@ -135,7 +143,7 @@ impl Account {
             listener: Rc::clone(&session.listener),
             session: session.id,
             client: session.client(),
-            attempts: std::mem::take(&mut session.attempts),
+            attempts: self.attempts(session),
             failures: std::mem::take(&mut session.failures),
             took: since(now, self.began),
             account: self,

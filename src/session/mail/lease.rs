@@ -79,8 +79,8 @@ impl Mail<'_> {
             Some(account) if want == Want::Other => account.moves(self.session),
             Some(_) => {}
             none => {
-                self.transactions += 1;
-                *none = Some(Account::begin(self.transactions, now));
+                self.transactions = self.transactions.wrapping_add(1);
+                *none = Some(Account::begin(self.session, self.transactions, now));
             }
         }
         let (prefer, from) = match want {
@@ -161,7 +161,9 @@ impl Mail<'_> {
                 self.not_found(OwnReply::INTERNAL);
             }
             Poll::Ready(Err(refusal)) => {
-                let reply = reply_to(refusal, self.session.attempts);
+                let account = self.account.as_ref();
+                let attempts = account.map_or(0, |account| account.attempts(self.session));
+                let reply = reply_to(refusal, attempts);
                 self.not_found(reply);
             }
         }

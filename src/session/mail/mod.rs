@@ -102,7 +102,7 @@ struct Mail<'a> {
     /// Its backend was slow to answer MAIL, and another is to be asked.
     gives_up_slow: bool,
     account: Option<Account>,
-    transactions: u64,
+    transactions: u32,
     /// A message of it was accepted.
     has_delivered: bool,
     /// What the transaction has taken of the backend's quotas.
