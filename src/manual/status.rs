@@ -346,6 +346,17 @@
 //! characters. Control characters and what turns the writing direction are always escaped. A value
 //! is at most 1,024 octets.
 //!
+//! The time of a line is that of what it tells, to the microsecond, whenever the line is written: of
+//! `session.end` and `transaction.end` the end, so that the time less `session_ms` or
+//! `transaction_ms` is the begin. The durations in a line are measured on the same clock, and all
+//! threads tell the time by the same difference to the wall clock, which changes only when that was
+//! set. Lines of different threads may stand up to 150 ms out of order: sort by time.
+//!
+//! `session.id` has 16 hexadecimal digits. As text, the ids of one process sort in the order in which
+//! its threads accepted the connections: the first 14 digits are the time in sixteenths of a
+//! microsecond since 1970, the last two the worker. A process that is started again makes other
+//! ids.
+//!
 //! `session.end`, one per session: `session.id`, `listener`, `client.addr`, `via.addr` (where a
 //! PROXY header named the client), `pool`, `backend`, `backend.addr`, `outcome`, `refused`,
 //! `refusals`, `ended_by`, `phase`, `attempts`, `failures` (`backend/stage/kind[/code]/ms`,

@@ -91,7 +91,7 @@ impl Session {
         Ticket(key): Ticket,
         now: Instant,
     ) -> Self {
-        let id = cx.next_id();
+        let id = cx.next_id(now);
         let counters = listener.view.state.counters.of(cx.worker.index());
         counters.accepted.inc();
         counters.active.inc();
@@ -196,7 +196,7 @@ impl Session {
         self.cx.counters().sessions.sub(1);
     }
 
-    fn log(&self, outcome: SessionOutcome, by: EndedBy, took: Duration) {
+    fn log(&self, outcome: SessionOutcome, by: EndedBy, took: Duration, now: Instant) {
         // A session that is dropped while the log is borrowed (a panic in the log) is not logged.
         let Ok(mut log) = self.cx.log.try_borrow_mut() else {
             return;
@@ -207,6 +207,7 @@ impl Session {
         let view = &self.listener.view;
         let (refused, refusals) = self.refusal_records();
         log.session(&SessionRecord {
+            at: now,
             id: self.id,
             listener: &view.name,
             client: self.client(),
@@ -247,9 +248,10 @@ impl Drop for Session {
                 (SessionOutcome::Cut, EndedBy::Us)
             }
         });
-        let took = since(clock::now(), self.accepted);
+        let now = clock::now();
+        let took = since(now, self.accepted);
         self.account(outcome, took);
-        self.log(outcome, by, took);
+        self.log(outcome, by, took, now);
         self.cx.leave(self.key);
     }
 }

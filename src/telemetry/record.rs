@@ -7,7 +7,7 @@
 use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::line::{Fields, Form, json_value, millis};
 use crate::balance::{FailureKind, Stage};
@@ -35,6 +35,8 @@ pub struct AttemptRecord {
 /// Everything the one line of a session says.
 #[derive(Debug)]
 pub struct SessionRecord<'a> {
+    /// When it ended: the time of the line.
+    pub at: Instant,
     /// The session.
     pub id: SessionId,
     /// The listener's name.

@@ -95,6 +95,7 @@ fn attempts() -> Vec<AttemptRecord> {
 
 fn record(failures: &[AttemptRecord], outcome: SessionOutcome) -> SessionRecord<'_> {
     SessionRecord {
+        at: Instant::now(),
         id: SessionId(0x0100_0000_0000_002a),
         listener: "mx",
         client: address("[2001:db8::7]:4242"),
@@ -122,14 +123,14 @@ fn record(failures: &[AttemptRecord], outcome: SessionOutcome) -> SessionRecord<
 fn a_session_line_says_everything_in_text() {
     let (telemetry, kept) = kept(log(LogFormat::Text));
     let failures = attempts();
-    let mut worker = telemetry.worker_log();
+    let mut worker = telemetry.worker_log(Instant::now);
     worker.session(&record(&failures, SessionOutcome::Completed));
     worker.flush();
     telemetry.flush(LIMIT);
     let text = kept.text();
     assert_eq!(
         &text[27..],
-        " info session.end session.id=10000000000002a listener=mx \
+        " info session.end session.id=010000000000002a listener=mx \
          client.addr=[2001:db8::7]:4242 via.addr=192.0.2.1:99 pool=pool backend=mx3 \
          backend.addr=10.0.0.13:25 outcome=completed ended_by=client phase=relay attempts=3 \
          failures=mx1/connect/refused/0.301,mx2/greeting/temporary/421/12.000 hedged=true \
@@ -143,13 +144,13 @@ fn a_session_line_says_everything_in_text() {
 fn a_session_line_says_everything_in_json() {
     let (telemetry, kept) = kept(log(LogFormat::Json));
     let failures = attempts();
-    let mut worker = telemetry.worker_log();
+    let mut worker = telemetry.worker_log(Instant::now);
     worker.session(&record(&failures, SessionOutcome::NoBackend));
     drop(worker);
     telemetry.flush(LIMIT);
     let line: serde_json::Value = serde_json::from_str(&kept.text()).expect("one JSON object");
     assert_eq!(line["event"], "session.end");
-    assert_eq!(line["session.id"], "10000000000002a");
+    assert_eq!(line["session.id"], "010000000000002a");
     assert_eq!(line["outcome"], "no-backend");
     assert_eq!(line["failures"][0]["backend"], "mx1");
     assert_eq!(line["failures"][0]["code"], serde_json::Value::Null);
@@ -174,7 +175,7 @@ fn a_session_line_tells_what_we_refused_and_to_which_command() {
     ];
     let line = |format| {
         let (telemetry, kept) = kept(log(format));
-        let mut worker = telemetry.worker_log();
+        let mut worker = telemetry.worker_log(Instant::now);
         worker.session(&SessionRecord {
             refused: 7,
             refusals: &refusals,
@@ -201,21 +202,76 @@ fn a_session_line_tells_what_we_refused_and_to_which_command() {
 }
 
 #[test]
+fn a_line_bears_the_time_of_what_it_tells_whichever_worker_writes_it_and_when() {
+    let (telemetry, kept) = kept(log(LogFormat::Text));
+    let now = Instant::now();
+    let ended = now - Duration::from_millis(1_500);
+    let mut workers = [
+        telemetry.worker_log(Instant::now),
+        telemetry.worker_log(Instant::now),
+    ];
+    for (worker, at) in [(1, now), (0, ended), (1, ended), (0, now)] {
+        let mut record = record(&[], SessionOutcome::Completed);
+        record.at = at;
+        workers[worker].session(&record);
+        workers[worker].flush();
+    }
+    drop(workers);
+    telemetry.flush(LIMIT);
+    let text = kept.text();
+    let mut stamps: Vec<_> = text.lines().map(|line| &line[..27]).collect();
+    stamps.sort_unstable();
+    assert_eq!((stamps[0], stamps[2]), (stamps[1], stamps[3]), "{stamps:?}");
+    let micros = |stamp: &str| stamp[20..26].parse::<u64>().expect("digits");
+    let apart = (micros(stamps[3]) + 1_000_000 - micros(stamps[0])) % 1_000_000;
+    assert_eq!(apart, 500_000, "{stamps:?}");
+}
+
+#[test]
+fn a_thread_s_events_are_told_by_its_clock() {
+    fn turn() -> Instant {
+        static TURN: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+        *TURN.get_or_init(Instant::now)
+    }
+    let (telemetry, kept) = kept(log(LogFormat::Text));
+    turn();
+    std::thread::spawn(move || {
+        let mut worker = telemetry.worker_log(turn);
+        let event = PoolEvent::TierClosed {
+            pool: Arc::from("mx"),
+            tier: 2,
+        };
+        telemetry.pool_event(&event);
+        let mut record = record(&[], SessionOutcome::Completed);
+        record.at = turn();
+        worker.session(&record);
+        drop(worker);
+        telemetry.flush(LIMIT);
+    })
+    .join()
+    .expect("it ends");
+    let text = kept.text();
+    let stamps: Vec<_> = text.lines().map(|line| &line[..27]).collect();
+    assert_eq!(stamps.len(), 2);
+    assert_eq!(stamps[0], stamps[1], "one turn, one time");
+}
+
+#[test]
 fn a_json_session_id_is_a_string_even_if_it_looks_like_a_number() {
     let (telemetry, kept) = kept(log(LogFormat::Json));
-    let mut worker = telemetry.worker_log();
+    let mut worker = telemetry.worker_log(Instant::now);
     let mut record = record(&[], SessionOutcome::Completed);
     record.id = SessionId(0x10);
     worker.session(&record);
     drop(worker);
     telemetry.flush(LIMIT);
-    assert!(kept.text().contains("\"session.id\":\"10\""));
+    assert!(kept.text().contains("\"session.id\":\"0000000000000010\""));
 }
 
 #[test]
 fn a_reload_changes_format_level_and_sessions() {
     let (telemetry, kept) = kept(log(LogFormat::Text));
-    let mut worker = telemetry.worker_log();
+    let mut worker = telemetry.worker_log(Instant::now);
     assert!(worker.wants_sessions());
     telemetry.apply(log(LogFormat::Json));
     worker.session(&record(&[], SessionOutcome::Completed));
@@ -241,7 +297,7 @@ fn a_stuck_pipe_stops_nobody_and_what_is_lost_is_counted() {
     let (let_go, stuck) = mpsc::channel();
     let kept = Kept::default();
     let telemetry = to_sink(log(LogFormat::Text), Box::new(Stuck(stuck, kept.clone())));
-    let mut worker = telemetry.worker_log();
+    let mut worker = telemetry.worker_log(Instant::now);
     let mut said = 0;
     // Far more than the queue holds: none of these calls may wait.
     while telemetry.drops() == 0 {
@@ -269,7 +325,7 @@ fn a_stuck_pipe_stops_nobody_and_what_is_lost_is_counted() {
 #[test]
 fn a_storm_of_one_outcome_is_counted_instead_of_written() {
     let (telemetry, kept) = kept(log(LogFormat::Text));
-    let mut worker = telemetry.worker_log();
+    let mut worker = telemetry.worker_log(Instant::now);
     for _ in 0..500 {
         worker.session(&record(&[], SessionOutcome::Denied));
     }
@@ -302,6 +358,7 @@ fn a_storm_of_one_outcome_is_counted_instead_of_written() {
 
 fn transaction(outcome: TransactionOutcome) -> TransactionRecord<'static> {
     TransactionRecord {
+        at: Instant::now(),
         session: SessionId(0x2a),
         number: 1,
         listener: "mx",
@@ -332,7 +389,7 @@ fn transaction(outcome: TransactionOutcome) -> TransactionRecord<'static> {
 #[test]
 fn a_storm_of_transactions_is_counted_apart_from_sessions() {
     let (telemetry, kept) = kept(log(LogFormat::Text));
-    let mut worker = telemetry.worker_log();
+    let mut worker = telemetry.worker_log(Instant::now);
     for _ in 0..500 {
         worker.transaction(&transaction(TransactionOutcome::Failed));
         worker.transaction(&transaction(TransactionOutcome::InDoubt));
@@ -353,7 +410,7 @@ fn a_storm_of_transactions_is_counted_apart_from_sessions() {
 #[test]
 fn a_reload_changes_the_switches_of_transactions() {
     let (telemetry, kept) = kept(log(LogFormat::Text));
-    let mut worker = telemetry.worker_log();
+    let mut worker = telemetry.worker_log(Instant::now);
     assert!(worker.wants_transaction(TransactionOutcome::Accepted) && !worker.wants_addresses());
     telemetry.apply(Log {
         transactions: false,
@@ -375,7 +432,7 @@ fn f3_a_message_in_doubt_has_its_line_whatever_is_switched_off_but_warnings() {
         transactions: false,
         ..log(LogFormat::Text)
     });
-    let mut worker = telemetry.worker_log();
+    let mut worker = telemetry.worker_log(Instant::now);
     assert!(!worker.wants_transaction(TransactionOutcome::Accepted));
     assert!(worker.wants_transaction(TransactionOutcome::InDoubt));
     worker.transaction(&transaction(TransactionOutcome::Accepted));
@@ -383,14 +440,17 @@ fn f3_a_message_in_doubt_has_its_line_whatever_is_switched_off_but_warnings() {
     drop(worker);
     telemetry.flush(LIMIT);
     assert_eq!(kept.text().lines().count(), 1);
-    assert!(kept.text().contains(" warn transaction.end session.id=2a "));
+    assert!(
+        kept.text()
+            .contains(" warn transaction.end session.id=000000000000002a ")
+    );
     telemetry.apply(Log {
         level: LogLevel::Error,
         ..log(LogFormat::Text)
     });
     assert!(
         !telemetry
-            .worker_log()
+            .worker_log(Instant::now)
             .wants_transaction(TransactionOutcome::InDoubt)
     );
 }
@@ -504,7 +564,7 @@ fn left_out_events_are_said_though_nothing_else_happens() {
 #[test]
 fn the_silent_one_says_nothing_and_never_waits() {
     let telemetry = silent();
-    let mut worker = telemetry.worker_log();
+    let mut worker = telemetry.worker_log(Instant::now);
     assert!(!worker.wants_sessions());
     worker.session(&record(&[], SessionOutcome::Completed));
     worker.flush();

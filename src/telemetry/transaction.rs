@@ -7,7 +7,7 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::line::Fields;
 use super::record::{AttemptRecord, write_failures};
@@ -25,6 +25,8 @@ const RECIPIENTS_OCTETS_MAX: usize = 8192;
 /// Everything the one line of a transaction says.
 #[derive(Debug)]
 pub struct TransactionRecord<'a> {
+    /// When it ended: the time of the line, whenever that is written.
+    pub at: Instant,
     /// The session.
     pub session: SessionId,
     /// Which transaction of the session, from 1.
@@ -285,6 +287,7 @@ mod tests {
         reply: &'a [u8],
     ) -> TransactionRecord<'a> {
         TransactionRecord {
+            at: Instant::now(),
             session: SessionId(0x2a),
             number: 3,
             listener: "mx",
@@ -333,7 +336,7 @@ mod tests {
         );
         assert_eq!(
             &written(Form::Text, &record)[27..],
-            " info transaction.end session.id=2a transaction=3 listener=mx \
+            " info transaction.end session.id=000000000000002a transaction=3 listener=mx \
              client.addr=192.0.2.7:4242 helo=client.example pool=pool backend=mx3 \
              backend.addr=10.0.0.13:25 outcome=accepted attempts=2 \
              failures=mx1/mail/closed/0.301 kept=true replayed=1 size=4096 \

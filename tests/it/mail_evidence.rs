@@ -42,6 +42,14 @@ impl Write for Lines {
 
 impl Told {
     pub(crate) fn start(backends: &[&SinkHandle], change: impl FnOnce(&mut Config)) -> Self {
+        Self::with_workers(backends, 1, change)
+    }
+
+    pub(crate) fn with_workers(
+        backends: &[&SinkHandle],
+        count: u8,
+        change: impl FnOnce(&mut Config),
+    ) -> Self {
         let addresses: Vec<_> = backends.iter().map(|sink| sink.address()).collect();
         let mut config = config(&addresses);
         listener(&mut config).mode = Mode::Smtp;
@@ -54,7 +62,7 @@ impl Told {
         };
         let log = Lines::default();
         let telemetry = telemetry::to_sink(settings, Box::new(log.clone()));
-        let balancer = Balancer::with(config, 1, telemetry);
+        let balancer = Balancer::with(config, count, telemetry);
         Self { balancer, log }
     }
 

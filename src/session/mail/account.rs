@@ -145,6 +145,7 @@ impl Account {
             client: session.client(),
             attempts: self.attempts(session),
             failures: std::mem::take(&mut session.failures),
+            at: now,
             took: since(now, self.began),
             account: self,
             outcome,
@@ -175,6 +176,8 @@ struct Ended {
     client: SocketAddr,
     attempts: u32,
     failures: Vec<AttemptRecord>,
+    /// When it ended: a message in doubt is told of later.
+    at: Instant,
     took: Duration,
     account: Account,
     outcome: TransactionOutcome,
@@ -223,6 +226,7 @@ impl Ended {
         };
         let account = &self.account;
         let record = TransactionRecord {
+            at: self.at,
             session: self.session,
             number: account.number,
             listener: &self.listener.view.name,

@@ -1,4 +1,4 @@
-//! What we refuse ourselves leaves a trace: in the session's line, in its outcome and in a count.
+//! What the line of a session tells: what we refused it, what it was tried on, when it was.
 
 use std::time::Duration;
 
@@ -155,4 +155,48 @@ async fn the_attempts_of_a_session_are_those_of_all_its_transactions() {
     assert_eq!(of_each[0], 2, "the first failed over: {transactions:?}");
     assert!(of_each[1] > 0, "a kept connection counts");
     assert_eq!(attempts(session), of_each.iter().sum::<u64>());
+}
+
+/// Microseconds of the day, of a line's time.
+fn time_of_day(line: &Value) -> f64 {
+    let time = line["time"].as_str().expect("a time");
+    let part = |range: std::ops::Range<usize>| time[range].parse::<f64>().expect("digits");
+    (part(11..13) * 3_600.0 + part(14..16) * 60.0 + part(17..26)) * 1e6
+}
+
+#[tokio::test]
+async fn ids_sort_in_the_order_in_which_the_sessions_of_all_workers_began() {
+    let backend = sink(Script::good());
+    let told = Told::with_workers(&[&backend], 2, |_| {});
+    let mut clients = Vec::new();
+    for _ in 0..40 {
+        clients.push(told.client().await);
+    }
+    // They end in another order than they began.
+    while !clients.is_empty() {
+        let mut client = clients.swap_remove(clients.len() / 2);
+        client.ask("QUIT", "221").await;
+    }
+    let lines = told.sessions(40).await;
+    let mut begun: Vec<_> = lines
+        .iter()
+        .map(|line| {
+            let id = line["session.id"].as_str().expect("a text");
+            let lasted = line["session_ms"].as_f64().expect("a number") * 1e3;
+            (id, time_of_day(line) - lasted)
+        })
+        .collect();
+    begun.sort_unstable_by_key(|(id, _)| *id);
+    for pair in begun.windows(2) {
+        let [(id, one), (next, other)] = pair else {
+            continue;
+        };
+        // Both times are whole microseconds.
+        assert!(
+            *one <= *other + 2.0 || *other < 1e6,
+            "{id} {next}: {pair:?}"
+        );
+    }
+    begun.dedup_by_key(|(id, _)| *id);
+    assert_eq!(begun.len(), 40, "each has an id of its own");
 }
