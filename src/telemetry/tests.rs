@@ -204,8 +204,8 @@ fn a_session_line_tells_what_we_refused_and_to_which_command() {
 #[test]
 fn a_line_bears_the_time_of_what_it_tells_whichever_worker_writes_it_and_when() {
     let (telemetry, kept) = kept(log(LogFormat::Text));
-    let now = Instant::now();
-    let ended = now - Duration::from_millis(1_500);
+    let ended = Instant::now();
+    let now = ended + Duration::from_millis(1_500);
     let mut workers = [
         telemetry.worker_log(Instant::now),
         telemetry.worker_log(Instant::now),
