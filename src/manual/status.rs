@@ -130,7 +130,7 @@
 //! |---|---|---|
 //! | `name` | string | The name. |
 //! | `address` | string | The address. |
-//! | `state` | string | One word: `drain` or `maint` if the operator set that, else as `health`. |
+//! | `state` | string | One word: `drain` or `maint` if the operator set that, `full` where it is in service and its quota is used up, else as `health`. |
 //! | `admin` | string | What the operator set: `ready`, `drain`, `maint`. |
 //! | `health` | string | What was found: `unknown`, `up`, `degraded`, `down`, `ejected`. |
 //! | `cause` | object | Why it is in this state. |
@@ -154,7 +154,7 @@
 //!
 //! | field | type | meaning |
 //! |---|---|---|
-//! | `origin` | string | `probe`, `session`, `operator`, `timer` or `reload`. |
+//! | `origin` | string | `probe`, `session`, `operator`, `timer` or `reload`; `quota` of the state `full`. |
 //! | `stage` | string or null | The step that failed. |
 //! | `kind` | string or null | How it failed. |
 //! | `code` | number or null | The reply code. |
@@ -202,7 +202,7 @@
 //! | `dialled` | number | Connections that were dialled for a transaction. |
 //! | `reused` | number | Kept connections that were given a transaction. |
 //! | `kept_closed` | object of numbers | Kept connections that were closed, by cause: `idle`, `age`, `messages`, `backend`, `drained`, `shed`. |
-//! | `moved` | object of numbers | Transactions moved to another backend, by cause: `lost`, `silent`, `closing`, `desync`, `unwell`. |
+//! | `moved` | object of numbers | Transactions moved to another backend, by cause: `lost`, `silent`, `closing`, `desync`, `unwell`, `quota`. |
 //!
 //! **`pools[].quotas[]`**
 //!
@@ -329,6 +329,8 @@
 //! | `posthouse_backend_kept_idle` | gauge | pool, backend, address | Kept connections that wait for a transaction. |
 //! | `posthouse_backend_mail_connections_total` | counter | pool, backend, address, connection | Connections that transactions were given: dialled for them, or kept from others. |
 //! | `posthouse_backend_kept_closed_total` | counter | pool, backend, address, cause | Kept connections that were closed, by cause; only those that happened. |
+//! | `posthouse_backend_quota_used` | gauge | pool, backend, unit, window | What was used of the backend's quota within its window, mail in flight included. |
+//! | `posthouse_backend_quota_limit` | gauge | pool, backend, unit, window | The backend's quota. |
 //! | `posthouse_worker_kept_idle` | gauge | worker | Kept connections to backends that wait for a transaction. |
 //! | `posthouse_worker_leased` | gauge | worker | Connections to backends that transactions hold now. |
 //! | `posthouse_worker_mail_hedges_total` | counter | worker | Transactions begun again elsewhere because a backend was slow to answer MAIL. |
@@ -385,7 +387,9 @@
 //!
 //! `transaction.end`, one per mail transaction of a listener in smtp mode: `session.id`,
 //! `transaction` (its number in the session), `listener`, `client.addr`, `helo`, `pool`, `backend`,
-//! `backend.addr` (the last backend that had it), `outcome`, `attempts`, `failures` (as above),
+//! `backend.addr` (the last backend that had it), `outcome`, `reason` (`quota` where it was refused, or
+//! one of its recipients was, or it was moved, because a backend's quota had no room: that is no
+//! failure of an attempt), `attempts`, `failures` (as above),
 //! `kept` (whether a kept connection was used), `replayed` (moves to another backend), `size`,
 //! `recipients.accepted`, `recipients.refused`, `mail_ms` (MAIL to the 354), `body_ms` (to the
 //! client's end of the message), `reply_ms` (to the reply), `transaction_ms`, `reply` (with the
@@ -407,6 +411,13 @@
 //! `cause.origin`, `cause.stage`, `cause.kind`, `cause.code`, `cause.text`, `cause.ms`,
 //! `cause.who`. `pool.tier_opened`, `pool.tier_closed`: `pool`, `tier`, `weight.usable`,
 //! `weight.configured`.
+//!
+//! `backend.quota`: `pool`, `backend`, `state`, `used`, `limit`, `unit`, `window`. The state is `near`
+//! when 80 % of a quota are used, `used-up` when all of it is (both at level `warn`), and `free` when
+//! the use of one that was used up has fallen below 90 %. `near` is said again only after the use has
+//! fallen below 70 %, and `used-up` after `free`; so a quota that is used all the time, of which
+//! some comes free and is used again, is said once. Only windows of an hour or longer are said: one
+//! of a second fills and empties as mail comes. Metrics and status show all.
 //!
 //! `backend.limit-learned`: `pool`, `backend`, `backend.addr`, and after how many `messages` it ends
 //! a connection, seen twice; for an hour no connection of this worker is kept for more.

@@ -19,7 +19,7 @@ mod writer;
 
 pub use events::state_name;
 pub use record::{AttemptRecord, RefusalRecord, SessionRecord};
-pub use transaction::{Addresses, InDoubtRecord, TransactionRecord};
+pub use transaction::{Addresses, InDoubtRecord, TransactionReason, TransactionRecord};
 pub use worker::WorkerLog;
 
 use std::cell::RefCell;

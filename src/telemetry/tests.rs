@@ -4,7 +4,10 @@ use std::net::SocketAddr;
 use std::sync::{Mutex, mpsc};
 
 use super::*;
-use crate::balance::{AdminState, Cause, FailureKind, HealthState, PoolEvent, Stage, StateChange};
+use crate::balance::{
+    AdminState, Cause, FailureKind, HealthState, PoolEvent, Quota, QuotaLevel, QuotaUnit, QuotaUse,
+    Stage, StateChange,
+};
 use crate::metrics::{EndedBy, SessionOutcome, SessionPhase, TransactionOutcome};
 use crate::types::SessionId;
 use tracing_subscriber::layer::SubscriberExt;
@@ -377,6 +380,7 @@ fn transaction(outcome: TransactionOutcome) -> TransactionRecord<'static> {
         reply_after: None,
         transaction: Duration::from_micros(1),
         outcome,
+        reason: None,
         reply: None,
         doubted: None,
         unseen: false,
@@ -384,6 +388,65 @@ fn transaction(outcome: TransactionOutcome) -> TransactionRecord<'static> {
         in_doubt: None,
         addresses: None,
     }
+}
+
+#[test]
+fn the_use_of_a_quota_is_an_event_that_says_of_what() {
+    let (telemetry, kept) = kept(log(LogFormat::Text));
+    let event = |level, used| PoolEvent::Quota {
+        pool: Arc::from("out"),
+        backend: Arc::from("provider"),
+        quota: QuotaUse {
+            quota: Quota {
+                count: 20_000,
+                period: Duration::from_hours(24),
+                unit: QuotaUnit::Recipients,
+            },
+            used,
+            used_up_for: None,
+        },
+        level,
+    };
+    telemetry.pool_event(&event(QuotaLevel::Near, 16_000));
+    telemetry.pool_event(&event(QuotaLevel::UsedUp, 20_000));
+    telemetry.pool_event(&event(QuotaLevel::Free, 17_900));
+    telemetry.flush(LIMIT);
+    let text = kept.text();
+    let lines: Vec<_> = text.lines().map(|line| &line[27..]).collect();
+    let said = |level, state, used| {
+        format!(
+            " {level} backend.quota pool=out backend=provider state={state} used={used} \
+             limit=20000 unit=recipients window=24h"
+        )
+    };
+    assert_eq!(
+        lines,
+        [
+            said("warn", "near", 16_000),
+            said("warn", "used-up", 20_000),
+            said("info", "free", 17_900)
+        ]
+    );
+}
+
+#[test]
+fn a_transaction_line_says_that_a_quota_was_the_reason() {
+    let (telemetry, kept) = kept(Log {
+        transactions: true,
+        ..log(LogFormat::Text)
+    });
+    let mut worker = telemetry.worker_log(Instant::now);
+    worker.transaction(&TransactionRecord {
+        reason: Some(TransactionReason::Quota),
+        ..transaction(TransactionOutcome::NoBackend)
+    });
+    drop(worker);
+    telemetry.flush(LIMIT);
+    let text = kept.text();
+    assert!(
+        text.contains(" outcome=no-backend reason=quota attempts=0 "),
+        "{text}"
+    );
 }
 
 #[test]

@@ -63,6 +63,8 @@ pub struct TransactionRecord<'a> {
     pub transaction: Duration,
     /// How it ended.
     pub outcome: TransactionOutcome,
+    /// Why it was refused or moved, where that is no backend's doing.
+    pub reason: Option<TransactionReason>,
     /// The last reply to the client as it was sent, with its line ends (rule M6).
     pub reply: Option<&'a [u8]>,
     /// A backend that may have the message too: it was in doubt there, and said again (rule F7).
@@ -75,6 +77,21 @@ pub struct TransactionRecord<'a> {
     pub in_doubt: Option<InDoubtRecord>,
     /// Only where [`super::WorkerLog::wants_addresses`].
     pub addresses: Option<Addresses<'a>>,
+}
+
+/// Why a transaction was refused or moved, where that is no backend's doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TransactionReason {
+    /// A backend's quota had no room for it, or for one of its recipients.
+    Quota,
+}
+
+impl TransactionReason {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Quota => "quota",
+        }
+    }
 }
 
 /// What a message in doubt is found by.
@@ -170,6 +187,9 @@ impl TransactionRecord<'_> {
             fields.shown("backend.addr", address);
         }
         fields.text("outcome", self.outcome.name());
+        if let Some(reason) = self.reason {
+            fields.text("reason", reason.name());
+        }
         fields.number("attempts", self.attempts);
         if !self.failures.is_empty() {
             write_failures(self.failures, fields);
@@ -306,6 +326,7 @@ mod tests {
             reply_after: Some(Duration::from_millis(12)),
             transaction: Duration::from_micros(15_501),
             outcome,
+            reason: None,
             reply: Some(reply),
             doubted: None,
             unseen: false,

@@ -26,8 +26,15 @@ pub(crate) struct Told {
     log: Lines,
 }
 
+/// A log that can be read.
 #[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Lines {
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).expect("UTF-8")
+    }
+}
 
 impl Write for Lines {
     fn write(&mut self, octets: &[u8]) -> io::Result<usize> {

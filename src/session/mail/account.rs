@@ -10,8 +10,10 @@ use crate::metrics::TransactionOutcome;
 use crate::net::event_loop::yield_now;
 use crate::session::context::{Context, LocalListener, since};
 use crate::session::record::Session;
-use crate::smtp::{BodyDigest, TransactionEnd, TransactionFacts, Trouble};
-use crate::telemetry::{Addresses, AttemptRecord, InDoubtRecord, TransactionRecord};
+use crate::smtp::{BodyDigest, OwnReply, TransactionEnd, TransactionFacts, Trouble};
+use crate::telemetry::{
+    Addresses, AttemptRecord, InDoubtRecord, TransactionReason, TransactionRecord,
+};
 use crate::types::SessionId;
 
 /// Octets of a message in doubt that are digested at once: some tenths of a millisecond.
@@ -28,6 +30,9 @@ pub(super) struct Account {
     /// The backend that has it.
     backend: Option<Arc<Member>>,
     kept: bool,
+    /// The last place for a recipient that was asked for was not to be had.
+    lacks_places: bool,
+    reason: Option<TransactionReason>,
     moves: u32,
     failed: Option<(Arc<Member>, Trouble)>,
     /// A backend that may have the message although it was said to another (rule F7).
@@ -46,6 +51,8 @@ impl Account {
             began: now,
             backend: None,
             kept: false,
+            lacks_places: false,
+            reason: None,
             moves: 0,
             failed: None,
             doubted: None,
@@ -93,18 +100,40 @@ impl Account {
         self.doubted = Some(Arc::clone(member));
     }
 
+    /// The backend's quota had so many places for more recipients.
+    pub(super) fn got_places(&mut self, places: u32) {
+        self.lacks_places = places == 0;
+    }
+
+    /// There was no backend for it, one of those in service for want of a quota.
+    pub(super) fn lacks_quota(&mut self) {
+        self.reason = Some(TransactionReason::Quota);
+    }
+
+    /// We refused a command of it.
+    pub(super) fn was_refused(&mut self, reply: OwnReply) {
+        let for_want_of_room = [OwnReply::TOO_MANY_RECIPIENTS, OwnReply::NO_BACKEND];
+        if self.lacks_places && for_want_of_room.contains(&reply) {
+            self.lacks_quota();
+        }
+    }
+
     /// Another backend is looked for.
     pub(super) fn moves(&mut self, session: &Session) {
         self.moves += 1;
-        let Some((member, trouble)) = self.failed.take() else {
-            return;
-        };
-        let cause = match trouble {
-            Trouble::Lost => MoveCause::Lost,
-            Trouble::Silent => MoveCause::Silent,
-            Trouble::Closing => MoveCause::Closing,
-            Trouble::Desync => MoveCause::Desync,
-            Trouble::Unwell => MoveCause::Unwell,
+        let lacked_places = std::mem::take(&mut self.lacks_places);
+        let failed = self.failed.take();
+        let (member, cause) = match (failed, &self.backend) {
+            (Some((member, Trouble::Lost)), _) => (member, MoveCause::Lost),
+            (Some((member, Trouble::Silent)), _) => (member, MoveCause::Silent),
+            (Some((member, Trouble::Closing)), _) => (member, MoveCause::Closing),
+            (Some((member, Trouble::Desync)), _) => (member, MoveCause::Desync),
+            (Some((member, Trouble::Unwell)), _) => (member, MoveCause::Unwell),
+            (None, Some(backend)) if lacked_places => {
+                self.reason = Some(TransactionReason::Quota);
+                (Arc::clone(backend), MoveCause::Quota)
+            }
+            (None, _) => return,
         };
         let totals = member.settings.state.totals.of(session.cx.worker.index());
         totals.mail.moves[cause.index()].inc();
@@ -251,6 +280,7 @@ impl Ended {
             reply_after: facts.and_then(TransactionFacts::reply_time),
             transaction: self.took,
             outcome: self.outcome,
+            reason: account.reason,
             reply: facts.and_then(TransactionFacts::reply),
             doubted: account
                 .doubted

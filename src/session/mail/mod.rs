@@ -204,7 +204,12 @@ impl<'a> Mail<'a> {
                 Effect::Strike(trouble, step) => self.strike(trouble, step, now),
                 Effect::Slow => self.hedge(now),
                 Effect::EarlyTalker => self.early_talker(),
-                Effect::Refused(refusal) => self.session.was_refused(refusal),
+                Effect::Refused(refusal) => {
+                    if let Some(account) = &mut self.account {
+                        account.was_refused(refusal.reply);
+                    }
+                    self.session.was_refused(refusal);
+                }
                 Effect::Tarpitted => self.listener_counters().tarpitted.inc(),
                 Effect::Reserve(recipients) => self.reserve(recipients, now),
                 Effect::GiveBack(recipients) => {
@@ -261,6 +266,9 @@ impl<'a> Mail<'a> {
             // Nothing limits them any more.
             None => recipients,
         };
+        if let Some(account) = &mut self.account {
+            account.got_places(granted);
+        }
         let elsewhere = if granted == 0 {
             self.elsewhere(now)
         } else {
