@@ -92,7 +92,10 @@ impl Window {
     pub(super) fn note_used_up(&self, is_used_up: bool, now: Duration) -> Option<Duration> {
         let noted = &self.used_up_since;
         if !is_used_up {
-            noted.store(0, Ordering::Relaxed);
+            // Most looks find room, and need not write where others reserve.
+            if noted.load(Ordering::Relaxed) != 0 {
+                noted.store(0, Ordering::Relaxed);
+            }
             return None;
         }
         let now_nanos = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX).max(1);

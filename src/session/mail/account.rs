@@ -114,6 +114,7 @@ impl Account {
     pub(super) fn was_refused(&mut self, reply: OwnReply) {
         let for_want_of_room = [OwnReply::TOO_MANY_RECIPIENTS, OwnReply::NO_BACKEND];
         if self.lacks_places && for_want_of_room.contains(&reply) {
+            self.lacks_places = false;
             self.lacks_quota();
         }
     }
