@@ -9,15 +9,20 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::mail::{self, MailUse};
-use super::views;
+use super::page::period;
+use super::views::{self, QUOTA_CAUSE};
 use crate::balance::{
-    AdminState, BackendState, BackendView, Balance, Cause, FailureKind, Member, ProbeReport, Stage,
+    AdminState, BackendState, BackendView, Balance, Cause, FailureKind, Member, ProbeReport,
+    QuotaUse, Stage,
 };
 use crate::config::model;
 use crate::control::{Handle, ReloadReport};
-use crate::metrics::SessionOutcome;
+use crate::metrics::sample::FULL;
+use crate::metrics::{ListenerCounters, SessionOutcome};
+use crate::smtp::OwnReply;
 use crate::snapshot::{ListenerView, PoolView, RunPhase, Shared, Snapshot};
 use crate::telemetry::state_name;
+use crate::types::Shards;
 
 /// Whether this process should be sent mail: some pool that a listener leads to can take it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -140,8 +145,8 @@ impl Clock {
         }
     }
 
-    fn unix(self, at: Instant) -> u64 {
-        let ago = self.now.saturating_duration_since(at);
+    /// So long ago, in seconds since 1970.
+    fn unix_before(self, ago: Duration) -> u64 {
         unix_seconds(self.wall.checked_sub(ago).unwrap_or(UNIX_EPOCH))
     }
 }
@@ -193,12 +198,25 @@ fn listener(
         sessions_max: u64::from(settings.max_sessions),
         accepted: counters.sum(|of| of.accepted.value()),
         outcomes: outcomes.collect(),
+        refusals: refusals(counters)
+            .into_iter()
+            .map(|(name, count)| (name.to_owned(), count))
+            .collect(),
         bytes_to_backend: counters.sum(|of| of.octets_to_backend.value()),
         bytes_to_client: counters.sum(|of| of.octets_to_client.value()),
         mail: mail::of_listener(counters, mail_use)
             .as_deref()
             .map(mail::listener_view),
     }
+}
+
+/// Replies of ours that refused something and were said, by name.
+pub(super) fn refusals(counters: &Shards<ListenerCounters>) -> Vec<(&'static str, u64)> {
+    let counted = OwnReply::ALL.iter().map(|wording| {
+        let at = wording.reply.index();
+        (wording.name, counters.sum(|of| of.refusals[at].value()))
+    });
+    counted.filter(|(_, count)| *count > 0).collect()
 }
 
 fn pool(view: &PoolView, snapshot: &Snapshot, clock: Clock) -> views::Pool {
@@ -266,14 +284,21 @@ fn backend(member: &Member, mail_use: MailUse, clock: Clock) -> views::Backend {
     let settings = &member.settings;
     let view = settings.state.view(clock.now);
     let until = |at: Instant| seconds(at.saturating_duration_since(clock.now));
+    let used_up = mail::used_up(member, &view, clock.now);
+    let lasting = used_up.and_then(|of| of.used_up_for);
+    let lasting = lasting.unwrap_or_else(|| clock.now.saturating_duration_since(view.since));
     views::Backend {
         name: settings.name.to_string(),
         address: settings.address.to_string(),
-        state: state_name(view.admin, view.health).to_owned(),
+        state: match used_up {
+            Some(_) => FULL,
+            None => state_name(view.admin, view.health),
+        }
+        .to_owned(),
         admin: admin_name(view.admin).to_owned(),
         health: view.health.name().to_owned(),
-        since: clock.unix(view.since),
-        since_seconds: seconds(clock.now.saturating_duration_since(view.since)),
+        since: clock.unix_before(lasting),
+        since_seconds: seconds(lasting),
         ejected_for_seconds: view.ejected_until.map(until),
         ejections: view.ejections,
         consecutive_strikes: view.consecutive_strikes,
@@ -289,7 +314,7 @@ fn backend(member: &Member, mail_use: MailUse, clock: Clock) -> views::Backend {
             .last_probe
             .as_ref()
             .map(|(at, report)| probe(report, clock.now.saturating_duration_since(*at))),
-        cause: cause(view.cause),
+        cause: used_up.map_or_else(|| cause(view.cause), quota_cause),
         mail: mail::of_backend(&settings.state, mail_use)
             .as_deref()
             .map(mail::backend_view),
@@ -299,6 +324,17 @@ fn backend(member: &Member, mail_use: MailUse, clock: Clock) -> views::Backend {
 /// The weight as balancing sees it now.
 pub(super) fn weight(view: &BackendView) -> f64 {
     f64::from(view.effective_weight_256) / 256.0
+}
+
+/// The quota that is used up, as the cause of that state.
+fn quota_cause(of: QuotaUse) -> views::Cause {
+    let window = period(of.quota.period.as_secs());
+    let (used, limit, unit) = (of.used, of.quota.count, of.quota.unit.name());
+    views::Cause {
+        origin: QUOTA_CAUSE.to_owned(),
+        text: Some(format!("{used} of {limit} {unit} in {window}")),
+        ..views::Cause::default()
+    }
 }
 
 fn cause(cause: Cause) -> views::Cause {

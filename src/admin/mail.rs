@@ -8,10 +8,12 @@ use std::time::Instant;
 
 use super::views;
 use crate::balance::{
-    BackendState, BackendTotals, KeptClosed, MailTotals, MoveCause, QuotaUnit, QuotaUse,
+    AdminState, BackendState, BackendTotals, BackendView, KeptClosed, MailTotals, Member,
+    MoveCause, QuotaUse,
 };
+use crate::config::duration_text;
 use crate::config::model::Mode;
-use crate::metrics::sample::{BackendMailSample, MailSample};
+use crate::metrics::sample::{BackendMailSample, MailSample, QuotaSample};
 use crate::metrics::{ListenerCounters, MailCounters, TransactionOutcome};
 use crate::snapshot::{PoolView, Snapshot};
 use crate::types::Shards;
@@ -136,31 +138,53 @@ pub(super) fn backend_view(sample: &BackendMailSample) -> views::BackendMail {
     }
 }
 
-/// What the pool's backends have used up of their quotas.
-pub(super) fn quotas(pool: &PoolView, now: Instant) -> Vec<views::Quota> {
+/// What the pool's backends have used up of their quotas, by name: all addresses of a name share
+/// them.
+fn quota_uses(pool: &PoolView, now: Instant) -> Vec<(Arc<str>, QuotaUse)> {
     let mut names = BTreeSet::new();
-    let members = pool.pool.members().iter();
-    let limited = members.filter_map(|member| {
-        let limited = member.settings.quota.as_ref()?;
-        // All addresses of a name share one.
+    let mut uses = Vec::new();
+    for member in pool.pool.members() {
         let name = &member.settings.name;
-        names.insert(Arc::clone(name)).then_some((name, limited))
-    });
-    let view = |name: &Arc<str>, of: QuotaUse| views::Quota {
-        backend: name.to_string(),
-        unit: match of.quota.unit {
-            QuotaUnit::Messages => "messages",
-            QuotaUnit::Recipients => "recipients",
+        if let Some(limited) = &member.settings.quota
+            && names.insert(Arc::clone(name))
+        {
+            let of = limited.usage(now).into_iter();
+            uses.extend(of.map(|of| (Arc::clone(name), of)));
         }
-        .to_owned(),
+    }
+    uses
+}
+
+/// The quotas as the status says them.
+pub(super) fn quotas(pool: &PoolView, now: Instant) -> Vec<views::Quota> {
+    let view = |(name, of): (Arc<str>, QuotaUse)| views::Quota {
+        backend: name.to_string(),
+        unit: of.quota.unit.name().to_owned(),
         used: of.used,
         limit: of.quota.count,
         period_seconds: of.quota.period.as_secs(),
     };
-    limited
-        .flat_map(|(name, limited)| {
-            let uses = limited.usage(now).into_iter();
-            uses.map(|of| view(name, of)).collect::<Vec<_>>()
-        })
-        .collect()
+    quota_uses(pool, now).into_iter().map(view).collect()
+}
+
+/// The quotas as a scrape shows them.
+pub(super) fn quota_samples(pool: &PoolView, now: Instant) -> Vec<QuotaSample> {
+    let sample = |(name, of): (Arc<str>, QuotaUse)| QuotaSample {
+        backend: name.to_string(),
+        unit: of.quota.unit.name(),
+        window: duration_text(of.quota.period),
+        used: of.used,
+        limit: of.quota.count,
+    };
+    quota_uses(pool, now).into_iter().map(sample).collect()
+}
+
+/// The quota that keeps mail from a backend that is in service otherwise: of several the one that
+/// has been used up for longest.
+pub(super) fn used_up(member: &Member, view: &BackendView, now: Instant) -> Option<QuotaUse> {
+    let serves = view.admin == AdminState::Ready && view.health.is_usable();
+    let limited = member.settings.quota.as_ref().filter(|_| serves)?;
+    let uses = limited.usage(now).into_iter();
+    let used_up = uses.filter(|of| of.used_up_for.is_some());
+    used_up.max_by_key(|of| of.used_up_for)
 }

@@ -5,14 +5,16 @@
 use std::sync::Arc;
 use std::time::{Instant, UNIX_EPOCH};
 
-use super::gather::{heartbeat_age, open_descriptors, readiness, resident_octets, strikes, weight};
+use super::gather::{
+    heartbeat_age, open_descriptors, readiness, refusals, resident_octets, strikes, weight,
+};
 use super::mail::{self, MailUse};
-use crate::balance::BackendState;
+use crate::balance::{BackendState, Member};
 use crate::control::Handle;
 use crate::metrics::SessionOutcome;
 use crate::metrics::sample::{
-    BackendSample, Directions, ListenerSample, PoolSample, ProbeSample, ProcessSample, Scrape,
-    WorkerSample,
+    BackendSample, Directions, FULL, ListenerSample, PoolSample, ProbeSample, ProcessSample,
+    Scrape, WorkerSample,
 };
 use crate::snapshot::{ListenerState, PoolView, RunPhase, Shared};
 use crate::telemetry::state_name;
@@ -36,9 +38,9 @@ pub(super) fn scrape(handle: &Handle) -> Scrape {
             .iter()
             .map(|state| listener(state, MailUse::of_listener(&snapshot, state.index)))
             .collect(),
-        pools: snapshot.pools().map(|view| pool(view)).collect(),
+        pools: snapshot.pools().map(|view| pool(view, now)).collect(),
         backends: members
-            .map(|(member, mail_use)| backend(&member.pool, &member.settings.state, mail_use, now))
+            .map(|(member, mail_use)| backend(member, mail_use, now))
             .collect(),
         workers: workers(shared, now),
     }
@@ -81,6 +83,7 @@ fn listener(state: &Arc<ListenerState>, mail_use: MailUse) -> ListenerSample {
             to_backend: counters.sum(|of| of.octets_to_backend.value()),
             to_client: counters.sum(|of| of.octets_to_client.value()),
         },
+        refusals: refusals(counters),
         early_talkers: counters.sum(|of| of.early_talkers.value()),
         tarpitted: counters.sum(|of| of.tarpitted.value()),
         mail: mail::of_listener(counters, mail_use),
@@ -98,10 +101,11 @@ fn listener(state: &Arc<ListenerState>, mail_use: MailUse) -> ListenerSample {
     sample
 }
 
-fn pool(view: &PoolView) -> PoolSample {
+fn pool(view: &PoolView, now: Instant) -> PoolSample {
     let core = view.pool.view();
     PoolSample {
         name: view.name.to_string(),
+        quotas: mail::quota_samples(view, now),
         waiting: u64::from(core.waiting),
         queue_max: u64::from(view.settings.queue_max),
         usable: u64::from(core.usable),
@@ -113,14 +117,19 @@ fn pool(view: &PoolView) -> PoolSample {
     }
 }
 
-fn backend(pool: &str, state: &BackendState, mail_use: MailUse, now: Instant) -> BackendSample {
+fn backend(member: &Member, mail_use: MailUse, now: Instant) -> BackendSample {
+    let state: &BackendState = &member.settings.state;
     let view = state.view(now);
     let sums = state.sums();
     BackendSample {
-        pool: pool.to_owned(),
+        pool: member.pool.to_string(),
         backend: state.name().to_string(),
         address: state.address().to_string(),
-        state: state_name(view.admin, view.health),
+        state: if mail::used_up(member, &view, now).is_some() {
+            FULL
+        } else {
+            state_name(view.admin, view.health)
+        },
         weight: weight(&view),
         attempts: sums.attempts,
         sessions: sums.sessions,

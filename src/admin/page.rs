@@ -257,9 +257,10 @@ fn row(out: &mut String, tier: &Tier, backend: &Backend, columns: Columns) {
     let standby = if tier.open { "" } else { " standby" };
     let _ = write!(
         out,
-        "<td class=n>{0}{standby}<td class=\"state {1}\">{1}<td>{2}<td>",
+        "<td class=n>{0}{standby}<td class=\"state {1}\">{2}<td>{3}<td>",
         tier.tier,
         backend.state,
+        backend.state_words(),
         duration(backend.since_seconds)
     );
     escape(out, &backend.cause.sentence());

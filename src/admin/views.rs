@@ -105,6 +105,10 @@ pub struct Listener {
     pub accepted: u64,
     /// Ended sessions by outcome; outcomes that never happened are absent.
     pub outcomes: BTreeMap<String, u64>,
+    /// Replies of our own that refused something (4yz and 5yz), by name; those that never happened
+    /// are absent.
+    #[serde(default)]
+    pub refusals: BTreeMap<String, u64>,
     /// Bytes from clients to backends.
     pub bytes_to_backend: u64,
     /// Bytes from backends to clients.
@@ -188,7 +192,8 @@ pub struct Backend {
     pub name: String,
     /// The address.
     pub address: String,
-    /// One word: `drain` or `maint` if the operator set that, else as `health`.
+    /// One word: `drain` or `maint` if the operator set that, `full` where it is in service and its
+    /// quota is used up, else as `health`.
     pub state: String,
     /// What the operator set: `ready`, `drain`, `maint`.
     pub admin: String,
@@ -248,14 +253,14 @@ pub struct BackendMail {
     /// `drained`, `shed`; absent where it never happened.
     pub kept_closed: BTreeMap<String, u64>,
     /// Transactions moved to another backend, by cause: `lost`, `silent`, `closing`, `desync`,
-    /// `unwell`; absent where it never happened.
+    /// `unwell`, `quota`; absent where it never happened.
     pub moved: BTreeMap<String, u64>,
 }
 
 /// Why a backend is in its state.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Cause {
-    /// `probe`, `session`, `operator`, `timer` or `reload`.
+    /// `probe`, `session`, `operator`, `timer` or `reload`; `quota` of the state `full`.
     pub origin: String,
     /// The step that failed.
     pub stage: Option<String>,
@@ -409,6 +414,20 @@ impl Pool {
     pub fn has_mail(&self) -> bool {
         let mut backends = self.tiers.iter().flat_map(|tier| &tier.backends);
         backends.any(|backend| backend.mail.is_some())
+    }
+}
+
+/// The origin of a cause that is a used-up quota.
+pub const QUOTA_CAUSE: &str = "quota";
+
+impl Backend {
+    /// The state in a word or two, for people: `full (quota)`.
+    pub fn state_words(&self) -> String {
+        if self.cause.origin == QUOTA_CAUSE {
+            format!("{} ({QUOTA_CAUSE})", self.state)
+        } else {
+            self.state.clone()
+        }
     }
 }
 

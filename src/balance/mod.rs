@@ -42,8 +42,9 @@ pub use opening::{OPENING_TIME, OpeningPlace};
 pub use pool::{Pool, PoolEvent, PoolView};
 pub use queue::{Queued, Waiter};
 pub use quota::{
-    Epoch, Limited, QUOTA_PERIOD_MAX, QUOTA_PERIOD_MIN, Quota, QuotaRecord, QuotaUnit, QuotaUse,
-    Quotas, Spent, UsedUp,
+    Epoch, Limited, QUOTA_FREE_PERCENT, QUOTA_NEAR_PERCENT, QUOTA_PERIOD_MAX, QUOTA_PERIOD_MIN,
+    QUOTA_TOLD_PERIOD_MIN, Quota, QuotaLevel, QuotaRecord, QuotaUnit, QuotaUse, Quotas, Spent,
+    UsedUp,
 };
 pub use settings::{AdminState, Balance, Eject, Failback, Hedge, PoolSettings, WhenAllDown};
 pub use shared::PoolShared;

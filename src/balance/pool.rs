@@ -13,7 +13,7 @@ use super::roll::Roll;
 use super::shared::PoolShared;
 use super::slot::Slot;
 use super::tiers::Occasion;
-use super::{BackendState, PoolSettings, Spent, StateChange, UsedUp};
+use super::{BackendState, PoolSettings, QuotaLevel, QuotaUse, Spent, StateChange, UsedUp};
 use crate::types::{ClientKey, Rng};
 
 /// A pool in one generation. Immutable; `Sync`.
@@ -46,6 +46,17 @@ pub enum PoolEvent {
         pool: Arc<str>,
         /// The tier.
         tier: u8,
+    },
+    /// So much of a backend's quota is used, or it has room again.
+    Quota {
+        /// The pool.
+        pool: Arc<str>,
+        /// The backend's name, whose addresses share the quota.
+        backend: Arc<str>,
+        /// The quota and its use.
+        quota: QuotaUse,
+        /// What there is to tell.
+        level: QuotaLevel,
     },
 }
 
@@ -167,6 +178,19 @@ impl Pool {
         others.any(|member| {
             let limited = member.settings.quota.as_ref();
             limited.is_none_or(|limited| limited.has_room(recipients, now))
+        })
+    }
+
+    /// Whether a backend that is in service has no room in a quota for a message with so many
+    /// recipients.
+    pub fn is_short_of_quota(&self, recipients: u32, now: Instant) -> bool {
+        let mut members = self.members().iter();
+        members.any(|member| {
+            let standing = member.state().standing();
+            let limited = member.settings.quota.as_ref();
+            standing.is_ready()
+                && standing.is_usable()
+                && limited.is_some_and(|limited| !limited.has_room(recipients, now))
         })
     }
 

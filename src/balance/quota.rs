@@ -11,11 +11,13 @@
 //! What was used of a quota that is not asked for any more is kept until it would not count: a
 //! quota that returns goes on from there, and one with another span begins with what is known.
 
+mod watch;
 mod window;
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+pub use self::watch::{QUOTA_FREE_PERCENT, QUOTA_NEAR_PERCENT, QUOTA_TOLD_PERIOD_MIN, QuotaLevel};
 use self::window::Window;
 use super::shared::lock;
 
@@ -54,6 +56,18 @@ pub struct QuotaUse {
     pub quota: Quota,
     /// What was used within its span, and what is reserved.
     pub used: u64,
+    /// For how long looks have found it used up; `None` if it has room.
+    pub used_up_for: Option<Duration>,
+}
+
+impl QuotaUnit {
+    /// Its name in logs, metrics and the status.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Messages => "messages",
+            Self::Recipients => "recipients",
+        }
+    }
 }
 
 /// The part of a window that outlives the process.
@@ -301,12 +315,7 @@ impl Limited {
 
     /// How much is used now.
     pub fn usage(&self, now: Instant) -> Vec<QuotaUse> {
-        self.refresh(now);
-        let of = |limit: &Limit| QuotaUse {
-            quota: limit.quota,
-            used: limit.window.taken(),
-        };
-        self.limits.iter().map(of).collect()
+        self.limits.iter().map(|limit| limit.look(now)).collect()
     }
 
     /// Reserves one message with so many recipients, if all quotas have room for it.
@@ -334,6 +343,19 @@ impl Limited {
 }
 
 impl Limit {
+    /// How much is used now.
+    fn look(&self, now: Instant) -> QuotaUse {
+        let now = self.window.epoch.at(now);
+        self.window.forget(now);
+        let used = self.window.taken();
+        let used_up_since = self.window.note_used_up(used >= self.quota.count, now);
+        QuotaUse {
+            quota: self.quota,
+            used,
+            used_up_for: used_up_since.map(|since| now.saturating_sub(since)),
+        }
+    }
+
     /// What a message with so many recipients takes.
     fn places(&self, recipients: u64) -> u64 {
         match self.quota.unit {

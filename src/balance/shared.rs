@@ -343,7 +343,7 @@ impl PoolShared {
                     }
                     self.refresh(roster, &roll, member, &refreshed);
                 }
-                self.refresh_quotas(&roll, now);
+                self.refresh_quotas(roster, &roll, now);
                 self.settle(roster, &roll, occasion, now);
             }
             roster.events.drain(..).collect()
@@ -353,11 +353,18 @@ impl PoolShared {
     }
 
     /// Members whose quotas have room again may be picked again.
-    fn refresh_quotas(&self, roll: &Roll, now: Instant) {
+    fn refresh_quotas(&self, roster: &mut Roster, roll: &Roll, now: Instant) {
         for &index in &roll.limited {
             let member = &roll.members[index as usize];
             if let Some(limited) = &member.settings.quota {
-                limited.refresh(now);
+                limited.watch(now, |quota, level| {
+                    roster.keep(PoolEvent::Quota {
+                        pool: Arc::clone(&member.pool),
+                        backend: Arc::clone(&member.settings.name),
+                        quota,
+                        level,
+                    });
+                });
             }
             // Whoever found that there is room again.
             if self.has_heap() && !member.is_used_up() {

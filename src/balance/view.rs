@@ -80,6 +80,8 @@ pub enum MoveCause {
     Desync,
     /// It refused the message for a state of its own (x.3.x).
     Unwell,
+    /// Its quota had no room for one more recipient: no fault of its own.
+    Quota,
 }
 
 impl KeptClosed {
@@ -113,12 +115,13 @@ impl KeptClosed {
 
 impl MoveCause {
     /// Every cause, in the order of [`MoveCause::index`].
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Lost,
         Self::Silent,
         Self::Closing,
         Self::Desync,
         Self::Unwell,
+        Self::Quota,
     ];
 
     /// Its place in tables of counts.
@@ -134,6 +137,7 @@ impl MoveCause {
             Self::Closing => "closing",
             Self::Desync => "desync",
             Self::Unwell => "unwell",
+            Self::Quota => "quota",
         }
     }
 }

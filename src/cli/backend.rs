@@ -133,7 +133,7 @@ fn render(changed: &BackendChanged) -> String {
             changed.pool,
             backend.name,
             backend.address,
-            backend.state,
+            backend.state_words(),
             backend.open,
             backend.in_flight
         );

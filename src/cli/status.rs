@@ -404,7 +404,7 @@ fn row(rank: &str, backend: &Backend) -> Vec<String> {
         shown(&backend.name),
         shown(&backend.address),
         rank.to_owned(),
-        shown(&backend.state),
+        shown(&backend.state_words()),
         duration(backend.since_seconds),
         open,
         backend.in_flight.to_string(),
@@ -558,6 +558,26 @@ mx1      10.0.0.11:25  1     up     1m01s     0          0      1234     4      
 QUOTA  USED  LIMIT  OF
 mx1      40    500  messages in 1 hour
 "
+        );
+    }
+
+    #[test]
+    fn a_backend_whose_quota_is_used_up_is_full_for_that_reason() {
+        let mut status = status();
+        let backend = &mut status.pools[0].tiers[0].backends[0];
+        backend.state = "full".to_owned();
+        backend.cause = Cause {
+            origin: "quota".to_owned(),
+            text: Some("500 of 500 messages in 1 hour".to_owned()),
+            ..Cause::default()
+        };
+        let text = render(&status, PLAIN);
+        let line = text.lines().find(|line| line.starts_with("mx1"));
+        let line = line.expect("its line");
+        assert!(line.contains("  full (quota)  "), "{line}");
+        assert!(
+            line.ends_with("  quota \"500 of 500 messages in 1 hour\""),
+            "{line}"
         );
     }
 

@@ -29,6 +29,7 @@ pub use diff::{Binding, Plan, diff};
 pub use mistake::{Color, ConfigErrors, MISTAKES_MAX, Mistake, Severity};
 pub use model::Config;
 pub use reference::reference;
+pub use value::duration_text;
 
 /// The largest configuration or backends file, in octets; a larger one is a mistake.
 pub const FILE_OCTETS_MAX: u64 = 16 * 1024 * 1024;

@@ -63,4 +63,6 @@
 //! | slow start | from 1/16 of the weight | `balance::slow_start` | grows in a straight line over `slow_start` |
 //! | lines that wait for the log's reader | 64 batches of 64 KiB, 256 KiB of events | `telemetry` | dropped, counted, said by `log.dropped` |
 //! | one kind of line in a second | 50 per worker and outcome (not of what went well, nor of messages in doubt), 200 per event | `telemetry::storm` | counted, said by `log.suppressed` |
+//! | a quota that is said to be near, used up, free again | 80 %, 100 %, below 90 %; windows of an hour or longer | `balance::quota` | near is said again after it was below 70 % |
+//! | refusals that a session's line tells | 3, of 300 octets each | `session::refusals` | the last ones; all are counted |
 //! | a value in the log | 1,024 octets; a reply 512, recipients 8 KiB together | `telemetry` | cut; recipients that are left out are counted |

@@ -86,6 +86,7 @@
 //! | `sessions_max` | number | The most there may be; 0 is no limit of its own. |
 //! | `accepted` | number | Connections accepted since the start. |
 //! | `outcomes` | object of numbers | Ended sessions by outcome; outcomes that never happened are absent. |
+//! | `refusals` | object of numbers | Replies of our own that refused something (4yz and 5yz), by name; those that never happened are absent. |
 //! | `bytes_to_backend` | number | Bytes from clients to backends. |
 //! | `bytes_to_client` | number | Bytes from backends to clients. |
 //! | `mail` | object or null | Its mail; `null` in mode `passthrough`. |
@@ -129,7 +130,7 @@
 //! |---|---|---|
 //! | `name` | string | The name. |
 //! | `address` | string | The address. |
-//! | `state` | string | One word: `drain` or `maint` if the operator set that, else as `health`. |
+//! | `state` | string | One word: `drain` or `maint` if the operator set that, `full` where it is in service and its quota is used up, else as `health`. |
 //! | `admin` | string | What the operator set: `ready`, `drain`, `maint`. |
 //! | `health` | string | What was found: `unknown`, `up`, `degraded`, `down`, `ejected`. |
 //! | `cause` | object | Why it is in this state. |
@@ -153,7 +154,7 @@
 //!
 //! | field | type | meaning |
 //! |---|---|---|
-//! | `origin` | string | `probe`, `session`, `operator`, `timer` or `reload`. |
+//! | `origin` | string | `probe`, `session`, `operator`, `timer` or `reload`; `quota` of the state `full`. |
 //! | `stage` | string or null | The step that failed. |
 //! | `kind` | string or null | How it failed. |
 //! | `code` | number or null | The reply code. |
@@ -201,7 +202,7 @@
 //! | `dialled` | number | Connections that were dialled for a transaction. |
 //! | `reused` | number | Kept connections that were given a transaction. |
 //! | `kept_closed` | object of numbers | Kept connections that were closed, by cause: `idle`, `age`, `messages`, `backend`, `drained`, `shed`. |
-//! | `moved` | object of numbers | Transactions moved to another backend, by cause: `lost`, `silent`, `closing`, `desync`, `unwell`. |
+//! | `moved` | object of numbers | Transactions moved to another backend, by cause: `lost`, `silent`, `closing`, `desync`, `unwell`, `quota`. |
 //!
 //! **`pools[].quotas[]`**
 //!
@@ -270,6 +271,7 @@
 //! | `posthouse_listener_accepted_total` | counter | listener | Accepted connections. |
 //! | `posthouse_listener_sessions` | gauge | listener | Sessions now. |
 //! | `posthouse_sessions_total` | counter | listener, outcome | Ended sessions by outcome. |
+//! | `posthouse_refusals_total` | counter | listener, reply | Replies of our own that refused something (4yz and 5yz), by name; only those that happened. |
 //! | `posthouse_listener_bytes_total` | counter | listener, direction | Bytes relayed by direction. |
 //! | `posthouse_listener_early_talkers_total` | counter | listener | Clients that sent before the greeting. |
 //! | `posthouse_listener_tarpitted_total` | counter | listener | Replies to mistakes that were held back. |
@@ -327,6 +329,8 @@
 //! | `posthouse_backend_kept_idle` | gauge | pool, backend, address | Kept connections that wait for a transaction. |
 //! | `posthouse_backend_mail_connections_total` | counter | pool, backend, address, connection | Connections that transactions were given: dialled for them, or kept from others. |
 //! | `posthouse_backend_kept_closed_total` | counter | pool, backend, address, cause | Kept connections that were closed, by cause; only those that happened. |
+//! | `posthouse_backend_quota_used` | gauge | pool, backend, unit, window | What was used of the backend's quota within its window, mail in flight included. |
+//! | `posthouse_backend_quota_limit` | gauge | pool, backend, unit, window | The backend's quota. |
 //! | `posthouse_worker_kept_idle` | gauge | worker | Kept connections to backends that wait for a transaction. |
 //! | `posthouse_worker_leased` | gauge | worker | Connections to backends that transactions hold now. |
 //! | `posthouse_worker_mail_hedges_total` | counter | worker | Transactions begun again elsewhere because a backend was slow to answer MAIL. |
@@ -344,15 +348,48 @@
 //! characters. Control characters and what turns the writing direction are always escaped. A value
 //! is at most 1,024 octets.
 //!
+//! The time of a line is that of what it tells, to the microsecond, whenever the line is written: of
+//! `session.end` and `transaction.end` the end, so that the time less `session_ms` or
+//! `transaction_ms` is the begin. The durations in a line are measured on the same clock, and all
+//! threads tell the time by the same difference to the wall clock, which changes only when that was
+//! set. Lines of different threads may stand up to 150 ms out of order: sort by time.
+//!
+//! `session.id` has 16 hexadecimal digits. As text, the ids of one process sort in the order in which
+//! its threads accepted the connections: the first 14 digits are the time in sixteenths of a
+//! microsecond since 1970, the last two the worker. A process that is started again makes other
+//! ids.
+//!
 //! `session.end`, one per session: `session.id`, `listener`, `client.addr`, `via.addr` (where a
-//! PROXY header named the client), `pool`, `backend`, `backend.addr`, `outcome`, `ended_by`,
-//! `phase`, `attempts`, `failures` (`backend/stage/kind[/code]/ms`, comma-separated; in JSON an
-//! array of objects), `hedged`, `queue_ms`, `connect_ms`, `greeting_ms`, `session_ms`,
-//! `octets.to_backend`, `octets.to_client`, `reply`. Absent facts are absent keys.
+//! PROXY header named the client), `pool`, `backend`, `backend.addr`, `outcome`, `refused`,
+//! `refusals`, `ended_by`, `phase`, `attempts`, `failures` (`backend/stage/kind[/code]/ms`,
+//! comma-separated; in JSON an array of objects), `hedged`, `queue_ms`, `connect_ms`,
+//! `greeting_ms`, `session_ms`, `octets.to_backend`, `octets.to_client`, `reply`. Absent facts are
+//! absent keys. `attempts` counts dials; in smtp mode it counts the connections that all
+//! transactions of the session were tried on, kept ones included, and `failures` are in the lines
+//! of the transactions.
+//!
+//! `refused` counts the replies of our own (not of a backend) that refused something: codes 4yz and
+//! 5yz, at connect, to a command, at the end of a message or at a timeout. `refusals` tells the last
+//! three of them, `command code text` with semicolons between them; in JSON an array of objects with
+//! `command`, `code` and `text`. The command is the verb in lower case, `connect` before the first
+//! one, `end-of-data` for the end of a message behind DATA, and `unknown` for any other line, of
+//! which nothing is shown: it may be a password. A reply that answers no command names the last one
+//! that was given. `posthouse_refusals_total` counts the same replies by name, which is the key in
+//! `[listeners.NAME.smtp.replies]` or `[listeners.NAME.replies]` where they have one. At level
+//! `debug` each of them has a line of its own: `session.refused` (`session.id`, `command`, `reply`,
+//! `code`).
+//!
+//! The outcome of a session in smtp mode that ended in order (QUIT, or the end of the client's
+//! direction) is `refused-by-us` if we refused it something and no message of it was accepted, else
+//! `completed`: a client that was told `452` for one recipient and then delivered its message has
+//! done what it came for. One that left by a reset, was timed out or was sent away has the outcome
+//! for that, and its refusals in the line all the same.
 //!
 //! `transaction.end`, one per mail transaction of a listener in smtp mode: `session.id`,
 //! `transaction` (its number in the session), `listener`, `client.addr`, `helo`, `pool`, `backend`,
-//! `backend.addr` (the last backend that had it), `outcome`, `attempts`, `failures` (as above),
+//! `backend.addr` (the last backend that had it), `outcome`, `reason` (`quota` where it was refused, or
+//! one of its recipients was, or it was moved, because a backend's quota had no room: that is no
+//! failure of an attempt), `attempts`, `failures` (as above),
 //! `kept` (whether a kept connection was used), `replayed` (moves to another backend), `size`,
 //! `recipients.accepted`, `recipients.refused`, `mail_ms` (MAIL to the 354), `body_ms` (to the
 //! client's end of the message), `reply_ms` (to the reply), `transaction_ms`, `reply` (with the
@@ -374,6 +411,13 @@
 //! `cause.origin`, `cause.stage`, `cause.kind`, `cause.code`, `cause.text`, `cause.ms`,
 //! `cause.who`. `pool.tier_opened`, `pool.tier_closed`: `pool`, `tier`, `weight.usable`,
 //! `weight.configured`.
+//!
+//! `backend.quota`: `pool`, `backend`, `state`, `used`, `limit`, `unit`, `window`. The state is `near`
+//! when 80 % of a quota are used, `used-up` when all of it is (both at level `warn`), and `free` when
+//! the use of one that was used up has fallen below 90 %. `near` is said again only after the use has
+//! fallen below 70 %, and `used-up` after `free`; so a quota that is used all the time, of which
+//! some comes free and is used again, is said once. Only windows of an hour or longer are said: one
+//! of a second fills and empties as mail comes. Metrics and status show all.
 //!
 //! `backend.limit-learned`: `pool`, `backend`, `backend.addr`, and after how many `messages` it ends
 //! a connection, seen twice; for an hour no connection of this worker is kept for more.

@@ -1,12 +1,13 @@
 //! The counters themselves: by listener, by worker, of the control thread.
 
-use crate::smtp::ReplayLoss;
+use crate::smtp::{OwnReply, ReplayLoss};
 use crate::types::{Counter, Histogram};
 
 /// How a session ended. Every accepted connection has exactly one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SessionOutcome {
-    /// Relayed until both sides had ended in order; in smtp mode the client said QUIT or ended.
+    /// Relayed until both sides had ended in order; in smtp mode the client said QUIT or ended, and
+    /// it was not [refused by us](Self::RefusedByUs).
     Completed,
     /// Relayed, then the client reset.
     ClientReset,
@@ -20,6 +21,9 @@ pub enum SessionOutcome {
     Abandoned,
     /// A bad greeting was relayed as the verdict about this client.
     Refused,
+    /// In smtp mode: the client said QUIT or ended, we had refused it something with a reply of ours
+    /// (4yz or 5yz), and no message of it was accepted.
+    RefusedByUs,
     /// No backend could take it: our 421.
     NoBackend,
     /// It waited too long in the queue: our 421.
@@ -48,7 +52,7 @@ pub enum SessionOutcome {
 
 impl SessionOutcome {
     /// Every outcome, in the order of [`SessionOutcome::index`].
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Completed,
         Self::ClientReset,
         Self::BackendReset,
@@ -56,6 +60,7 @@ impl SessionOutcome {
         Self::HalfCloseTimeout,
         Self::Abandoned,
         Self::Refused,
+        Self::RefusedByUs,
         Self::NoBackend,
         Self::QueueTimeout,
         Self::Denied,
@@ -85,6 +90,7 @@ impl SessionOutcome {
             Self::HalfCloseTimeout => "half-close-timeout",
             Self::Abandoned => "abandoned",
             Self::Refused => "refused",
+            Self::RefusedByUs => "refused-by-us",
             Self::NoBackend => "no-backend",
             Self::QueueTimeout => "queue-timeout",
             Self::Denied => "denied",
@@ -213,6 +219,8 @@ pub struct ListenerCounters {
     pub active: Counter,
     /// Ended sessions by outcome; monotonic.
     pub outcomes: [Counter; SessionOutcome::ALL.len()],
+    /// Replies of ours that refused something, by [`OwnReply::index`]; monotonic.
+    pub refusals: RefusalCounters,
     /// Octets from clients to backends.
     pub octets_to_backend: Counter,
     /// Octets from backends to clients.
@@ -231,6 +239,24 @@ pub struct ListenerCounters {
     pub queue: Histogram,
     /// Mail, in smtp mode.
     pub mail: MailCounters,
+}
+
+/// Counts of replies of ours, by [`OwnReply::index`].
+#[derive(Debug)]
+pub struct RefusalCounters([Counter; OwnReply::ALL.len()]);
+
+impl Default for RefusalCounters {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Counter::default()))
+    }
+}
+
+impl std::ops::Index<usize> for RefusalCounters {
+    type Output = Counter;
+
+    fn index(&self, reply: usize) -> &Counter {
+        &self.0[reply]
+    }
 }
 
 /// Counts of the mail of one listener in smtp mode on one worker.

@@ -70,6 +70,8 @@ pub struct ListenerSample {
     pub active: u64,
     /// Ended sessions, by [`SessionOutcome::index`].
     pub outcomes: [u64; SessionOutcome::ALL.len()],
+    /// Replies of ours that refused something, by name; only those that happened.
+    pub refusals: Vec<(&'static str, u64)>,
     /// Octets from clients to backends, and back.
     pub octets: Directions,
     /// Clients that talked before the greeting.
@@ -114,11 +116,28 @@ pub struct Directions {
     pub to_client: u64,
 }
 
+/// One quota of one backend; all addresses of its name share it.
+#[derive(Clone, Debug, Default)]
+pub struct QuotaSample {
+    /// The name of the backend.
+    pub backend: String,
+    /// What is counted.
+    pub unit: &'static str,
+    /// The length of the span, as the configuration writes it.
+    pub window: String,
+    /// How much is used.
+    pub used: u64,
+    /// How much it may be.
+    pub limit: u64,
+}
+
 /// One pool.
 #[derive(Clone, Debug, Default)]
 pub struct PoolSample {
     /// The name.
     pub name: String,
+    /// The quotas of its backends, and how much of them is used.
+    pub quotas: Vec<QuotaSample>,
     /// Clients in the queue.
     pub waiting: u64,
     /// Clients the queue holds.
@@ -247,7 +266,10 @@ pub struct WorkerSample {
     pub early_replies: u64,
 }
 
-/// Every word for a backend's state, as `telemetry::state_name` gives them.
-pub const STATES: [&str; 7] = [
-    "unknown", "up", "degraded", "down", "ejected", "drain", "maint",
+/// Every word for a backend's state: [`FULL`], and what `telemetry::state_name` gives.
+pub const STATES: [&str; 8] = [
+    "unknown", "up", "degraded", FULL, "down", "ejected", "drain", "maint",
 ];
+
+/// The word for one that is in service and whose quota is used up.
+pub const FULL: &str = "full";

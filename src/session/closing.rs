@@ -16,7 +16,9 @@ use crate::net::clock;
 use crate::net::linger::{LINGER_TIME, Linger};
 use crate::net::stream::Stream;
 use crate::net::timer::{Due, Timer};
-use crate::smtp::{CLOSING_TIME_MAX, ClosingDialogue, Keywords, Next, Readiness};
+use crate::smtp::{
+    CLOSING_TIME_MAX, ClosingDialogue, CommandName, Keywords, Next, OwnRefusal, OwnReply, Readiness,
+};
 
 /// Octets that a client may say in such a dialogue: five commands have 2,560. One that keeps its
 /// connection full would never let the thread go.
@@ -60,7 +62,7 @@ pub(super) async fn refuse(
             session.reply = Some(Arc::clone(&text));
             let hostname = Arc::clone(&session.cx.shared.current.load().config.hostname);
             let dialogue = ClosingDialogue::denied(&hostname).with_greeting(&text);
-            converse(session, client, timer, dialogue).await;
+            converse(session, client, timer, Box::new(dialogue)).await;
         }
         Refusal::Monitor => {
             let hostname = Arc::clone(&session.cx.shared.current.load().config.hostname);
@@ -73,7 +75,7 @@ pub(super) async fn refuse(
                 session,
                 client,
                 timer,
-                ClosingDialogue::monitor(&hostname, readiness),
+                Box::new(ClosingDialogue::monitor(&hostname, readiness)),
             )
             .await;
         }
@@ -84,7 +86,31 @@ pub(super) async fn refuse(
         | Refusal::EarlyTalker
         | Refusal::NoBackend(_)
         | Refusal::Lacking(_)
-        | Refusal::QueueTimeout => say(session, client, timer, text(session, refusal)).await,
+        | Refusal::QueueTimeout => {
+            let text = text(session, refusal);
+            let told = OwnRefusal {
+                command: CommandName::Connect,
+                reply: reply(refusal),
+            };
+            session.was_told(told, Some(Arc::clone(&text)));
+            say(session, client, timer, text).await;
+        }
+    }
+}
+
+/// The reply that says it, by name: its words are the listener's.
+fn reply(refusal: Refusal) -> OwnReply {
+    match refusal {
+        Refusal::ShuttingDown => OwnReply::SHUTTING_DOWN,
+        Refusal::GlobalLimit => OwnReply::GLOBAL_LIMIT,
+        Refusal::ClientLimit => OwnReply::CLIENT_LIMIT,
+        Refusal::Denied => OwnReply::DENIED,
+        Refusal::EarlyTalker => OwnReply::SYNCHRONIZATION,
+        Refusal::Monitor
+        | Refusal::ProxyHeader
+        | Refusal::NoBackend(_)
+        | Refusal::Lacking(_)
+        | Refusal::QueueTimeout => OwnReply::NOT_AVAILABLE,
     }
 }
 
@@ -188,14 +214,20 @@ impl Drop for Lingering<'_> {
     }
 }
 
-/// A short dialogue of our own, bounded by itself in octets and commands and here in time.
+/// A short dialogue of our own, bounded by itself in octets and commands and here in time. It is on
+/// the heap, so that sessions that are served do not pay for it.
 async fn converse(
     session: &mut Session,
     client: &Stream,
     timer: &mut Timer,
-    mut dialogue: ClosingDialogue,
+    mut dialogue: Box<ClosingDialogue>,
 ) {
     let deadline = clock::now() + CLOSING_TIME_MAX;
+    for refusal in dialogue.refused() {
+        // Only a denial is worded by the listener.
+        let line = session.reply.clone();
+        session.was_told(refusal, line);
+    }
     let mut out = dialogue.greeting().to_vec();
     let mut sent = 0;
     let mut next = dialogue.next();
@@ -221,6 +253,9 @@ async fn converse(
                     out.clear();
                     sent = 0;
                     next = dialogue.handle(&scratch[..n], &mut out);
+                    for refusal in dialogue.refused() {
+                        session.was_refused(refusal);
+                    }
                 }
                 Poll::Pending => return timer.or(deadline, cx),
             }

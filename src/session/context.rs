@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use slab::Slab;
 
@@ -134,13 +134,18 @@ pub struct Context {
     /// Listeners that are gone: who still comes from their queues drains at once.
     drained: RefCell<BTreeSet<usize>>,
     sessions: RefCell<Slab<SessionEntry>>,
-    next: Cell<u64>,
+    /// The id of the last session that this thread accepted.
+    last_id: Cell<SessionId>,
+    /// When the process began, since 1970.
+    began: Duration,
 }
 
 impl Context {
     /// The context of thread `worker`, which may make `pipes` pipes; made inside its event loop.
     pub fn new(shared: Arc<Shared>, worker: WorkerId, pipes: usize, seed: u64) -> Rc<Self> {
-        let log = shared.telemetry.worker_log();
+        let log = shared.telemetry.worker_log(clock::now);
+        let began = shared.started_at.duration_since(UNIX_EPOCH);
+        let began = began.unwrap_or_default();
         Rc::new(Self {
             shared,
             worker,
@@ -158,7 +163,8 @@ impl Context {
             draining: Cell::new(false),
             drained: RefCell::default(),
             sessions: RefCell::default(),
-            next: Cell::new(0),
+            last_id: Cell::new(SessionId(0)),
+            began,
         })
     }
 
@@ -307,18 +313,18 @@ impl Context {
         let _ = self.sessions.borrow_mut().try_remove(key);
     }
 
-    pub(super) fn next_id(&self) -> SessionId {
-        let sequence = self.next.get() + 1;
-        self.next.set(sequence);
-        SessionId::new(self.worker, sequence)
+    /// An id for a session that is accepted now. Its time goes on from when the process began, so
+    /// that it never runs back, whatever becomes of the wall clock.
+    pub(super) fn next_id(&self, now: Instant) -> SessionId {
+        let accepted = self.began + since(now, self.shared.started);
+        let id = SessionId::next(self.last_id.get(), self.worker, accepted);
+        self.last_id.set(id);
+        id
     }
 
     /// Octets that identify a session across restarts, for PROXY's UNIQUE_ID.
     pub(super) fn instance(&self) -> u64 {
-        self.shared
-            .started_at
-            .duration_since(std::time::UNIX_EPOCH)
-            .map_or(0, |since| since.as_micros() as u64)
+        self.began.as_micros() as u64
     }
 
     /// Whether the process may take one more session.
@@ -339,6 +345,6 @@ impl SessionEntry {
 }
 
 /// Saturating difference, for instants that come from different reads.
-pub(super) fn since(now: Instant, then: Instant) -> std::time::Duration {
+pub(super) fn since(now: Instant, then: Instant) -> Duration {
     now.saturating_duration_since(then)
 }

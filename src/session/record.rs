@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::context::{Context, LocalListener, Orders, since};
+use super::refusals::Refusals;
 use crate::balance::{ClientPermit, Member};
 use crate::config::model::{GreetingMode, Mode, ProxyIn};
 use crate::identity::ReceivedTlvs;
@@ -37,7 +38,10 @@ pub(super) struct Session {
     pub(super) permit: Option<Box<ClientPermit>>,
     pub(super) backend: Option<Arc<Member>>,
     pub(super) failures: Vec<AttemptRecord>,
+    /// Dials; where it holds transactions, connections that all of them were tried on.
     pub(super) attempts: u32,
+    /// What it was refused; nothing is kept for one that was not.
+    pub(super) refusals: Option<Box<Refusals>>,
     pub(super) hedged: bool,
     pub(super) queue: Lap,
     pub(super) connect: Lap,
@@ -87,7 +91,7 @@ impl Session {
         Ticket(key): Ticket,
         now: Instant,
     ) -> Self {
-        let id = cx.next_id();
+        let id = cx.next_id(now);
         let counters = listener.view.state.counters.of(cx.worker.index());
         counters.accepted.inc();
         counters.active.inc();
@@ -106,6 +110,7 @@ impl Session {
             backend: None,
             failures: Vec::new(),
             attempts: 0,
+            refusals: None,
             hedged: false,
             queue: Lap::default(),
             connect: Lap::default(),
@@ -191,7 +196,7 @@ impl Session {
         self.cx.counters().sessions.sub(1);
     }
 
-    fn log(&self, outcome: SessionOutcome, by: EndedBy, took: Duration) {
+    fn log(&self, outcome: SessionOutcome, by: EndedBy, took: Duration, now: Instant) {
         // A session that is dropped while the log is borrowed (a panic in the log) is not logged.
         let Ok(mut log) = self.cx.log.try_borrow_mut() else {
             return;
@@ -200,7 +205,9 @@ impl Session {
             return;
         }
         let view = &self.listener.view;
+        let (refused, refusals) = self.refusal_records();
         log.session(&SessionRecord {
+            at: now,
             id: self.id,
             listener: &view.name,
             client: self.client(),
@@ -225,6 +232,8 @@ impl Session {
             phase: self.phase,
             outcome,
             reply: self.reply.as_deref(),
+            refused,
+            refusals: &refusals,
         });
     }
 }
@@ -239,9 +248,10 @@ impl Drop for Session {
                 (SessionOutcome::Cut, EndedBy::Us)
             }
         });
-        let took = since(clock::now(), self.accepted);
+        let now = clock::now();
+        let took = since(now, self.accepted);
         self.account(outcome, took);
-        self.log(outcome, by, took);
+        self.log(outcome, by, took, now);
         self.cx.leave(self.key);
     }
 }

@@ -8,14 +8,18 @@
 
 use std::time::Duration;
 
+use super::extensions::write_helo;
+use super::refusal::{CommandName, OwnRefusal};
+use super::replies::OwnReply;
+
 /// Commands answered to one client; the last of them is answered `421`, and the connection closed.
 pub const CLOSING_COMMANDS_MAX: u8 = 5;
 /// How long such a dialogue may take in all.
 pub const CLOSING_TIME_MAX: Duration = Duration::from_secs(5);
 /// The longest command line that is looked at (RFC 5321 §4.5.3.1.4), line end included.
 const LINE_MAX: usize = 512;
-/// As much of a line as tells commands apart.
-const VERB_MAX: usize = 5;
+/// As much of a line as tells commands apart: the longest verb, and what ends it.
+const VERB_MAX: usize = 9;
 
 /// What the driver does once everything written is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +42,8 @@ pub struct ClosingDialogue {
     verb: [u8; VERB_MAX],
     /// Octets of that line so far.
     line_length: usize,
+    /// What was refused and not told of; as many as there are replies at most.
+    refused: Vec<OwnRefusal>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,32 +68,35 @@ impl ClosingDialogue {
             host,
             format!("554 5.7.1 {host} access denied\r\n"),
             Role::Denied,
-            Next::Continue,
+            OwnReply::DENIED,
         )
     }
 
     /// With another balancer's check from one of `monitor_networks`.
     pub fn monitor(host: &str, readiness: Readiness) -> Self {
-        let (greeting, next) = match readiness {
-            Readiness::Ready => (format!("220 {host} ESMTP\r\n"), Next::Continue),
-            Readiness::NotReady => (
-                format!("421 4.3.2 {host} service not available, try again later\r\n"),
-                Next::Close,
-            ),
+        let reply = match readiness {
+            Readiness::Ready => OwnReply::GREETING,
+            Readiness::NotReady => OwnReply::NOT_AVAILABLE,
         };
-        Self::new(host, greeting, Role::Monitor, next)
+        let mut greeting = Vec::new();
+        reply.write(host, &mut greeting);
+        Self::new(host, greeting, Role::Monitor, reply)
     }
 
-    fn new(host: &str, greeting: String, role: Role, next: Next) -> Self {
-        Self {
+    /// `greeting` is how `reply` is said.
+    fn new(host: &str, greeting: impl Into<Vec<u8>>, role: Role, reply: OwnReply) -> Self {
+        let mut dialogue = Self {
             host: host.into(),
-            greeting: greeting.into_bytes().into(),
+            greeting: greeting.into().into(),
             role,
-            next,
+            next: reply.next(),
             commands: 0,
             verb: [0; VERB_MAX],
             line_length: 0,
-        }
+            refused: Vec::new(),
+        };
+        dialogue.note_refusal(CommandName::Connect, reply);
+        dialogue
     }
 
     /// With another first line, given without its CRLF, for the operator who words it himself.
@@ -100,6 +109,17 @@ impl ClosingDialogue {
     /// What is sent first.
     pub fn greeting(&self) -> &[u8] {
         &self.greeting
+    }
+
+    /// What was refused since this was asked last, the greeting included.
+    pub fn refused(&mut self) -> Vec<OwnRefusal> {
+        std::mem::take(&mut self.refused)
+    }
+
+    fn note_refusal(&mut self, command: CommandName, reply: OwnReply) {
+        if reply.refuses() {
+            self.refused.push(OwnRefusal { command, reply });
+        }
     }
 
     /// What to do now: after the greeting, or after the last [`handle`](Self::handle).
@@ -130,28 +150,19 @@ impl ClosingDialogue {
 
     fn answer(&mut self, out: &mut Vec<u8>) {
         self.commands += 1;
-        let host = &self.host;
-        let command = Command::of(self.verb, self.line_length);
-        if command == Command::Quit {
-            self.next = Next::Close;
-            return out.extend_from_slice(format!("221 2.0.0 {host} closing\r\n").as_bytes());
-        }
-        if self.commands >= CLOSING_COMMANDS_MAX {
-            self.next = Next::Close;
-            return out
-                .extend_from_slice(format!("421 4.7.0 {host} too many errors\r\n").as_bytes());
-        }
-        match (self.role, command) {
-            (_, Command::TooLong) => out.extend_from_slice(b"500 5.5.2 line too long\r\n"),
-            (Role::Denied, _) => out.extend_from_slice(b"503 5.5.1 access denied\r\n"),
-            (Role::Monitor, Command::Hello) => {
-                out.extend_from_slice(format!("250 {host}\r\n").as_bytes());
-            }
-            (Role::Monitor, Command::Idle) => out.extend_from_slice(b"250 2.0.0 ok\r\n"),
-            (Role::Monitor, Command::Other | Command::Quit) => {
-                out.extend_from_slice(b"502 5.5.1 not available to monitors\r\n");
-            }
-        }
+        let is_last = self.commands >= CLOSING_COMMANDS_MAX;
+        let reply = match (self.role, Command::of(self.verb, self.line_length)) {
+            (_, Command::Quit) => OwnReply::GOODBYE,
+            _ if is_last => OwnReply::TOO_MANY_ERRORS,
+            (_, Command::TooLong) => OwnReply::LINE_TOO_LONG,
+            (Role::Denied, _) => OwnReply::ACCESS_DENIED,
+            (Role::Monitor, Command::Hello) => return write_helo(&self.host, out),
+            (Role::Monitor, Command::Idle) => OwnReply::OK,
+            (Role::Monitor, Command::Other) => OwnReply::MONITOR_ONLY,
+        };
+        reply.write(&self.host, out);
+        self.next = reply.next();
+        self.note_refusal(CommandName::of_line(&self.verb), reply);
     }
 }
 
@@ -173,7 +184,7 @@ impl Command {
         if line_length > LINE_MAX {
             return Self::TooLong;
         }
-        let [letters @ .., end] = verb;
+        let [letters @ .., end, _, _, _, _] = verb;
         match (&letters.to_ascii_uppercase()[..], end) {
             (b"QUIT", b' ' | b'\r' | b'\n') => Self::Quit,
             (b"EHLO" | b"HELO", b' ' | b'\r' | b'\n') => Self::Hello,
@@ -265,6 +276,32 @@ mod tests {
         };
         let codes = ["QUITE", "QUIT now", "NOOP x", "EHLOx", "", "Q"].map(first);
         assert_eq!(codes, ["502", "221", "250", "502", "502", "502"]);
+    }
+
+    #[test]
+    fn every_refusal_is_told_once_with_the_command_it_answers() {
+        let mut dialogue = ClosingDialogue::denied("mx.example").with_greeting("550 not you");
+        let mut names = |octets: &[u8]| {
+            dialogue.handle(octets, &mut Vec::new());
+            let refused = dialogue.refused().into_iter();
+            let names = refused.map(|of| (of.command.name(), of.reply.name()));
+            names.collect::<Vec<_>>()
+        };
+        let denied = [("connect", "denied"), ("ehlo", "access_denied")];
+        assert_eq!(names(b"EHLO x\r\n"), denied);
+        let rest = [
+            ("starttls", "access_denied"),
+            ("unknown", "access_denied"),
+            ("mail", "access_denied"),
+            ("noop", "too_many_errors"),
+        ];
+        let octets = b"STARTTLS\r\nhunter2\r\nMAIL FROM:<>\r\nNOOP\r\nNOOP\r\n";
+        assert_eq!(names(octets), rest);
+        let mut ready = ClosingDialogue::monitor("mx", Readiness::Ready);
+        ready.handle(b"EHLO x\r\nQUIT\r\n", &mut Vec::new());
+        assert_eq!(ready.refused(), []);
+        let mut not_ready = ClosingDialogue::monitor("mx", Readiness::NotReady);
+        assert_eq!(not_ready.refused()[0].reply, OwnReply::NOT_AVAILABLE);
     }
 
     #[test]

@@ -33,6 +33,7 @@ use super::closing::Next;
 use super::exchange::Exchange;
 use super::extensions::Extensions;
 use super::line::{CommandLine, LineKind, LineReader};
+use super::refusal::{CommandName, OwnRefusal};
 use super::replay_memory::ReplayMemory;
 use super::replies::OwnReply;
 use chunks::Chunks;
@@ -87,6 +88,8 @@ pub struct MailSession {
     budget: Budget,
     next: Next,
     closes_with: Option<OwnReply>,
+    /// The last command that the client gave.
+    said: CommandName,
     stage: Stage,
     /// The greeting that is held back.
     greeting: Option<HeldGreeting>,
@@ -143,6 +146,7 @@ impl MailSession {
             budget: Budget::default(),
             next: Next::Continue,
             closes_with: None,
+            said: CommandName::Connect,
             stage: Stage::Open,
             greeting: None,
             held_back: None,
@@ -301,6 +305,7 @@ impl MailSession {
                 }
                 CommandLine::Defective { defect, consumed } => {
                     used += consumed;
+                    self.said = CommandName::of_line(rest);
                     self.say(defect.reply(), defect.cost());
                 }
                 CommandLine::Complete { text, consumed } => {
@@ -428,6 +433,15 @@ impl MailSession {
             policy.words.write(reply, &policy.host, &mut self.replies);
             self.next = reply.next();
             self.closes_with = (self.next == Next::Close).then_some(reply);
+            self.note_refusal(self.said, reply);
+        }
+    }
+
+    /// A reply of ours was made, which may be a refusal.
+    fn note_refusal(&mut self, command: CommandName, reply: OwnReply) {
+        if reply.refuses() {
+            let refusal = OwnRefusal { command, reply };
+            self.effects.push_back(Effect::Refused(refusal));
         }
     }
 }

@@ -23,6 +23,7 @@ mod parameters;
 mod path;
 mod probe;
 mod quirks;
+mod refusal;
 mod replay_memory;
 mod replies;
 mod reply;
@@ -72,6 +73,7 @@ pub use probe::{
     ProbeEnd, ProbeFailure, ProbeInput, ProbeOutput, ProbePlan, ProbeStage, RelayTest,
 };
 pub use quirks::ClientQuirks;
+pub use refusal::{CommandName, OwnRefusal};
 pub use replay_memory::{ReplayMemory, Reservation};
 pub use replies::{OwnReply, ReplyText, WRITTEN_LINE_MAX, Wording, Words, write_reply};
 pub use reply::{

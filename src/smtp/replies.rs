@@ -25,6 +25,8 @@ pub struct OwnReply {
     enhanced: &'static str,
     text: &'static str,
     next: Next,
+    /// Its place in [`OwnReply::ALL`].
+    place: u8,
 }
 
 /// A reply of ours and its words.
@@ -32,6 +34,9 @@ pub struct OwnReply {
 pub struct Wording {
     /// The key by which a listener in mode "smtp" chooses others (rule R2).
     pub key: Option<&'static str>,
+    /// Its name in logs and metrics: the key, or the key in the listener's `replies`, where there is
+    /// one.
+    pub name: &'static str,
     /// What is said.
     pub reply: OwnReply,
     /// The line it has otherwise, without CRLF, as a TOML string; `{hostname}` stands for our name.
@@ -59,12 +64,22 @@ macro_rules! template {
     };
 }
 
-/// Declares the constants, those that have a key for other words with `as`, and the list of all.
+/// Declares the constants, those that have a key for other words with `as` and the others with
+/// `named`, and the list of all.
 macro_rules! own_replies {
     ($(
         $(#[doc = $doc:literal])+
-        $name:ident $(as $key:ident)?: $next:ident $code:tt $enhanced:tt $text:tt;
+        $name:ident $(as $key:ident)? $(named $word:ident)?:
+            $next:ident $code:tt $enhanced:tt $text:tt;
     )+) => {
+        /// Their places in [`OwnReply::ALL`].
+        #[expect(
+            non_camel_case_types,
+            clippy::upper_case_acronyms,
+            reason = "they are named as the constants are"
+        )]
+        enum ReplyPlace { $($name),+ }
+
         impl OwnReply {
             $(
                 $(#[doc = $doc])+
@@ -73,12 +88,14 @@ macro_rules! own_replies {
                     enhanced: $enhanced,
                     text: $text,
                     next: Next::$next,
+                    place: ReplyPlace::$name as u8,
                 };
             )+
 
             /// All of them.
             pub const ALL: &[Wording] = &[$(Wording {
                 key: [$(stringify!($key))?].as_slice().first().copied(),
+                name: [$(stringify!($key),)? $(stringify!($word),)?][0],
                 reply: Self::$name,
                 default: template!($code $enhanced $text),
                 when: concat!($($doc),+).trim_ascii(),
@@ -102,15 +119,15 @@ own_replies! {
     SEND_DATA as send_data: Continue 354 "" "end with <CRLF>.<CRLF>"; // rule F9
 
     /// No backend at connect.
-    NOT_AVAILABLE: Close 421 "4.3.2" "service not available, try again later";
+    NOT_AVAILABLE named unavailable: Close 421 "4.3.2" "service not available, try again later";
     /// Draining, at the next command boundary.
-    SHUTTING_DOWN: Close 421 "4.3.2" "shutting down";
+    SHUTTING_DOWN named shutting_down: Close 421 "4.3.2" "shutting down";
     /// The client's own limit of connections.
-    CLIENT_LIMIT: Close 421 "4.7.0" "too many connections";
+    CLIENT_LIMIT named client_limit: Close 421 "4.7.0" "too many connections";
     /// Our limit of connections.
-    GLOBAL_LIMIT: Close 421 "4.3.2" "too many connections";
+    GLOBAL_LIMIT named global_limit: Close 421 "4.3.2" "too many connections";
     /// Too many connections in a time.
-    CONNECT_RATE: Close 421 "4.7.0" "too many connections in a short time";
+    CONNECT_RATE named connect_rate: Close 421 "4.7.0" "too many connections in a short time";
     /// The error budget is used up.
     TOO_MANY_ERRORS as too_many_errors: Close 421 "4.7.0" "too many errors"; // rule B4
     /// No command for too long.
@@ -118,12 +135,12 @@ own_replies! {
     /// The message stalled, or came too slowly.
     DATA_TIMEOUT as data_timeout: Close 421 "4.4.2" "timeout";
     /// A session bound to one backend lost it.
-    PINNED_BACKEND_LOST: Close 421 "4.4.2" "connection to the mail server lost";
+    PINNED_BACKEND_LOST named pinned_backend_lost: Close 421 "4.4.2" "connection to the mail server lost";
     /// Another protocol than SMTP.
     NOT_SMTP as not_smtp: Close 421 "4.7.0" "this is SMTP"; // rule B3
 
     /// Too many messages or recipients in a time, at MAIL or RCPT.
-    MAIL_RATE: Continue 450 "4.7.1" "too much mail in a short time, try again later";
+    MAIL_RATE named mail_rate: Continue 450 "4.7.1" "too much mail in a short time, try again later";
     /// No backend is eligible for this transaction.
     NO_BACKEND as no_backend: Continue 451 "4.3.2" "service not available, try again later";
     /// Backends are eligible and none answered.
@@ -143,9 +160,9 @@ own_replies! {
     /// One RCPT more than can be taken.
     TOO_MANY_RECIPIENTS as too_many_recipients: Continue 452 "4.5.3" "too many recipients"; // rule S5
     /// No backend for AUTH (rule A7).
-    AUTH_NOT_AVAILABLE: Continue 454 "4.7.0" "temporary authentication failure";
+    AUTH_NOT_AVAILABLE named auth_not_available: Continue 454 "4.7.0" "temporary authentication failure";
     /// STARTTLS cannot be had now (rule T4).
-    TLS_NOT_AVAILABLE: Continue 454 "4.7.0" "TLS not available";
+    TLS_NOT_AVAILABLE named tls_not_available: Continue 454 "4.7.0" "TLS not available";
     /// A parameter we announced and no backend can take now.
     PARAMETER_NOT_NOW as parameter_not_now: Continue 455 "4.3.3" "parameter cannot be accommodated now"; // RFC 5321 §4.1.1.11, rule E3
 
@@ -156,7 +173,7 @@ own_replies! {
     /// A line without end.
     ENDLESS_LINE as endless_line: Close 500 "5.5.2" "line too long";
     /// Over the limit of a line within AUTH (RFC 4954 §4, rule G3).
-    AUTH_LINE_TOO_LONG: Continue 500 "5.5.6" "authentication exchange line is too long";
+    AUTH_LINE_TOO_LONG named auth_line_too_long: Continue 500 "5.5.6" "authentication exchange line is too long";
     /// A bare CR in a command, or LF where it does not end one.
     BARE_LINE_END as bare_line_end: Close 500 "5.5.2" "bare <CR> or <LF> in a command"; // rule G12
     /// Not UTF-8.
@@ -170,7 +187,7 @@ own_replies! {
     /// VRFY without argument.
     VRFY_SYNTAX as vrfy_syntax: Continue 501 "5.5.4" "syntax: VRFY address";
     /// AUTH without a mechanism, or with more than an initial response.
-    AUTH_SYNTAX: Continue 501 "5.5.4" "syntax: AUTH mechanism [initial-response]";
+    AUTH_SYNTAX named auth_syntax: Continue 501 "5.5.4" "syntax: AUTH mechanism [initial-response]";
     /// MAIL without FROM:, or without an address behind it.
     MAIL_SYNTAX as mail_syntax: Continue 501 "5.5.4" "syntax: MAIL FROM:<address>";
     /// RCPT without TO:, or without an address behind it.
@@ -188,15 +205,15 @@ own_replies! {
     /// A command in the wrong order.
     BAD_SEQUENCE as bad_sequence: Continue 503 "5.5.1" "bad sequence of commands"; // rule S1
     /// TLS first (rule T5).
-    TLS_REQUIRED: Continue 530 "5.7.0" "STARTTLS first";
+    TLS_REQUIRED named tls_required: Continue 530 "5.7.0" "STARTTLS first";
     /// AUTH first (rule A1).
-    AUTH_REQUIRED: Continue 530 "5.7.0" "authentication required";
+    AUTH_REQUIRED named auth_required: Continue 530 "5.7.0" "authentication required";
     /// Bare CR or LF in the message, where they are refused.
     BARE_IN_MESSAGE as bare_in_message: Continue 550 "5.5.2" "bare <CR> or <LF> in the message"; // rule D5
     /// NUL in the message, where it is refused.
     NUL_IN_MESSAGE as nul_in_message: Continue 550 "5.6.0" "NUL in the message"; // rule D8
     /// REQUIRETLS cannot be kept (RFC 8689).
-    REQUIRETLS_UNMET: Continue 550 "5.7.30" "REQUIRETLS needed";
+    REQUIRETLS_UNMET named requiretls_unmet: Continue 550 "5.7.30" "REQUIRETLS needed";
     /// The message, or what SIZE says of it, is over the limit.
     TOO_BIG as too_big: Continue 552 "5.3.4" "message too big"; // RFC 1870 §6, rule D10
     /// The same, and too much of it to read on.
@@ -204,13 +221,19 @@ own_replies! {
     /// Non-ASCII in MAIL or RCPT without SMTPUTF8.
     UTF8_UNMET as utf8_unmet: Continue 553 "5.6.7" "non-ASCII address without SMTPUTF8"; // RFC 6531 §3.5, rule G13
     /// Octets before the greeting, or behind STARTTLS (rules S14, T1).
-    SYNCHRONIZATION: Close 554 "5.5.0" "protocol synchronization";
+    SYNCHRONIZATION named early_talker: Close 554 "5.5.0" "protocol synchronization";
+    /// A client that is not allowed to connect, instead of the greeting.
+    DENIED named denied: Continue 554 "5.7.1" "access denied"; // rule S6
+    /// Whatever such a client says before QUIT.
+    ACCESS_DENIED named access_denied: Continue 503 "5.5.1" "access denied"; // rule S6
+    /// What a monitor's check may not say.
+    MONITOR_ONLY named monitor_only: Continue 502 "5.5.1" "not available to monitors";
     /// DATA when every RCPT was refused.
     NO_RECIPIENTS as no_recipients: Continue 554 "5.5.1" "no valid recipients"; // rule S1
     /// Too many Received fields (rule M5).
-    LOOP: Continue 554 "5.4.6" "too many hops";
+    LOOP named loop: Continue 554 "5.4.6" "too many hops";
     /// A message that cannot be turned from BDAT into DATA (rule C6).
-    NOT_CONVERTIBLE: Continue 554 "5.6.3" "message cannot be converted";
+    NOT_CONVERTIBLE named not_convertible: Continue 554 "5.6.3" "message cannot be converted";
     /// A parameter that was never announced.
     PARAMETER_UNKNOWN as parameter_unknown: Continue 555 "5.5.4" "parameter not recognized"; // rule G14
 }
@@ -219,6 +242,21 @@ impl OwnReply {
     /// The code.
     pub fn code(self) -> ReplyCode {
         self.code
+    }
+
+    /// Its place in tables of counts, and in [`OwnReply::ALL`].
+    pub fn index(self) -> usize {
+        usize::from(self.place)
+    }
+
+    /// Its name in logs and metrics.
+    pub fn name(self) -> &'static str {
+        Self::ALL[self.index()].name
+    }
+
+    /// Whether it refuses something: 4yz and 5yz.
+    pub fn refuses(self) -> bool {
+        self.code.class() >= 4
     }
 
     /// Whether the connection ends behind it (rule R1).
@@ -408,6 +446,18 @@ mod tests {
             let line = wording.default.replace("{hostname}", "mx.example");
             assert_eq!(line, format!("\"{}\"", written(wording.reply).trim_end()));
             assert!(wording.when.ends_with('.'), "{}", wording.when);
+        }
+    }
+
+    #[test]
+    fn each_reply_has_a_name_of_its_own_and_finds_its_place() {
+        let mut names = std::collections::BTreeSet::new();
+        for (place, wording) in OwnReply::ALL.iter().enumerate() {
+            let own = wording.reply;
+            assert_eq!((own.index(), own.name()), (place, wording.name));
+            assert!(wording.key.is_none_or(|key| key == wording.name));
+            assert!(names.insert(wording.name), "{} twice", wording.name);
+            assert_eq!(own.refuses(), own.code().value() >= 400);
         }
     }
 

@@ -1,30 +1,133 @@
 //! The wall clock of log lines: RFC 3339 in UTC with microseconds.
 //!
+//! A line bears the time of what it tells, whenever it is written: an instant of the monotonic
+//! clock, on which the durations in the line were measured too. All threads turn instants into times
+//! with the same difference between both clocks, so that their lines can be compared to the
+//! microsecond; the difference changes only when the wall clock was set.
+//!
 //! The text of a second is made once and kept: within it a line costs six digits. Knows no time
 //! zone and no leap second (Unix time has none).
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::cell::Cell;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// The clock of one thread's lines.
+/// Between looks whether the wall clock was set, of each thread that writes lines.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// A difference smaller than this comes from reading one clock after the other, and is left alone.
+const STEP_MIN: Duration = Duration::from_millis(1);
+/// Both clocks are read so often until nothing comes between,
+const READS_MAX: u32 = 4;
+/// which would take longer than this.
+const READ_TIME: Duration = Duration::from_micros(50);
+
+thread_local! {
+    /// What this thread takes for now.
+    static NOW: Cell<fn() -> Instant> = const { Cell::new(Instant::now) };
+}
+
+/// From now on the events of this thread happen when `now` says: a data thread reads the clock once
+/// per turn, and its events are not to seem later than what they have caused.
+pub(super) fn follow(now: fn() -> Instant) {
+    NOW.set(now);
+}
+
+/// Now, on this thread.
+pub(super) fn now() -> Instant {
+    NOW.get()()
+}
+
+/// The wall clock as all threads know it.
+#[derive(Debug)]
+pub(super) struct Wall {
+    began: Instant,
+    /// Nanoseconds since 1970 when it began, as the wall clock counts now.
+    unix_nanos: AtomicU64,
+}
+
+impl Wall {
+    pub(super) fn new() -> Self {
+        let read = read_both().unwrap_or_else(|| (Instant::now(), unix_now()));
+        let (began, unix) = read;
+        Self {
+            began,
+            unix_nanos: AtomicU64::new(nanos(unix)),
+        }
+    }
+
+    /// The time since 1970 at an instant.
+    fn at(&self, at: Instant) -> Duration {
+        let began = Duration::from_nanos(self.unix_nanos.load(Ordering::Relaxed));
+        match at.checked_duration_since(self.began) {
+            Some(since) => began + since,
+            None => began.saturating_sub(self.began.saturating_duration_since(at)),
+        }
+    }
+
+    /// Follows the wall clock if it was set.
+    fn look(&self) {
+        if let Some((instant, unix)) = read_both() {
+            self.set(instant, unix);
+        }
+    }
+
+    /// The wall clock says `unix` at `instant`.
+    fn set(&self, instant: Instant, unix: Duration) {
+        if self.at(instant).abs_diff(unix) >= STEP_MIN {
+            let began = unix.saturating_sub(instant.saturating_duration_since(self.began));
+            self.unix_nanos.store(nanos(began), Ordering::Relaxed);
+        }
+    }
+}
+
+/// Both clocks at one time, unless this thread is kept from that.
+fn read_both() -> Option<(Instant, Duration)> {
+    let mut before = Instant::now();
+    for _ in 0..READS_MAX {
+        let unix = unix_now();
+        let after = Instant::now();
+        if after.saturating_duration_since(before) <= READ_TIME {
+            return Some((before, unix));
+        }
+        before = after;
+    }
+    None
+}
+
+fn unix_now() -> Duration {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.unwrap_or_default()
+}
+
+fn nanos(of: Duration) -> u64 {
+    u64::try_from(of.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The texts of one thread's lines.
 #[derive(Debug, Default)]
 pub(super) struct Clock {
     second: u64,
     /// `2026-11-22T02:55:47` of `second`.
     text: [u8; 19],
+    /// When the wall clock was looked at.
+    looked: Option<Instant>,
 }
 
 /// A moment as a line says it: `2026-11-22T02:55:47.123456Z`.
 pub(super) type Stamp = [u8; 27];
 
 impl Clock {
-    /// The moment now, and the Unix second it lies in.
-    pub(super) fn now(&mut self) -> (Stamp, u64) {
-        let since = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+    /// An instant as a line says it, and the Unix second it lies in.
+    pub(super) fn at(&mut self, wall: &Wall, at: Instant) -> (Stamp, u64) {
+        let is_due = |looked| at.saturating_duration_since(looked) >= LOOK_EVERY;
+        if self.looked.is_none_or(is_due) {
+            self.looked = Some(at);
+            wall.look();
+        }
+        let unix = wall.at(at);
         (
-            self.stamp(since.as_secs(), since.subsec_micros()),
-            since.as_secs(),
+            self.stamp(unix.as_secs(), unix.subsec_micros()),
+            unix.as_secs(),
         )
     }
 
@@ -104,6 +207,39 @@ mod tests {
         ] {
             assert_eq!(shown(second, 0), text);
         }
+    }
+
+    #[test]
+    fn a_time_is_that_of_its_instant_whichever_thread_tells_it() {
+        let wall = Wall::new();
+        let now = Instant::now();
+        let (one, second) = Clock::default().at(&wall, now);
+        let (later, _) = Clock::default().at(&wall, now + Duration::from_millis(1_500));
+        let (other, _) = Clock::default().at(&wall, now);
+        assert_eq!(one, other);
+        let micros = |stamp: Stamp| -> u64 {
+            let digit = |octet: &u8| u64::from(octet - b'0');
+            let of = stamp[20..26].iter();
+            of.fold(0, |number, octet| number * 10 + digit(octet))
+        };
+        assert_eq!((micros(one) + 500_000) % 1_000_000, micros(later));
+        let real = SystemTime::now().duration_since(UNIX_EPOCH);
+        assert!(real.expect("it is not 1970").as_secs().abs_diff(second) <= 1);
+    }
+
+    #[test]
+    fn the_wall_clock_is_followed_when_it_was_set_and_not_for_less() {
+        let wall = Wall::new();
+        let now = Instant::now();
+        let before = wall.at(now);
+        wall.set(now, before + STEP_MIN / 2);
+        assert_eq!(wall.at(now), before, "that is no more than a slow read");
+        let hour = Duration::from_hours(1);
+        wall.set(now, before + hour);
+        assert_eq!(wall.at(now), before + hour);
+        wall.set(now + hour, before);
+        assert_eq!(wall.at(now + hour), before, "and back");
+        assert_eq!(wall.at(now) + hour, before);
     }
 
     #[test]

@@ -15,7 +15,10 @@ use tracing_subscriber::layer::{Context, SubscriberExt};
 
 use super::line::Fields;
 use super::{Core, Telemetry};
-use crate::balance::{AdminState, Cause, HealthState, PoolEvent, StateChange};
+use crate::balance::{
+    AdminState, Cause, HealthState, PoolEvent, QuotaLevel, QuotaUse, StateChange,
+};
+use crate::config::duration_text;
 use crate::config::model::LogLevel;
 
 /// The one word for a backend's state: what the operator set, or else what we found.
@@ -45,6 +48,23 @@ impl Telemetry {
         });
     }
 
+    /// One `backend.quota` event: `warn` when little or nothing is left, else `info`.
+    fn quota_level(&self, pool: &str, backend: &str, of: &QuotaUse, state: QuotaLevel) {
+        let level = match state {
+            QuotaLevel::Near | QuotaLevel::UsedUp => LogLevel::Warn,
+            QuotaLevel::Free => LogLevel::Info,
+        };
+        self.core().event(level, "backend.quota", |fields| {
+            fields.text("pool", pool);
+            fields.text("backend", backend);
+            fields.text("state", state.name());
+            fields.number("used", of.used);
+            fields.number("limit", of.quota.count);
+            fields.text("unit", of.quota.unit.name());
+            fields.text("window", &duration_text(of.quota.period));
+        });
+    }
+
     /// One event of a pool.
     pub fn pool_event(&self, event: &PoolEvent) {
         match event {
@@ -62,6 +82,12 @@ impl Telemetry {
                     fields.number("weight.usable", usable_weight);
                     fields.number("weight.configured", configured_weight);
                 }),
+            PoolEvent::Quota {
+                pool,
+                backend,
+                quota,
+                level,
+            } => self.quota_level(pool, backend, quota, *level),
             PoolEvent::TierClosed { pool, tier } => {
                 self.core()
                     .event(LogLevel::Info, "pool.tier_closed", |fields| {

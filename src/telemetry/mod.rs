@@ -18,8 +18,8 @@ mod worker;
 mod writer;
 
 pub use events::state_name;
-pub use record::{AttemptRecord, SessionRecord};
-pub use transaction::{Addresses, InDoubtRecord, TransactionRecord};
+pub use record::{AttemptRecord, RefusalRecord, SessionRecord};
+pub use transaction::{Addresses, InDoubtRecord, TransactionReason, TransactionRecord};
 pub use worker::WorkerLog;
 
 use std::cell::RefCell;
@@ -33,7 +33,7 @@ use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
 use crate::config::model::{Log, LogFormat, LogLevel, LogOutput};
-use clock::Clock;
+use clock::{Clock, Wall};
 use events::Name;
 use journal::Journal;
 use line::{Fields, Form, Head};
@@ -81,6 +81,7 @@ pub fn silent() -> Telemetry {
             FormChoice::ByFormat,
         )),
         ledger: Arc::new(Ledger::default()),
+        wall: Arc::new(Wall::new()),
         suppressed: AtomicU64::new(0),
         queue: None,
     }))
@@ -94,11 +95,14 @@ impl Telemetry {
     fn new(log: Log, output: Output, form: FormChoice) -> Self {
         let ledger = Arc::new(Ledger::default());
         let settings = Arc::new(Settings::new(log, form));
+        let wall = Arc::new(Wall::new());
         let for_writer = Arc::clone(&settings);
-        let queue = writer::start(output, move || for_writer.form(), Arc::clone(&ledger)).ok();
+        let form = move || for_writer.form();
+        let queue = writer::start(output, form, Arc::clone(&ledger), Arc::clone(&wall)).ok();
         Self(Arc::new(Core {
             settings,
             ledger,
+            wall,
             suppressed: AtomicU64::new(0),
             queue,
         }))
@@ -108,8 +112,10 @@ impl Telemetry {
         &self.0
     }
 
-    /// A worker's own bounded buffer. Not `Sync`; one per data thread.
-    pub fn worker_log(&self) -> WorkerLog {
+    /// A worker's own bounded buffer. Not `Sync`; one per data thread, which asks for it: `now` is
+    /// its clock, by which its events are told as well.
+    pub fn worker_log(&self, now: fn() -> Instant) -> WorkerLog {
+        clock::follow(now);
         WorkerLog::new(Arc::clone(&self.0))
     }
 
@@ -152,6 +158,7 @@ impl Telemetry {
 struct Core {
     settings: Arc<Settings>,
     ledger: Arc<Ledger>,
+    wall: Arc<Wall>,
     /// Events left out by the storm limit.
     suppressed: AtomicU64,
     /// `None`: silent, or the writer thread could not be made.
@@ -182,7 +189,8 @@ impl Core {
             return;
         }
         let Some(queue) = &self.queue else { return };
-        let (time, second) = CLOCK.with_borrow_mut(Clock::now);
+        let now = clock::now();
+        let (time, second) = CLOCK.with_borrow_mut(|clock| clock.at(&self.wall, now));
         let head = Head {
             time,
             level,

@@ -1,17 +1,21 @@
 //! The one line of a session: its facts and how they are written.
 //!
 //! Durations are milliseconds with three decimals; absent facts are absent fields. Failed attempts
-//! are `backend/stage/kind[/code]/ms`, separated by commas, and an array of objects in JSON.
+//! are `backend/stage/kind[/code]/ms`, separated by commas, and an array of objects in JSON; so are
+//! refusals of ours, which are `command code text`, separated by semicolons.
 
 use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::line::{Fields, Form, json_value, millis};
 use crate::balance::{FailureKind, Stage};
 use crate::metrics::{EndedBy, SessionOutcome, SessionPhase};
 use crate::types::SessionId;
+
+/// The most octets of a reply of ours that are told; three of them have room in one value.
+const REFUSAL_OCTETS_MAX: usize = 300;
 
 /// One failed attempt of a session.
 #[derive(Clone, Debug)]
@@ -31,6 +35,8 @@ pub struct AttemptRecord {
 /// Everything the one line of a session says.
 #[derive(Debug)]
 pub struct SessionRecord<'a> {
+    /// When it ended: the time of the line.
+    pub at: Instant,
     /// The session.
     pub id: SessionId,
     /// The listener's name.
@@ -67,6 +73,21 @@ pub struct SessionRecord<'a> {
     pub outcome: SessionOutcome,
     /// The reply we made ourselves, or the bad greeting we relayed.
     pub reply: Option<&'a str>,
+    /// How often we refused the client something.
+    pub refused: u32,
+    /// The last of that, in order.
+    pub refusals: &'a [RefusalRecord],
+}
+
+/// A reply of ours that refused something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusalRecord {
+    /// The name of the command that it answered.
+    pub command: &'static str,
+    /// The code.
+    pub code: u16,
+    /// What followed it, without CRLF.
+    pub text: String,
 }
 
 impl SessionRecord<'_> {
@@ -86,6 +107,10 @@ impl SessionRecord<'_> {
             fields.shown("backend.addr", address);
         }
         fields.text("outcome", self.outcome.name());
+        if self.refused > 0 {
+            fields.number("refused", self.refused);
+            write_refusals(self.refusals, fields);
+        }
         fields.text("ended_by", self.ended_by.name());
         fields.text("phase", self.phase.name());
         fields.number("attempts", self.attempts);
@@ -110,6 +135,48 @@ impl SessionRecord<'_> {
         if let Some(reply) = self.reply {
             fields.text("reply", reply.trim_end());
         }
+    }
+}
+
+/// The refusals: `command code text` with semicolons, or an array of objects.
+fn write_refusals(refusals: &[RefusalRecord], fields: &mut Fields<'_>) {
+    match fields.form {
+        Form::Text | Form::Journal => fields.written("refusals", |out| {
+            for (index, refusal) in refusals.iter().enumerate() {
+                if index > 0 {
+                    out.extend_from_slice(b"; ");
+                }
+                let _ = write!(
+                    out,
+                    "{} {} {}",
+                    refusal.command,
+                    refusal.code,
+                    refusal.cut()
+                );
+            }
+        }),
+        Form::Json => {
+            fields.key("refusals");
+            for (index, refusal) in refusals.iter().enumerate() {
+                let out = &mut *fields.out;
+                out.extend_from_slice(if index == 0 { b"[" } else { b"," });
+                let _ = write!(
+                    out,
+                    "{{\"command\":\"{}\",\"code\":{},\"text\":",
+                    refusal.command, refusal.code
+                );
+                json_value(out, refusal.cut());
+                out.push(b'}');
+            }
+            fields.out.push(b']');
+        }
+    }
+}
+
+impl RefusalRecord {
+    /// As much of the text as is told.
+    fn cut(&self) -> &str {
+        &self.text[..self.text.floor_char_boundary(REFUSAL_OCTETS_MAX)]
     }
 }
 

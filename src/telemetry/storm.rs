@@ -2,7 +2,8 @@
 //!
 //! A log line for each of a million refusals is an outage of its own. What is left out is counted
 //! and said once per second. Windows are whole seconds of the wall clock: exact enough to bound,
-//! and cheap. A clock that jumps back begins a new window.
+//! and cheap. A line that is told late counts in the window there is; a clock that jumps back
+//! further than that begins a new one.
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
@@ -16,6 +17,9 @@ pub(super) const LINES_PER_SECOND_MAX: u32 = 50;
 pub(super) const EVENTS_PER_SECOND_MAX: u32 = 200;
 /// Event names that are told apart; names are static, so this is never met in practice.
 const NAMES_MAX: usize = 512;
+
+/// Lines of messages in doubt are told so much late at most, in seconds.
+const LATE_SECONDS_MAX: u64 = 10;
 
 /// Whether a line may be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +85,8 @@ impl<O, const N: usize> Default for OutcomeStorm<O, N> {
 impl<O: Outcome, const N: usize> OutcomeStorm<O, N> {
     /// Lines left out in a window that has ended, by outcome; `None` if there were none.
     pub(super) fn roll(&mut self, second: u64) -> Option<[u64; N]> {
-        if second == self.second {
+        let is_late = second < self.second && self.second - second <= LATE_SECONDS_MAX;
+        if second == self.second || is_late {
             return None;
         }
         self.second = second;
@@ -174,6 +179,19 @@ mod tests {
         assert_eq!(left_out.iter().sum::<u64>(), 1);
         assert_eq!(storm.admit(SessionOutcome::Denied), Verdict::Write);
         assert_eq!(storm.roll(3), None);
+    }
+
+    #[test]
+    fn a_late_line_opens_no_window_and_a_clock_that_was_set_back_does() {
+        let mut storm = SessionStorm::default();
+        storm.roll(1_000);
+        for _ in 0..=LINES_PER_SECOND_MAX {
+            storm.admit(SessionOutcome::Denied);
+        }
+        assert_eq!(storm.roll(999), None);
+        assert_eq!(storm.admit(SessionOutcome::Denied), Verdict::LeaveOut);
+        let left_out = storm.roll(500).expect("a new window");
+        assert_eq!(left_out[SessionOutcome::Denied.index()], 2);
     }
 
     #[test]

@@ -4,7 +4,10 @@ use std::net::SocketAddr;
 use std::sync::{Mutex, mpsc};
 
 use super::*;
-use crate::balance::{AdminState, Cause, FailureKind, HealthState, PoolEvent, Stage, StateChange};
+use crate::balance::{
+    AdminState, Cause, FailureKind, HealthState, PoolEvent, Quota, QuotaLevel, QuotaUnit, QuotaUse,
+    Stage, StateChange,
+};
 use crate::metrics::{EndedBy, SessionOutcome, SessionPhase, TransactionOutcome};
 use crate::smtp::HelloName;
 use crate::types::SessionId;
@@ -96,6 +99,7 @@ fn attempts() -> Vec<AttemptRecord> {
 
 fn record(failures: &[AttemptRecord], outcome: SessionOutcome) -> SessionRecord<'_> {
     SessionRecord {
+        at: Instant::now(),
         id: SessionId(0x0100_0000_0000_002a),
         listener: "mx",
         client: address("[2001:db8::7]:4242"),
@@ -114,6 +118,8 @@ fn record(failures: &[AttemptRecord], outcome: SessionOutcome) -> SessionRecord<
         phase: SessionPhase::Relay,
         outcome,
         reply: Some("421 4.3.2 mx.example \"busy\"\r\n"),
+        refused: 0,
+        refusals: &[],
     }
 }
 
@@ -121,14 +127,14 @@ fn record(failures: &[AttemptRecord], outcome: SessionOutcome) -> SessionRecord<
 fn a_session_line_says_everything_in_text() {
     let (telemetry, kept) = kept(log(LogFormat::Text));
     let failures = attempts();
-    let mut worker = telemetry.worker_log();
+    let mut worker = telemetry.worker_log(Instant::now);
     worker.session(&record(&failures, SessionOutcome::Completed));
     worker.flush();
     telemetry.flush(LIMIT);
     let text = kept.text();
     assert_eq!(
         &text[27..],
-        " info session.end session.id=10000000000002a listener=mx \
+        " info session.end session.id=010000000000002a listener=mx \
          client.addr=[2001:db8::7]:4242 via.addr=192.0.2.1:99 pool=pool backend=mx3 \
          backend.addr=10.0.0.13:25 outcome=completed ended_by=client phase=relay attempts=3 \
          failures=mx1/connect/refused/0.301,mx2/greeting/temporary/421/12.000 hedged=true \
@@ -142,13 +148,13 @@ fn a_session_line_says_everything_in_text() {
 fn a_session_line_says_everything_in_json() {
     let (telemetry, kept) = kept(log(LogFormat::Json));
     let failures = attempts();
-    let mut worker = telemetry.worker_log();
+    let mut worker = telemetry.worker_log(Instant::now);
     worker.session(&record(&failures, SessionOutcome::NoBackend));
     drop(worker);
     telemetry.flush(LIMIT);
     let line: serde_json::Value = serde_json::from_str(&kept.text()).expect("one JSON object");
     assert_eq!(line["event"], "session.end");
-    assert_eq!(line["session.id"], "10000000000002a");
+    assert_eq!(line["session.id"], "010000000000002a");
     assert_eq!(line["outcome"], "no-backend");
     assert_eq!(line["failures"][0]["backend"], "mx1");
     assert_eq!(line["failures"][0]["code"], serde_json::Value::Null);
@@ -160,21 +166,116 @@ fn a_session_line_says_everything_in_json() {
 }
 
 #[test]
+fn a_session_line_tells_what_we_refused_and_to_which_command() {
+    let refusal = |command, code, text: &str| RefusalRecord {
+        command,
+        code,
+        text: text.to_owned(),
+    };
+    let refusals = [
+        refusal("mail", 501, "5.5.4 syntax: MAIL FROM:<address>"),
+        refusal("unknown", 500, "5.5.2 \u{1b}[2J; \"what?\""),
+        refusal("quit", 421, &"x".repeat(4_000)),
+    ];
+    let line = |format| {
+        let (telemetry, kept) = kept(log(format));
+        let mut worker = telemetry.worker_log(Instant::now);
+        worker.session(&SessionRecord {
+            refused: 7,
+            refusals: &refusals,
+            ..record(&[], SessionOutcome::RefusedByUs)
+        });
+        drop(worker);
+        telemetry.flush(LIMIT);
+        kept.text()
+    };
+    let text = line(LogFormat::Text);
+    let told = " outcome=refused-by-us refused=7 refusals=\"mail 501 5.5.4 syntax: MAIL \
+                FROM:<address>; unknown 500 5.5.2 \\u{1b}[2J; \\\"what?\\\"; quit 421 xxx";
+    assert!(text.contains(told), "{text}");
+    assert!(text.len() < 1_000, "{}", text.len());
+    let json: serde_json::Value = serde_json::from_str(&line(LogFormat::Json)).expect("JSON");
+    assert_eq!(json["refused"], 7);
+    assert_eq!(json["refusals"][0]["command"], "mail");
+    assert_eq!(json["refusals"][0]["code"], 501);
+    assert_eq!(
+        json["refusals"][0]["text"],
+        "5.5.4 syntax: MAIL FROM:<address>"
+    );
+    assert_eq!(json["refusals"][1]["text"], "5.5.2 \u{1b}[2J; \"what?\"");
+}
+
+#[test]
+fn a_line_bears_the_time_of_what_it_tells_whichever_worker_writes_it_and_when() {
+    let (telemetry, kept) = kept(log(LogFormat::Text));
+    let ended = Instant::now();
+    let now = ended + Duration::from_millis(1_500);
+    let mut workers = [
+        telemetry.worker_log(Instant::now),
+        telemetry.worker_log(Instant::now),
+    ];
+    for (worker, at) in [(1, now), (0, ended), (1, ended), (0, now)] {
+        let mut record = record(&[], SessionOutcome::Completed);
+        record.at = at;
+        workers[worker].session(&record);
+        workers[worker].flush();
+    }
+    drop(workers);
+    telemetry.flush(LIMIT);
+    let text = kept.text();
+    let mut stamps: Vec<_> = text.lines().map(|line| &line[..27]).collect();
+    stamps.sort_unstable();
+    assert_eq!((stamps[0], stamps[2]), (stamps[1], stamps[3]), "{stamps:?}");
+    let micros = |stamp: &str| stamp[20..26].parse::<u64>().expect("digits");
+    let apart = (micros(stamps[3]) + 1_000_000 - micros(stamps[0])) % 1_000_000;
+    assert_eq!(apart, 500_000, "{stamps:?}");
+}
+
+#[test]
+fn a_thread_s_events_are_told_by_its_clock() {
+    fn turn() -> Instant {
+        static TURN: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+        *TURN.get_or_init(Instant::now)
+    }
+    let (telemetry, kept) = kept(log(LogFormat::Text));
+    turn();
+    std::thread::spawn(move || {
+        let mut worker = telemetry.worker_log(turn);
+        let event = PoolEvent::TierClosed {
+            pool: Arc::from("mx"),
+            tier: 2,
+        };
+        telemetry.pool_event(&event);
+        let mut record = record(&[], SessionOutcome::Completed);
+        record.at = turn();
+        worker.session(&record);
+        drop(worker);
+        telemetry.flush(LIMIT);
+    })
+    .join()
+    .expect("it ends");
+    let text = kept.text();
+    let stamps: Vec<_> = text.lines().map(|line| &line[..27]).collect();
+    assert_eq!(stamps.len(), 2);
+    assert_eq!(stamps[0], stamps[1], "one turn, one time");
+}
+
+#[test]
 fn a_json_session_id_is_a_string_even_if_it_looks_like_a_number() {
     let (telemetry, kept) = kept(log(LogFormat::Json));
-    let mut worker = telemetry.worker_log();
+    let mut worker = telemetry.worker_log(Instant::now);
     let mut record = record(&[], SessionOutcome::Completed);
     record.id = SessionId(0x10);
     worker.session(&record);
     drop(worker);
     telemetry.flush(LIMIT);
-    assert!(kept.text().contains("\"session.id\":\"10\""));
+    assert!(kept.text().contains("\"session.id\":\"0000000000000010\""));
 }
 
 #[test]
 fn a_reload_changes_format_level_and_sessions() {
     let (telemetry, kept) = kept(log(LogFormat::Text));
-    let mut worker = telemetry.worker_log();
+    let mut worker = telemetry.worker_log(Instant::now);
     assert!(worker.wants_sessions());
     telemetry.apply(log(LogFormat::Json));
     worker.session(&record(&[], SessionOutcome::Completed));
@@ -200,7 +301,7 @@ fn a_stuck_pipe_stops_nobody_and_what_is_lost_is_counted() {
     let (let_go, stuck) = mpsc::channel();
     let kept = Kept::default();
     let telemetry = to_sink(log(LogFormat::Text), Box::new(Stuck(stuck, kept.clone())));
-    let mut worker = telemetry.worker_log();
+    let mut worker = telemetry.worker_log(Instant::now);
     let mut said = 0;
     // Far more than the queue holds: none of these calls may wait.
     while telemetry.drops() == 0 {
@@ -228,7 +329,7 @@ fn a_stuck_pipe_stops_nobody_and_what_is_lost_is_counted() {
 #[test]
 fn a_storm_of_one_outcome_is_counted_instead_of_written() {
     let (telemetry, kept) = kept(log(LogFormat::Text));
-    let mut worker = telemetry.worker_log();
+    let mut worker = telemetry.worker_log(Instant::now);
     for _ in 0..500 {
         worker.session(&record(&[], SessionOutcome::Denied));
     }
@@ -261,6 +362,7 @@ fn a_storm_of_one_outcome_is_counted_instead_of_written() {
 
 fn transaction(outcome: TransactionOutcome) -> TransactionRecord<'static> {
     TransactionRecord {
+        at: Instant::now(),
         session: SessionId(0x2a),
         number: 1,
         listener: "mx",
@@ -279,6 +381,7 @@ fn transaction(outcome: TransactionOutcome) -> TransactionRecord<'static> {
         reply_after: None,
         transaction: Duration::from_micros(1),
         outcome,
+        reason: None,
         reply: None,
         doubted: None,
         unseen: false,
@@ -289,9 +392,68 @@ fn transaction(outcome: TransactionOutcome) -> TransactionRecord<'static> {
 }
 
 #[test]
+fn the_use_of_a_quota_is_an_event_that_says_of_what() {
+    let (telemetry, kept) = kept(log(LogFormat::Text));
+    let event = |level, used| PoolEvent::Quota {
+        pool: Arc::from("out"),
+        backend: Arc::from("provider"),
+        quota: QuotaUse {
+            quota: Quota {
+                count: 20_000,
+                period: Duration::from_hours(24),
+                unit: QuotaUnit::Recipients,
+            },
+            used,
+            used_up_for: None,
+        },
+        level,
+    };
+    telemetry.pool_event(&event(QuotaLevel::Near, 16_000));
+    telemetry.pool_event(&event(QuotaLevel::UsedUp, 20_000));
+    telemetry.pool_event(&event(QuotaLevel::Free, 17_900));
+    telemetry.flush(LIMIT);
+    let text = kept.text();
+    let lines: Vec<_> = text.lines().map(|line| &line[27..]).collect();
+    let said = |level, state, used| {
+        format!(
+            " {level} backend.quota pool=out backend=provider state={state} used={used} \
+             limit=20000 unit=recipients window=24h"
+        )
+    };
+    assert_eq!(
+        lines,
+        [
+            said("warn", "near", 16_000),
+            said("warn", "used-up", 20_000),
+            said("info", "free", 17_900)
+        ]
+    );
+}
+
+#[test]
+fn a_transaction_line_says_that_a_quota_was_the_reason() {
+    let (telemetry, kept) = kept(Log {
+        transactions: true,
+        ..log(LogFormat::Text)
+    });
+    let mut worker = telemetry.worker_log(Instant::now);
+    worker.transaction(&TransactionRecord {
+        reason: Some(TransactionReason::Quota),
+        ..transaction(TransactionOutcome::NoBackend)
+    });
+    drop(worker);
+    telemetry.flush(LIMIT);
+    let text = kept.text();
+    assert!(
+        text.contains(" outcome=no-backend reason=quota attempts=0 "),
+        "{text}"
+    );
+}
+
+#[test]
 fn a_storm_of_transactions_is_counted_apart_from_sessions() {
     let (telemetry, kept) = kept(log(LogFormat::Text));
-    let mut worker = telemetry.worker_log();
+    let mut worker = telemetry.worker_log(Instant::now);
     for _ in 0..500 {
         worker.transaction(&transaction(TransactionOutcome::Failed));
         worker.transaction(&transaction(TransactionOutcome::InDoubt));
@@ -312,7 +474,7 @@ fn a_storm_of_transactions_is_counted_apart_from_sessions() {
 #[test]
 fn a_reload_changes_the_switches_of_transactions() {
     let (telemetry, kept) = kept(log(LogFormat::Text));
-    let mut worker = telemetry.worker_log();
+    let mut worker = telemetry.worker_log(Instant::now);
     assert!(worker.wants_transaction(TransactionOutcome::Accepted) && !worker.wants_addresses());
     telemetry.apply(Log {
         transactions: false,
@@ -334,7 +496,7 @@ fn f3_a_message_in_doubt_has_its_line_whatever_is_switched_off_but_warnings() {
         transactions: false,
         ..log(LogFormat::Text)
     });
-    let mut worker = telemetry.worker_log();
+    let mut worker = telemetry.worker_log(Instant::now);
     assert!(!worker.wants_transaction(TransactionOutcome::Accepted));
     assert!(worker.wants_transaction(TransactionOutcome::InDoubt));
     worker.transaction(&transaction(TransactionOutcome::Accepted));
@@ -342,14 +504,17 @@ fn f3_a_message_in_doubt_has_its_line_whatever_is_switched_off_but_warnings() {
     drop(worker);
     telemetry.flush(LIMIT);
     assert_eq!(kept.text().lines().count(), 1);
-    assert!(kept.text().contains(" warn transaction.end session.id=2a "));
+    assert!(
+        kept.text()
+            .contains(" warn transaction.end session.id=000000000000002a ")
+    );
     telemetry.apply(Log {
         level: LogLevel::Error,
         ..log(LogFormat::Text)
     });
     assert!(
         !telemetry
-            .worker_log()
+            .worker_log(Instant::now)
             .wants_transaction(TransactionOutcome::InDoubt)
     );
 }
@@ -463,7 +628,7 @@ fn left_out_events_are_said_though_nothing_else_happens() {
 #[test]
 fn the_silent_one_says_nothing_and_never_waits() {
     let telemetry = silent();
-    let mut worker = telemetry.worker_log();
+    let mut worker = telemetry.worker_log(Instant::now);
     assert!(!worker.wants_sessions());
     worker.session(&record(&[], SessionOutcome::Completed));
     worker.flush();

@@ -7,7 +7,7 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::line::Fields;
 use super::record::{AttemptRecord, write_failures};
@@ -25,10 +25,12 @@ const RECIPIENTS_OCTETS_MAX: usize = 8192;
 /// Everything the one line of a transaction says.
 #[derive(Debug)]
 pub struct TransactionRecord<'a> {
+    /// When it ended: the time of the line, whenever that is written.
+    pub at: Instant,
     /// The session.
     pub session: SessionId,
     /// Which transaction of the session, from 1.
-    pub number: u64,
+    pub number: u32,
     /// The listener's name.
     pub listener: &'a str,
     /// The true client: from the PROXY header where there is one.
@@ -61,6 +63,8 @@ pub struct TransactionRecord<'a> {
     pub transaction: Duration,
     /// How it ended.
     pub outcome: TransactionOutcome,
+    /// Why it was refused or moved, where that is no backend's doing.
+    pub reason: Option<TransactionReason>,
     /// The last reply to the client as it was sent, with its line ends (rule M6).
     pub reply: Option<&'a [u8]>,
     /// A backend that may have the message too: it was in doubt there, and said again (rule F7).
@@ -73,6 +77,21 @@ pub struct TransactionRecord<'a> {
     pub in_doubt: Option<InDoubtRecord>,
     /// Only where [`super::WorkerLog::wants_addresses`].
     pub addresses: Option<Addresses<'a>>,
+}
+
+/// Why a transaction was refused or moved, where that is no backend's doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TransactionReason {
+    /// A backend's quota had no room for it, or for one of its recipients.
+    Quota,
+}
+
+impl TransactionReason {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Quota => "quota",
+        }
+    }
 }
 
 /// What a message in doubt is found by.
@@ -168,6 +187,9 @@ impl TransactionRecord<'_> {
             fields.shown("backend.addr", address);
         }
         fields.text("outcome", self.outcome.name());
+        if let Some(reason) = self.reason {
+            fields.text("reason", reason.name());
+        }
         fields.number("attempts", self.attempts);
         if !self.failures.is_empty() {
             write_failures(self.failures, fields);
@@ -285,6 +307,7 @@ mod tests {
         reply: &'a [u8],
     ) -> TransactionRecord<'a> {
         TransactionRecord {
+            at: Instant::now(),
             session: SessionId(0x2a),
             number: 3,
             listener: "mx",
@@ -303,6 +326,7 @@ mod tests {
             reply_after: Some(Duration::from_millis(12)),
             transaction: Duration::from_micros(15_501),
             outcome,
+            reason: None,
             reply: Some(reply),
             doubted: None,
             unseen: false,
@@ -347,7 +371,7 @@ mod tests {
         );
         assert_eq!(
             &written(Form::Text, &record)[27..],
-            " info transaction.end session.id=2a transaction=3 listener=mx \
+            " info transaction.end session.id=000000000000002a transaction=3 listener=mx \
              client.addr=192.0.2.7:4242 helo=client.example pool=pool backend=mx3 \
              backend.addr=10.0.0.13:25 outcome=accepted attempts=2 \
              failures=mx1/mail/closed/0.301 kept=true replayed=1 size=4096 \

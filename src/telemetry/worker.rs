@@ -62,7 +62,7 @@ impl WorkerLog {
         if !self.wants_sessions() {
             return;
         }
-        let (time, second) = self.clock.now();
+        let (time, second) = self.clock.at(&self.core.wall, record.at);
         self.say_left_out(time, second);
         if self.storm.admit(record.outcome) == Verdict::LeaveOut {
             self.suppressed += 1;
@@ -105,7 +105,7 @@ impl WorkerLog {
         if !self.wants_transaction(record.outcome) {
             return;
         }
-        let (time, second) = self.clock.now();
+        let (time, second) = self.clock.at(&self.core.wall, record.at);
         self.say_left_out(time, second);
         if self.transactions.admit(record.outcome) == Verdict::LeaveOut {
             self.suppressed += 1;
@@ -127,14 +127,18 @@ impl WorkerLog {
     /// Calls that follow each other closely leave the lines where they are, so that an idle moment
     /// after each session does not wake the writer each time: the 100 ms call is what counts.
     pub fn flush(&mut self) {
-        if self.has_news() {
-            let (time, second) = self.clock.now();
+        let has_news = self.has_news();
+        if self.lines == 0 && !has_news {
+            return;
+        }
+        let now = Instant::now();
+        if has_news {
+            let (time, second) = self.clock.at(&self.core.wall, now);
             self.say_left_out(time, second);
         }
         if self.lines == 0 {
             return;
         }
-        let now = Instant::now();
         let due = self
             .handed_over
             .is_none_or(|at| now.saturating_duration_since(at) >= HAND_OVER_AFTER);
@@ -207,9 +211,10 @@ impl WorkerLog {
 
 impl Drop for WorkerLog {
     fn drop(&mut self) {
-        if let Some(left_out) = self.has_news().then(|| self.clock.now()) {
+        if self.has_news() {
             // The window has not ended, but nobody will ask again.
-            self.say_left_out(left_out.0, left_out.1.wrapping_add(1));
+            let (time, second) = self.clock.at(&self.core.wall, Instant::now());
+            self.say_left_out(time, second.wrapping_add(1));
         }
         if self.lines > 0 {
             self.hand_over();

@@ -8,9 +8,9 @@ use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::clock::Clock;
+use super::clock::{Clock, Wall};
 use super::journal::Journal;
 use super::line::{self, Form, Head};
 use super::storm::{EventStorm, Verdict};
@@ -129,12 +129,14 @@ pub(super) fn start(
     output: Output,
     form: impl Fn() -> Form + Send + 'static,
     ledger: Arc<Ledger>,
+    wall: Arc<Wall>,
 ) -> io::Result<SyncSender<Handed>> {
     let (sender, receiver) = sync_channel(BATCHES_WAITING_MAX);
     let writer = Writer {
         output,
         form: Box::new(form),
         ledger,
+        wall,
         clock: Clock::default(),
         drops_said: 0,
     };
@@ -148,6 +150,7 @@ struct Writer {
     output: Output,
     form: Box<dyn Fn() -> Form + Send>,
     ledger: Arc<Ledger>,
+    wall: Arc<Wall>,
     clock: Clock,
     drops_said: u64,
 }
@@ -204,7 +207,7 @@ impl Writer {
 
     /// Writes the events that wait and what the storm limit left out.
     fn write_events(&mut self) {
-        let (time, second) = self.clock.now();
+        let (time, second) = self.clock.at(&self.wall, Instant::now());
         let mut events = self.ledger.events();
         events.roll(second);
         let left_out = std::mem::take(&mut events.left_out);
@@ -247,7 +250,7 @@ impl Writer {
         if new == 0 {
             return;
         }
-        let (time, _) = self.clock.now();
+        let (time, _) = self.clock.at(&self.wall, Instant::now());
         let mut octets = Vec::new();
         let head = Head {
             time,

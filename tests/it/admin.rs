@@ -9,9 +9,11 @@ use hyper::{Method, StatusCode};
 use posthouse::admin::client::{Address, Answer, Client, ClientError};
 use posthouse::admin::views::{BackendChanged, Refusal, Reload, Status};
 use posthouse::admin::{AdminListener, Patience, Token, serve};
-use posthouse::balance::{KeptClosed, MoveCause};
+use posthouse::balance::{AdminState, KeptClosed, MoveCause};
 use posthouse::config::Config;
-use posthouse::config::model::{AdminBind, Backend, BackendAddress, Listener, Mode, Pool};
+use posthouse::config::model::{
+    AdminBind, Backend, BackendAddress, Listener, Mode, Pool, Quota, QuotaUnit,
+};
 use posthouse::control::{Handle, StartOptions};
 use posthouse::metrics::TransactionOutcome;
 use posthouse::smtp::Reservation;
@@ -32,6 +34,11 @@ fn process(backends: usize) -> Arc<Shared> {
 
 /// The same with the listener in this mode.
 fn process_in(mode: Mode, backends: usize) -> Arc<Shared> {
+    process_with(mode, backends, |_| {})
+}
+
+/// The same with a change to the pool.
+fn process_with(mode: Mode, backends: usize, change: impl FnOnce(&mut Pool)) -> Arc<Shared> {
     let mut config = Config::for_host("lb.example");
     let mut pool = Pool::for_host("lb.example");
     for number in 0..backends {
@@ -40,6 +47,7 @@ fn process_in(mode: Mode, backends: usize) -> Arc<Shared> {
         pool.backends
             .insert(Arc::from(format!("mx{number}")), backend);
     }
+    change(&mut pool);
     config.pools.insert(Arc::from("mx"), pool);
     let mut listener = Listener::new(
         vec![SocketAddr::from(([127, 0, 0, 1], 25))],
@@ -282,6 +290,75 @@ fn mail_is_shown_where_a_listener_in_smtp_mode_leads() {
         }
         let page = text(&ask(&client, Method::GET, "/", "").await);
         assert!(page.contains("<h2>Mail</h2>") && page.contains("replay memory 0.0 of 256 MiB"));
+    });
+}
+
+#[test]
+fn a_backend_whose_quota_is_used_up_is_full_on_every_page() {
+    let shared = process_with(Mode::Smtp, 2, |pool| {
+        let backend = pool.backends.get_mut("mx0").unwrap();
+        backend.quota = [(2, 3_600), (9, 86_400)]
+            .map(|(count, period)| Quota {
+                count,
+                period: Duration::from_secs(period),
+                unit: QuotaUnit::Messages,
+            })
+            .to_vec();
+    });
+    let snapshot = shared.current.load_full();
+    let mx = snapshot.pool_named("mx").unwrap();
+    let member = mx.pool.members().iter();
+    let member = member.clone().find(|of| &*of.settings.name == "mx0");
+    let member = member.unwrap();
+    let spend = || {
+        let spent = mx.pool.spend(member, 1, Instant::now());
+        spent.unwrap().unwrap().keep(1, Instant::now());
+    };
+    let state = |state: &str| {
+        format!("posthouse_backend_state{{pool=mx,backend=mx0,address=10.0.0.0:25,state={state}}}")
+    };
+    beside(&shared, &loopback(), None, async |address| {
+        let client = client(&address, None);
+        spend();
+        let before = status(&client).await;
+        assert_eq!(before.pools[0].tiers[0].backends[0].state, "unknown");
+        spend();
+        let after = status(&client).await;
+        let [full, other] = &after.pools[0].tiers[0].backends[..] else {
+            panic!("{after:?}");
+        };
+        assert_eq!((&*full.state, &*full.health), ("full", "unknown"));
+        assert_eq!(full.cause.origin, "quota");
+        let of = "2 of 2 messages in 1 hour";
+        assert_eq!(full.cause.text.as_deref(), Some(of));
+        assert_eq!((&*other.state, &*other.cause.origin), ("unknown", "start"));
+        let series =
+            prometheus::check(&text(&ask(&client, Method::GET, "/metrics", "").await)).unwrap();
+        let quota = |what, window| {
+            let labels = format!("pool=mx,backend=mx0,unit=messages,window={window}");
+            format!("posthouse_backend_quota_{what}{{{labels}}}")
+        };
+        for (key, value) in [
+            (state("full"), 1.0),
+            (state("unknown"), 0.0),
+            (quota("used", "1h"), 2.0),
+            (quota("limit", "1h"), 2.0),
+            (quota("used", "24h"), 2.0),
+            (quota("limit", "24h"), 9.0),
+        ] {
+            assert_eq!(series.get(&key), Some(&value), "{key}");
+        }
+        let page = text(&ask(&client, Method::GET, "/", "").await);
+        assert!(
+            page.contains("<td class=\"state full\">full (quota)<"),
+            "{page}"
+        );
+        member
+            .settings
+            .state
+            .set_admin(AdminState::Drain, "op".into(), Instant::now());
+        let drained = status(&client).await;
+        assert_eq!(drained.pools[0].tiers[0].backends[0].state, "drain");
     });
 }
 

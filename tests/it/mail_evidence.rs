@@ -16,18 +16,25 @@ use crate::harness::{Balancer, config, eventually, listener, pool};
 
 const BODY: &str = "Subject: x\r\n\r\nbody\r\n";
 
-fn sink(script: Script) -> SinkHandle {
+pub(crate) fn sink(script: Script) -> SinkHandle {
     Sink::start(SinkPlan::with(script)).expect("loopback has a port")
 }
 
 /// A balancer whose log can be read.
-struct Told {
-    balancer: Balancer,
+pub(crate) struct Told {
+    pub(crate) balancer: Balancer,
     log: Lines,
 }
 
+/// A log that can be read.
 #[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Lines {
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).expect("UTF-8")
+    }
+}
 
 impl Write for Lines {
     fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
@@ -41,7 +48,15 @@ impl Write for Lines {
 }
 
 impl Told {
-    fn start(backends: &[&SinkHandle], change: impl FnOnce(&mut Config)) -> Self {
+    pub(crate) fn start(backends: &[&SinkHandle], change: impl FnOnce(&mut Config)) -> Self {
+        Self::with_workers(backends, 1, change)
+    }
+
+    pub(crate) fn with_workers(
+        backends: &[&SinkHandle],
+        count: u8,
+        change: impl FnOnce(&mut Config),
+    ) -> Self {
         let addresses: Vec<_> = backends.iter().map(|sink| sink.address()).collect();
         let mut config = config(&addresses);
         listener(&mut config).mode = Mode::Smtp;
@@ -54,11 +69,11 @@ impl Told {
         };
         let log = Lines::default();
         let telemetry = telemetry::to_sink(settings, Box::new(log.clone()));
-        let balancer = Balancer::with(config, 1, telemetry);
+        let balancer = Balancer::with(config, count, telemetry);
         Self { balancer, log }
     }
 
-    async fn client(&self) -> Client {
+    pub(crate) async fn client(&self) -> Client {
         let mut client = Client::connect(self.balancer.address).await;
         client.expect("220").await;
         client.ask("EHLO client.test", "250").await;
@@ -66,17 +81,27 @@ impl Told {
     }
 
     /// The lines of transactions, once there are so many.
-    async fn transactions(&self, count: usize) -> Vec<Value> {
+    pub(crate) async fn transactions(&self, count: usize) -> Vec<Value> {
+        self.lines("transaction.end", count).await
+    }
+
+    /// The lines of sessions, once there are so many.
+    pub(crate) async fn sessions(&self, count: usize) -> Vec<Value> {
+        self.lines("session.end", count).await
+    }
+
+    /// The lines of one event, once there are so many.
+    async fn lines(&self, event: &str, count: usize) -> Vec<Value> {
         let lines = || -> Vec<Value> {
             let text = self.log.0.lock().unwrap().clone();
             let lines = text.split_inclusive(|&octet| octet == b'\n');
             let whole = lines.filter(|line| line.ends_with(b"\n"));
             whole
                 .map(|line| serde_json::from_slice(line).expect("a line is JSON"))
-                .filter(|line: &Value| line["event"] == "transaction.end")
+                .filter(|line: &Value| line["event"] == event)
                 .collect()
         };
-        eventually("the lines of transactions", || lines().len() >= count).await;
+        eventually("the lines", || lines().len() >= count).await;
         lines()
     }
 

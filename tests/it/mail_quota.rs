@@ -9,6 +9,7 @@ use posthouse::config::model::{Mode, Quota, QuotaUnit};
 use posthouse::control::Running;
 use posthouse::lab::{At, Script, Sink, SinkHandle, SinkPlan};
 
+use crate::mail_evidence::{Lines, Told};
 use crate::whole::{Peer, address, config, eventually, listener, pool, replace, run};
 
 use QuotaUnit::{Messages, Recipients};
@@ -362,4 +363,112 @@ fn a_state_file_that_cannot_be_read_is_put_aside_and_one_lost_meanwhile_comes_ba
     running.wait();
     let running = run(configured());
     assert_eq!(used(&running, "one"), [2]);
+}
+
+/// So much may a backend of [`Told`] be given within an hour. Nobody waits for room.
+fn limit(config: &mut Config, backend: &str, count: u64, unit: QuotaUnit) {
+    let pool = crate::harness::pool(config);
+    pool.queue_max = 0;
+    let backend = pool.backends.get_mut(backend).expect("it was named");
+    backend.quota = vec![Quota {
+        count,
+        period: HOUR,
+        unit,
+    }];
+}
+
+#[tokio::test]
+async fn a_transaction_that_a_quota_refuses_or_moves_says_so() {
+    let body = "Subject: x\r\n\r\nbody\r\n";
+    let (one, two) = (
+        sink("one.test", Script::good()),
+        sink("two.test", Script::good()),
+    );
+    // Moved: the second recipient has room at the other only.
+    let told = Told::start(&[&one, &two], |config| limit(config, "b0", 1, Recipients));
+    let mut client = told.client().await;
+    client.ask("MAIL FROM:<a@example.org>", "250").await;
+    client.ask("RCPT TO:<b@example.net>", "250").await;
+    client.ask("RCPT TO:<c@example.net>", "250").await;
+    client.ask("DATA", "354").await;
+    client.say(format!("{body}.\r\n")).await;
+    client.expect("250").await;
+    let line = &told.transactions(1).await[0];
+    assert_eq!(
+        (&line["outcome"], &line["backend"]),
+        (&"accepted".into(), &"b1".into())
+    );
+    assert_eq!(line["reason"], "quota", "{line}");
+    assert_eq!(line["replayed"], 1);
+    assert_eq!(line["failures"], serde_json::Value::Null, "nobody's fault");
+    let moved = |of: &posthouse::balance::BackendTotals| {
+        of.mail.moves[posthouse::balance::MoveCause::Quota.index()].value()
+    };
+    assert_eq!(told.balancer.backend("b0").totals.sum(moved), 1);
+
+    // Not moved, for there is no other: the recipient is refused, and then the next transaction is.
+    let told = Told::start(&[&one], |config| limit(config, "b0", 1, Recipients));
+    let mut client = told.client().await;
+    client.ask("MAIL FROM:<a@example.org>", "250").await;
+    client.ask("RCPT TO:<b@example.net>", "250").await;
+    client.ask("RCPT TO:<c@example.net>", "452 4.5.3").await;
+    client.ask("DATA", "354").await;
+    client.say(format!("{body}.\r\n")).await;
+    client.expect("250").await;
+    client.ask("MAIL FROM:<a@example.org>", "451 4.3.2").await;
+    let lines = told.transactions(2).await;
+    assert_eq!(lines[0]["outcome"], "accepted");
+    assert_eq!(lines[0]["reason"], "quota", "{}", lines[0]);
+    assert_eq!(lines[1]["outcome"], "no-backend");
+    assert_eq!(lines[1]["reason"], "quota", "{}", lines[1]);
+}
+
+#[tokio::test]
+async fn what_no_quota_refuses_has_no_such_reason() {
+    let one = sink("one.test", Script::good());
+    let told = Told::start(&[&one], |config| {
+        limit(config, "b0", 9, Recipients);
+        crate::harness::listener(config).smtp.max_recipients = 1;
+        crate::harness::pool(config).max_attempts = 1;
+    });
+    let mut client = told.client().await;
+    client.ask("MAIL FROM:<a@example.org>", "250").await;
+    client.ask("RCPT TO:<b@example.net>", "250").await;
+    client.ask("RCPT TO:<c@example.net>", "452 4.5.3").await;
+    client.ask("RSET", "250").await;
+    drop(one);
+    client.ask("MAIL FROM:<a@example.org>", "451").await;
+    for line in told.transactions(2).await {
+        assert_eq!(line["reason"], serde_json::Value::Null, "{line}");
+    }
+}
+
+#[test]
+fn the_log_is_told_when_a_quota_is_used_up_and_only_then() {
+    let one = sink("one.test", Script::good());
+    let log = Lines::default();
+    let settings = posthouse::config::model::Log {
+        sessions: false,
+        ..Default::default()
+    };
+    let telemetry = posthouse::telemetry::to_sink(settings, Box::new(log.clone()));
+    let config = smtp(&[allowed("one", &one, 5, Messages)]);
+    let options = posthouse::control::StartOptions::default();
+    let running = posthouse::control::start(options, config, telemetry).unwrap();
+    let events = || {
+        let text = log.text();
+        let lines = text.lines().filter(|line| line.contains("backend.quota"));
+        lines.map(ToOwned::to_owned).collect::<Vec<_>>()
+    };
+    for _ in 0..4 {
+        send(&mut client(&running), 1);
+    }
+    eventually("most of it is told", || events().len() == 1);
+    send(&mut client(&running), 1);
+    eventually("all of it is told", || events().len() == 2);
+    let told = events();
+    let near = " backend=one state=near used=4 limit=5 unit=messages window=1h";
+    assert!(told[0].ends_with(near), "{told:?}");
+    let used_up = " backend=one state=used-up used=5 limit=5 unit=messages window=1h";
+    assert!(told[1].ends_with(used_up), "{told:?}");
 }

@@ -26,5 +26,6 @@ mod probes;
 mod prometheus;
 mod reload;
 mod service;
+mod session_lines;
 mod sink;
 mod whole;

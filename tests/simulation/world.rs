@@ -317,6 +317,7 @@ impl World {
                 PoolEvent::Changed(change) => self.note(Some(change.clone())),
                 PoolEvent::TierOpened { .. } => self.tally.tiers_opened += 1,
                 PoolEvent::TierClosed { .. } => self.tally.tiers_closed += 1,
+                PoolEvent::Quota { .. } => {}
             }
         }
     }

@@ -4,7 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-use QuotaUnit::{Messages, Recipients};
+pub(super) use QuotaUnit::Messages;
+use QuotaUnit::Recipients;
 
 thread_local! {
     static BEGAN: Instant = Instant::now();
@@ -14,21 +15,25 @@ fn at(after: Duration) -> Instant {
     BEGAN.with(|began| *began + after)
 }
 
-fn seconds(seconds: u64) -> Instant {
+pub(super) fn seconds(seconds: u64) -> Instant {
     at(Duration::from_secs(seconds))
 }
 
 /// A wall clock that says so at the beginning.
 const UNIX: Duration = Duration::from_secs(1_000_000);
 
-fn none() -> Arc<Quotas> {
+pub(super) fn none() -> Arc<Quotas> {
     Quotas::new(Epoch {
         instant: seconds(0),
         unix: UNIX,
     })
 }
 
-fn install(quotas: &Arc<Quotas>, list: &[(u64, u64, QuotaUnit)], now: Instant) -> Limited {
+pub(super) fn install(
+    quotas: &Arc<Quotas>,
+    list: &[(u64, u64, QuotaUnit)],
+    now: Instant,
+) -> Limited {
     let of = |&(count, period, unit): &(u64, u64, QuotaUnit)| Quota {
         count,
         period: Duration::from_secs(period),
@@ -44,7 +49,7 @@ fn limited(list: &[(u64, u64, QuotaUnit)]) -> Limited {
     install(&none(), list, seconds(0))
 }
 
-fn spend(limited: &Limited, recipients: u32, now: Instant) -> bool {
+pub(super) fn spend(limited: &Limited, recipients: u32, now: Instant) -> bool {
     match limited.take(recipients, now) {
         Ok(spent) => {
             spent.keep(recipients, now);

@@ -6,10 +6,10 @@
 //! waits: a place is got by compare-exchange against the quota, and a part that has left the span is
 //! given back by whoever sees it first. The count may be too high for a moment, never too low.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::{Epoch, Quota, QuotaRecord, QuotaUnit};
+use super::{Epoch, Quota, QuotaLevel, QuotaRecord, QuotaUnit};
 
 /// Parts of a span.
 const PARTS: u64 = 64;
@@ -33,6 +33,10 @@ pub(super) struct Window {
     parts: [AtomicU64; COUNTED],
     /// The part that was now when parts were forgotten last.
     looked: AtomicU64,
+    /// Since when looks have found it used up, in nanoseconds since 1970; 0 is not now.
+    used_up_since: AtomicU64,
+    /// The level an operator was told last.
+    told: AtomicU8,
 }
 
 /// The number of a part, and what was used in it.
@@ -70,7 +74,34 @@ impl Window {
             taken: AtomicU64::new(0),
             parts: [const { AtomicU64::new(0) }; COUNTED],
             looked: AtomicU64::new(0),
+            used_up_since: AtomicU64::new(0),
+            told: AtomicU8::new(QuotaLevel::Free.number()),
         }
+    }
+
+    /// What an operator was told last.
+    pub(super) fn told(&self) -> QuotaLevel {
+        QuotaLevel::of_number(self.told.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn tell(&self, level: QuotaLevel) {
+        self.told.store(level.number(), Ordering::Relaxed);
+    }
+
+    /// Notes what a look has found; since when it is used up, if it is.
+    pub(super) fn note_used_up(&self, is_used_up: bool, now: Duration) -> Option<Duration> {
+        let noted = &self.used_up_since;
+        if !is_used_up {
+            // Most looks find room, and need not write where others reserve.
+            if noted.load(Ordering::Relaxed) != 0 {
+                noted.store(0, Ordering::Relaxed);
+            }
+            return None;
+        }
+        let now_nanos = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX).max(1);
+        let first = noted.compare_exchange(0, now_nanos, Ordering::Relaxed, Ordering::Relaxed);
+        let since = first.map_or_else(|since| since, |_| now_nanos);
+        Some(Duration::from_nanos(since))
     }
 
     pub(super) fn counts(&self, quota: &Quota) -> bool {

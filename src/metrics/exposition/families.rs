@@ -325,6 +325,15 @@ pub(super) const FAMILIES: &[Family] = &[
         }
     ),
     family!(
+        "posthouse_refusals_total",
+        Counter,
+        Listener,
+        "Replies of our own that refused something (4yz and 5yz), by name; only those that happened.",
+        |s, o| for (reply, count) in &s.refusals {
+            o.value(&[("listener", &s.name), ("reply", reply)], count);
+        }
+    ),
+    family!(
         "posthouse_listener_bytes_total",
         Counter,
         Listener,

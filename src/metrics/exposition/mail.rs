@@ -5,7 +5,9 @@
 
 use super::families::{Family, Kind, Scope, family, with};
 use crate::metrics::TransactionOutcome;
-use crate::metrics::sample::{BackendSample, ListenerSample, MailSample, WorkerSample};
+use crate::metrics::sample::{
+    BackendSample, ListenerSample, MailSample, PoolSample, QuotaSample, WorkerSample,
+};
 use crate::types::HistogramTotals;
 
 use super::Samples;
@@ -18,6 +20,15 @@ fn durations(
     if let Some(mail) = &listener.mail {
         out.histogram(&[("listener", &listener.name)], which(mail));
     }
+}
+
+fn quota_labels<'a>(pool: &'a PoolSample, quota: &'a QuotaSample) -> [(&'static str, &'a str); 4] {
+    [
+        ("pool", &pool.name),
+        ("backend", &quota.backend),
+        ("unit", quota.unit),
+        ("window", &quota.window),
+    ]
 }
 
 /// In the order of the page.
@@ -160,6 +171,24 @@ pub(super) const FAMILIES: &[Family] = &[
         "Kept connections that were closed, by cause; only those that happened.",
         |s, o| for (cause, count) in s.mail.iter().flat_map(|mail| &mail.closed) {
             o.value(&with(s.labels(), [("cause", cause.name())]), count);
+        }
+    ),
+    family!(
+        "posthouse_backend_quota_used",
+        Gauge,
+        Pool,
+        "What was used of the backend's quota within its window, mail in flight included.",
+        |s, o| for quota in &s.quotas {
+            o.value(&quota_labels(s, quota), quota.used);
+        }
+    ),
+    family!(
+        "posthouse_backend_quota_limit",
+        Gauge,
+        Pool,
+        "The backend's quota.",
+        |s, o| for quota in &s.quotas {
+            o.value(&quota_labels(s, quota), quota.limit);
         }
     ),
     family!(

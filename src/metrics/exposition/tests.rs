@@ -87,6 +87,7 @@ fn scrape(backends: usize) -> Scrape {
                     to_backend: 10,
                     to_client: 20,
                 },
+                refusals: vec![("mail_syntax", 3)],
                 greeting: totals(&[50, 100, 101, 2_000_000_000]),
                 ..ListenerSample::default()
             },
@@ -103,6 +104,13 @@ fn scrape(backends: usize) -> Scrape {
         pools: vec![PoolSample {
             name: "mx".to_owned(),
             waiting: 7,
+            quotas: vec![QuotaSample {
+                backend: "provider".to_owned(),
+                unit: "recipients",
+                window: "24h".to_owned(),
+                used: 19_000,
+                limit: 20_000,
+            }],
             open_tier: 2,
             ..PoolSample::default()
         }],
@@ -131,6 +139,18 @@ fn the_page_obeys_the_format_and_says_the_numbers() {
         ("process_open_fds{}", 20.0),
         ("process_start_time_seconds{}", 1_763_776_547.25),
         ("posthouse_sessions_total{listener=mx,outcome=refused}", 4.0),
+        (
+            "posthouse_backend_quota_used{pool=mx,backend=provider,unit=recipients,window=24h}",
+            19_000.0,
+        ),
+        (
+            "posthouse_backend_quota_limit{pool=mx,backend=provider,unit=recipients,window=24h}",
+            20_000.0,
+        ),
+        (
+            "posthouse_refusals_total{listener=mx,reply=mail_syntax}",
+            3.0,
+        ),
         (
             "posthouse_sessions_total{listener=mx,outcome=completed}",
             0.0,

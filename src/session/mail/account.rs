@@ -10,8 +10,10 @@ use crate::metrics::TransactionOutcome;
 use crate::net::event_loop::yield_now;
 use crate::session::context::{Context, LocalListener, since};
 use crate::session::record::Session;
-use crate::smtp::{BodyDigest, HelloName, TransactionEnd, TransactionFacts, Trouble};
-use crate::telemetry::{Addresses, AttemptRecord, InDoubtRecord, TransactionRecord};
+use crate::smtp::{BodyDigest, HelloName, OwnReply, TransactionEnd, TransactionFacts, Trouble};
+use crate::telemetry::{
+    Addresses, AttemptRecord, InDoubtRecord, TransactionReason, TransactionRecord,
+};
 use crate::types::SessionId;
 
 /// Octets of a message in doubt that are digested at once: some tenths of a millisecond.
@@ -21,11 +23,16 @@ const DIGEST_STEP: usize = 262_144;
 #[derive(Debug)]
 pub(super) struct Account {
     /// Which of the session, from 1.
-    number: u64,
+    number: u32,
+    /// Connections that those before it were tried on.
+    attempts_before: u32,
     began: Instant,
     /// The backend that has it.
     backend: Option<Arc<Member>>,
     kept: bool,
+    /// The last place for a recipient that was asked for was not to be had.
+    lacks_places: bool,
+    reason: Option<TransactionReason>,
     moves: u32,
     failed: Option<(Arc<Member>, Trouble)>,
     /// A backend that may have the message although it was said to another (rule F7).
@@ -37,17 +44,25 @@ pub(super) struct Account {
 
 impl Account {
     /// MAIL was said.
-    pub(super) fn begin(number: u64, now: Instant) -> Self {
+    pub(super) fn begin(session: &Session, number: u32, now: Instant) -> Self {
         Self {
             number,
+            attempts_before: session.attempts,
             began: now,
             backend: None,
             kept: false,
+            lacks_places: false,
+            reason: None,
             moves: 0,
             failed: None,
             doubted: None,
             worn: None,
         }
+    }
+
+    /// Connections that it was tried on so far.
+    pub(super) fn attempts(&self, session: &Session) -> u32 {
+        session.attempts.wrapping_sub(self.attempts_before)
     }
 
     /// A connection to `member` was found.
@@ -85,18 +100,41 @@ impl Account {
         self.doubted = Some(Arc::clone(member));
     }
 
+    /// The backend's quota had so many places for more recipients.
+    pub(super) fn got_places(&mut self, places: u32) {
+        self.lacks_places = places == 0;
+    }
+
+    /// There was no backend for it, one of those in service for want of a quota.
+    pub(super) fn lacks_quota(&mut self) {
+        self.reason = Some(TransactionReason::Quota);
+    }
+
+    /// We refused a command of it.
+    pub(super) fn was_refused(&mut self, reply: OwnReply) {
+        let for_want_of_room = [OwnReply::TOO_MANY_RECIPIENTS, OwnReply::NO_BACKEND];
+        if self.lacks_places && for_want_of_room.contains(&reply) {
+            self.lacks_places = false;
+            self.lacks_quota();
+        }
+    }
+
     /// Another backend is looked for.
     pub(super) fn moves(&mut self, session: &Session) {
         self.moves += 1;
-        let Some((member, trouble)) = self.failed.take() else {
-            return;
-        };
-        let cause = match trouble {
-            Trouble::Lost => MoveCause::Lost,
-            Trouble::Silent => MoveCause::Silent,
-            Trouble::Closing => MoveCause::Closing,
-            Trouble::Desync => MoveCause::Desync,
-            Trouble::Unwell => MoveCause::Unwell,
+        let lacked_places = std::mem::take(&mut self.lacks_places);
+        let failed = self.failed.take();
+        let (member, cause) = match (failed, &self.backend) {
+            (Some((member, Trouble::Lost)), _) => (member, MoveCause::Lost),
+            (Some((member, Trouble::Silent)), _) => (member, MoveCause::Silent),
+            (Some((member, Trouble::Closing)), _) => (member, MoveCause::Closing),
+            (Some((member, Trouble::Desync)), _) => (member, MoveCause::Desync),
+            (Some((member, Trouble::Unwell)), _) => (member, MoveCause::Unwell),
+            (None, Some(backend)) if lacked_places => {
+                self.reason = Some(TransactionReason::Quota);
+                (Arc::clone(backend), MoveCause::Quota)
+            }
+            (None, _) => return,
         };
         let totals = member.settings.state.totals.of(session.cx.worker.index());
         totals.mail.moves[cause.index()].inc();
@@ -135,8 +173,9 @@ impl Account {
             listener: Rc::clone(&session.listener),
             session: session.id,
             client: session.client(),
-            attempts: std::mem::take(&mut session.attempts),
+            attempts: self.attempts(session),
             failures: std::mem::take(&mut session.failures),
+            at: now,
             took: since(now, self.began),
             account: self,
             outcome,
@@ -167,6 +206,8 @@ struct Ended {
     client: SocketAddr,
     attempts: u32,
     failures: Vec<AttemptRecord>,
+    /// When it ended: a message in doubt is told of later.
+    at: Instant,
     took: Duration,
     account: Account,
     outcome: TransactionOutcome,
@@ -215,6 +256,7 @@ impl Ended {
         };
         let account = &self.account;
         let record = TransactionRecord {
+            at: self.at,
             session: self.session,
             number: account.number,
             listener: &self.listener.view.name,
@@ -239,6 +281,7 @@ impl Ended {
             reply_after: facts.and_then(TransactionFacts::reply_time),
             transaction: self.took,
             outcome: self.outcome,
+            reason: account.reason,
             reply: facts.and_then(TransactionFacts::reply),
             doubted: account
                 .doubted

@@ -79,8 +79,8 @@ impl Mail<'_> {
             Some(account) if want == Want::Other => account.moves(self.session),
             Some(_) => {}
             none => {
-                self.transactions += 1;
-                *none = Some(Account::begin(self.transactions, now));
+                self.transactions = self.transactions.wrapping_add(1);
+                *none = Some(Account::begin(self.session, self.transactions, now));
             }
         }
         let (prefer, from) = match want {
@@ -161,7 +161,15 @@ impl Mail<'_> {
                 self.not_found(OwnReply::INTERNAL);
             }
             Poll::Ready(Err(refusal)) => {
-                let reply = reply_to(refusal, self.session.attempts);
+                let account = self.account.as_ref();
+                let attempts = account.map_or(0, |account| account.attempts(self.session));
+                let reply = reply_to(refusal, attempts);
+                if !matches!(refusal, Refusal::Lacking(_))
+                    && self.is_short_of_quota(now)
+                    && let Some(account) = &mut self.account
+                {
+                    account.lacks_quota();
+                }
                 self.not_found(reply);
             }
         }
@@ -257,6 +265,14 @@ impl Mail<'_> {
         } else {
             Elsewhere::None
         }
+    }
+
+    /// Whether a backend could not be chosen because its quota has no room for the transaction.
+    fn is_short_of_quota(&self, now: Instant) -> bool {
+        let recipients = self.core.recipients_accepted().max(1);
+        let snapshot = self.session.cx.shared.current.load();
+        connect::pool_now(&snapshot, self.session)
+            .is_some_and(|view| view.pool.is_short_of_quota(recipients, now))
     }
 
     /// MAIL is slow: another backend is asked, if one has a place and the pool's budget of hedges

@@ -102,7 +102,9 @@ struct Mail<'a> {
     /// Its backend was slow to answer MAIL, and another is to be asked.
     gives_up_slow: bool,
     account: Option<Account>,
-    transactions: u64,
+    transactions: u32,
+    /// A message of it was accepted.
+    has_delivered: bool,
     /// What the transaction has taken of the backend's quotas.
     spent: Option<Spent>,
     announced: Rc<Extensions>,
@@ -129,6 +131,7 @@ impl<'a> Mail<'a> {
             gives_up_slow: false,
             account: None,
             transactions: 0,
+            has_delivered: false,
             spent: None,
             announced: Rc::default(),
             lasts,
@@ -201,6 +204,12 @@ impl<'a> Mail<'a> {
                 Effect::Strike(trouble, step) => self.strike(trouble, step, now),
                 Effect::Slow => self.hedge(now),
                 Effect::EarlyTalker => self.early_talker(),
+                Effect::Refused(refusal) => {
+                    if let Some(account) = &mut self.account {
+                        account.was_refused(refusal.reply);
+                    }
+                    self.session.was_refused(refusal);
+                }
                 Effect::Tarpitted => self.listener_counters().tarpitted.inc(),
                 Effect::Reserve(recipients) => self.reserve(recipients, now),
                 Effect::GiveBack(recipients) => {
@@ -214,6 +223,7 @@ impl<'a> Mail<'a> {
                 Effect::Ended(end) => {
                     let facts = self.core.facts();
                     self.settle_quota(Some(end), facts.as_ref(), now);
+                    self.has_delivered |= end == TransactionEnd::Accepted;
                     // A connection that was asked for is not needed any more.
                     if matches!(self.line, Line::Wanted(_)) {
                         self.line = Line::None;
@@ -256,6 +266,9 @@ impl<'a> Mail<'a> {
             // Nothing limits them any more.
             None => recipients,
         };
+        if let Some(account) = &mut self.account {
+            account.got_places(granted);
+        }
         let elsewhere = if granted == 0 {
             self.elsewhere(now)
         } else {
@@ -478,6 +491,11 @@ impl<'a> Mail<'a> {
         let phase = SessionPhase::Relay;
         let (outcome, by) = match self.core.closes_with() {
             _ if self.end == End::Gone => (SessionOutcome::ClientReset, EndedBy::Client),
+            None | Some(OwnReply::GOODBYE)
+                if self.session.refusals.is_some() && !self.has_delivered =>
+            {
+                (SessionOutcome::RefusedByUs, EndedBy::Client)
+            }
             None | Some(OwnReply::GOODBYE) => (SessionOutcome::Completed, EndedBy::Client),
             Some(OwnReply::SHUTTING_DOWN) => (SessionOutcome::ShuttingDown, EndedBy::Us),
             Some(OwnReply::TIMEOUT | OwnReply::DATA_TIMEOUT) => {

@@ -51,7 +51,7 @@ impl Exchange {
         if held.sending == Sending::Committed && is_acceptance(partial) {
             // Row 6: a server says 2yz only after it has taken the message.
             self.is_truncated = true;
-            let answer = Output::Answer(what_came(partial));
+            let answer = Output::Answer(what_came(partial), None);
             self.outputs.push_back(answer);
             self.content = Content::No;
             self.end(Some(Fate::Retire), TransactionEnd::Accepted);

@@ -15,8 +15,10 @@ impl Exchange {
             self.said[..index].iter().all(|said| said.told.is_some()),
             "replies in the order of the commands"
         );
-        self.said[index].told = Some(told);
-        self.outputs.push_back(Output::Answer(answer.into()));
+        let said = &mut self.said[index];
+        said.told = Some(told);
+        let verb = Some(said.verb);
+        self.outputs.push_back(Output::Answer(answer.into(), verb));
     }
 
     /// Answers the end of the message, or of a chunk. While it is in doubt, only with an acceptance:
@@ -30,7 +32,7 @@ impl Exchange {
         };
         if self.content == Content::Complete {
             self.content = Content::No;
-            self.outputs.push_back(Output::Answer(answer));
+            self.outputs.push_back(Output::Answer(answer, None));
         } else {
             self.verdict = Some(answer);
         }

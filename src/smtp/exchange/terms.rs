@@ -129,8 +129,9 @@ impl From<OwnReply> for Answer {
 pub enum Output {
     /// Get a connection to a backend that has not failed this transaction.
     Lease(Want),
-    /// Send this to the client: it answers its oldest unanswered command.
-    Answer(Answer),
+    /// Send this to the client: it answers its oldest unanswered command, which is this one; `None`
+    /// is the end of the message, or of a chunk.
+    Answer(Answer, Option<Verb>),
     /// The connection is not needed any more.
     Release(Fate),
     /// The connection failed, through its backend's fault.

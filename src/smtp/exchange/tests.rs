@@ -69,7 +69,7 @@ impl Lab {
         self.exchange.flown(self.exchange.flight().len());
         while let Some(output) = self.exchange.output() {
             match output {
-                Output::Answer(answer) => {
+                Output::Answer(answer, _) => {
                     let octets = match answer {
                         Answer::Backend(octets) => octets,
                         Answer::Own(reply) => {

@@ -348,6 +348,7 @@ impl World {
                 Effect::EarlyTalker
                 | Effect::EarlyReply
                 | Effect::NotReplayable(_)
+                | Effect::Refused(_)
                 | Effect::Tarpitted => {}
             }
         }

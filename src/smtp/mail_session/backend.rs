@@ -5,10 +5,11 @@ use std::time::Instant;
 
 use super::super::budget::{Budget, Cost};
 use super::super::exchange::{
-    Answer, Elsewhere, Exchange, Fate, Leased, Output, TransactionEnd, Trouble,
+    Answer, Elsewhere, Exchange, Fate, Leased, Output, TransactionEnd, Trouble, Verb,
 };
 use super::super::extensions::{Extensions, Keyword};
 use super::super::parameters::Smtputf8;
+use super::super::refusal::CommandName;
 use super::super::replies::{OwnReply, ReplyText, write_reply};
 use super::super::reply::{ReplyRead, read_reply};
 use super::transaction::Transaction;
@@ -182,7 +183,7 @@ impl MailSession {
                     let needed = open.rewind();
                     self.effects.push_back(Effect::Lease { want, needed });
                 }
-                Output::Answer(answer) => self.answer(answer),
+                Output::Answer(answer, verb) => self.answer(answer, verb),
                 Output::Release(Fate::Keep) if unread => {
                     // Octets that nobody asked for: out of step (rule N2).
                     self.effects.push_back(Effect::Release(Fate::Retire));
@@ -231,15 +232,27 @@ impl MailSession {
         }
     }
 
+    /// The command that is answered; `None` is the end of the message, or of a chunk.
+    fn answered_command(&self, verb: Option<Verb>) -> CommandName {
+        let chunks = self.exchange().and_then(Exchange::chunks);
+        match verb {
+            Some(verb) => CommandName::of_verb(verb),
+            None if chunks.is_some() => CommandName::Bdat,
+            None => CommandName::EndOfData,
+        }
+    }
+
     /// What a backend said, as the client gets it (rule G11), or what we say in its place. A
     /// refusal costs the client half a point whoever says it (rule B4), which also bounds how many
     /// refused commands a transaction can hold.
-    fn answer(&mut self, answer: Answer) {
+    fn answer(&mut self, answer: Answer, verb: Option<Verb>) {
         let mut octets = Vec::new();
+        let mut own = None;
         match answer {
             Answer::Own(reply) => {
                 let policy = &self.policy;
                 policy.words.write(reply, &policy.host, &mut octets);
+                own = Some(reply);
             }
             Answer::Backend(reply) => octets = reply,
         }
@@ -263,6 +276,8 @@ impl MailSession {
                 }
                 if self.stage == Stage::Gone {
                     self.replies = Vec::new();
+                } else if let Some(own) = own {
+                    self.note_refusal(self.answered_command(verb), own);
                 }
             }
         }

@@ -11,6 +11,7 @@ use super::super::command::{Command, HelloName, Mail, Rcpt, parse_command};
 use super::super::exchange::{First354, Verb};
 use super::super::extensions::{Extensions, Keyword, write_helo};
 use super::super::parameters::{Smtputf8, judge_mail, judge_rcpt};
+use super::super::refusal::CommandName;
 use super::super::replies::OwnReply;
 use super::transaction::Transaction;
 use super::{Hello, MailSession, Taken};
@@ -28,6 +29,10 @@ impl MailSession {
         let open = self.open.as_deref();
         let smtputf8 = open.map_or(Smtputf8::Unused, |open| open.smtputf8);
         let command = parse_command(line, self.policy.quirks, smtputf8);
+        self.said = match &command {
+            Ok(command) => CommandName::of_command(command),
+            Err(_) => CommandName::of_line(line),
+        };
         match command {
             Ok(Command::Rcpt(rcpt)) if self.takes_commands() => return self.rcpt(&rcpt, now),
             Ok(Command::Data) if self.takes_commands() => return self.data(now),

@@ -8,6 +8,7 @@ use super::super::data::LineEndings;
 use super::super::exchange::{BackendTimes, Fate, Manners, Step, TransactionEnd, Trouble, Want};
 use super::super::parameters::Needed;
 use super::super::quirks::ClientQuirks;
+use super::super::refusal::OwnRefusal;
 use super::super::replies::Words;
 use super::super::tarpit::Tarpit;
 
@@ -98,6 +99,8 @@ pub enum Effect {
     ReplayInDoubt,
     /// The client talks before it was greeted; said once, and never where that passes.
     EarlyTalker,
+    /// The client was refused something with a reply of ours: to be told and counted.
+    Refused(OwnRefusal),
     /// The reply to a mistake is held back (rule B5): to be counted.
     Tarpitted,
     /// MAIL has not been answered for longer than usual: [`hedge`](super::MailSession::hedge) would

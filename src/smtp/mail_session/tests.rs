@@ -17,6 +17,8 @@ struct Lab {
     announced: Extensions,
     now: Instant,
     effects: Vec<Effect>,
+    /// What was refused, by command and reply.
+    refused: Vec<(&'static str, &'static str)>,
 }
 
 impl Lab {
@@ -35,6 +37,7 @@ impl Lab {
             announced: Extensions::announced(&own, []),
             now,
             effects: Vec::new(),
+            refused: Vec::new(),
         };
         assert_eq!(lab.told(), "220 lb.example ESMTP|");
         lab
@@ -71,10 +74,22 @@ impl Lab {
         told.replace("\r\n", "|")
     }
 
+    /// All but refusals.
     fn effects(&mut self) -> Vec<Effect> {
-        let session = &mut self.session;
-        self.effects.extend(std::iter::from_fn(|| session.effect()));
+        while let Some(effect) = self.session.effect() {
+            match effect {
+                Effect::Refused(refusal) => self
+                    .refused
+                    .push((refusal.command.name(), refusal.reply.name())),
+                other => self.effects.push(other),
+            }
+        }
         std::mem::take(&mut self.effects)
+    }
+
+    fn refused(&mut self) -> Vec<(&'static str, &'static str)> {
+        self.effects = self.effects();
+        std::mem::take(&mut self.refused)
     }
 
     fn lease(&mut self) {
@@ -1674,4 +1689,72 @@ fn rule_b5_beyond_so_many_sessions_nobody_is_held_back() {
     drop(places);
     lab.feed("XYZZY\r\n");
     assert_eq!(lab.told(), "");
+}
+
+#[test]
+fn each_refusal_of_ours_is_told_with_the_command_that_it_answers() {
+    let mut lab = Lab::with(MailPolicy {
+        recipients_max: 1,
+        ..MailPolicy::default()
+    });
+    lab.say("AGpvZQBwYXNzd29yZA==\r\nRCPT TO:<a@x>\r\n");
+    lab.say("EHLO client.example\r\nMAIL FROM:<raid @x>\r\nAUTH PLAIN AGpv\r\n");
+    let before = [
+        ("unknown", "unknown_command"),
+        ("rcpt", "bad_sequence"),
+        ("mail", "bad_sender"),
+        ("auth", "not_offered"),
+    ];
+    assert_eq!(lab.refused(), before);
+    lab.feed("MAIL FROM:<a@x>\r\nRCPT TO:<b@y>\r\n");
+    lab.lease();
+    lab.passed();
+    assert_eq!(lab.hear("250 ok\r\n250 ok\r\n"), "250 ok|250 ok|");
+    lab.say("RCPT TO:<c@y>\r\n");
+    assert_eq!(lab.refused(), [("rcpt", "too_many_recipients")]);
+    lab.feed("DATA\r\n");
+    lab.passed();
+    lab.hear("354 go on\r\n");
+    lab.feed("text\r\n.\r\n");
+    lab.passed();
+    lab.session.backend_lost(lab.now);
+    assert!(lab.told().starts_with("451 4.4.2"));
+    assert_eq!(lab.refused(), [("end-of-data", "in_doubt")]);
+}
+
+#[test]
+fn a_group_without_a_backend_is_refused_command_by_command() {
+    let mut lab = Lab::greeted(MailPolicy::default());
+    lab.feed("MAIL FROM:<a@x>\r\nRCPT TO:<b@y>\r\nDATA\r\n");
+    lab.session.not_leased(OwnReply::NO_BACKEND);
+    let group = [
+        ("mail", "no_backend"),
+        ("rcpt", "bad_sequence"),
+        ("data", "bad_sequence"),
+    ];
+    assert_eq!(lab.refused(), group);
+}
+
+#[test]
+fn what_a_backend_refuses_is_no_refusal_of_ours_and_a_timeout_names_the_last_command() {
+    let mut lab = Lab::greeted(MailPolicy::default());
+    lab.feed("MAIL FROM:<a@x>\r\n");
+    lab.lease();
+    lab.passed();
+    lab.hear("550 5.7.1 not you\r\n");
+    assert_eq!(lab.refused(), []);
+    lab.now += Duration::from_secs(301);
+    lab.session.timeout(lab.now);
+    assert!(lab.told().starts_with("421 4.4.2"));
+    assert_eq!(lab.refused(), [("mail", "timeout")]);
+}
+
+#[test]
+fn what_nobody_hears_any_more_is_not_refused() {
+    let mut lab = Lab::up_to_data(MailPolicy::default());
+    lab.feed("text\r\n.\r\n");
+    lab.passed();
+    lab.session.client_lost();
+    lab.session.backend_lost(lab.now);
+    assert_eq!(lab.refused(), []);
 }

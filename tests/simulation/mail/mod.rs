@@ -76,6 +76,7 @@ impl Tally {
             "replayed in doubt",
             "early talker",
             "tarpitted",
+            "refused by us",
             "slow",
             "hedged",
             "kept connection used",
@@ -615,6 +616,10 @@ impl World {
                     if self.rng.below(2) == 0 && self.session.hedge(self.now) {
                         self.tally.note("hedged");
                     }
+                }
+                Effect::Refused(refusal) => {
+                    assert!(refusal.reply.refuses(), "{refusal:?}");
+                    self.tally.note("refused by us");
                 }
                 Effect::Tarpitted => self.tally.note("tarpitted"),
                 Effect::Strike(..) => self.tally.note("struck"),
