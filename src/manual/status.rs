@@ -64,6 +64,9 @@
 //!
 //! **`limits`**
 //!
+//! Here as everywhere a session is a connection that was let in, until it begins to close. Whoever is
+//! refused, is a monitor or lingers behind its last reply is none.
+//!
 //! | field | type | meaning |
 //! |---|---|---|
 //! | `sessions` | number | Sessions now. |
@@ -85,7 +88,7 @@
 //! | `sessions` | number | Sessions now. |
 //! | `sessions_max` | number | The most there may be; 0 is no limit of its own. |
 //! | `accepted` | number | Connections accepted since the start. |
-//! | `outcomes` | object of numbers | Ended sessions by outcome; outcomes that never happened are absent. |
+//! | `outcomes` | object of numbers | Ended connections by outcome, those that were turned away and the checks of monitors included; outcomes that never happened are absent. |
 //! | `bytes_to_backend` | number | Bytes from clients to backends. |
 //! | `bytes_to_client` | number | Bytes from backends to clients. |
 //! | `mail` | object or null | Its mail; `null` in mode `passthrough`. |
@@ -166,7 +169,7 @@
 //! | field | type | meaning |
 //! |---|---|---|
 //! | `attempts` | number | Dials for sessions. |
-//! | `sessions` | number | Sessions it greeted. |
+//! | `sessions` | number | Sessions it greeted, from the greeting on; in mode `smtp`, connections dialled for transactions. |
 //! | `strikes` | number | Failed attempts that were its fault. |
 //! | `hedges` | number | Dials because another backend was slow. |
 //! | `bytes_to_backend` | number | Bytes from clients. |
@@ -269,7 +272,7 @@
 //! | `process_start_time_seconds` | gauge |  | When the process started, in seconds since 1970. |
 //! | `posthouse_listener_accepted_total` | counter | listener | Accepted connections. |
 //! | `posthouse_listener_sessions` | gauge | listener | Sessions now. |
-//! | `posthouse_sessions_total` | counter | listener, outcome | Ended sessions by outcome. |
+//! | `posthouse_sessions_total` | counter | listener, outcome | Ended connections by outcome: sessions, and those that were turned away. |
 //! | `posthouse_listener_bytes_total` | counter | listener, direction | Bytes relayed by direction. |
 //! | `posthouse_listener_early_talkers_total` | counter | listener | Clients that sent before the greeting. |
 //! | `posthouse_listener_tarpitted_total` | counter | listener | Replies to mistakes that were held back. |
@@ -308,7 +311,8 @@
 //! | `posthouse_worker_panics_total` | counter | worker | Sessions ended by a fault of ours. |
 //! | `posthouse_worker_spliced_total` | counter | worker | Directions moved to zero-copy. |
 //! | `posthouse_worker_pipes_exhausted_total` | counter | worker | Zero-copy was wanted and no pipe was to be had. |
-//! | `posthouse_worker_lingering` | gauge | worker | Sessions in lingering close now. |
+//! | `posthouse_worker_closing_connections` | gauge | worker | Connections now that are refused, answered as monitors or in lingering close; no sessions. |
+//! | `posthouse_worker_closed_at_once_total` | counter | worker | Connections of these kinds that found no place and were closed with their first words. |
 //! | `posthouse_worker_spilled_bytes` | gauge | worker | Bytes held for slow receivers now. |
 //! | `posthouse_worker_queued_total` | counter | worker | Sessions that waited in a queue. |
 //! | `posthouse_worker_failovers_total` | counter | worker | Attempts beyond the first one of a session. |
@@ -344,7 +348,8 @@
 //! characters. Control characters and what turns the writing direction are always escaped. A value
 //! is at most 1,024 octets.
 //!
-//! `session.end`, one per session: `session.id`, `listener`, `client.addr`, `via.addr` (where a
+//! `session.end`, one per session, and one per connection that was turned away; for a monitor's check
+//! at level `debug`, at `info` else: `session.id`, `listener`, `client.addr`, `via.addr` (where a
 //! PROXY header named the client), `pool`, `backend`, `backend.addr`, `outcome`, `ended_by`,
 //! `phase`, `attempts`, `failures` (`backend/stage/kind[/code]/ms`, comma-separated; in JSON an
 //! array of objects), `hedged`, `queue_ms`, `connect_ms`, `greeting_ms`, `session_ms`,

@@ -306,6 +306,15 @@ impl Stream {
         let _ = self.socket.shutdown(Shutdown::Write);
     }
 
+    /// Writes `words` before a close that does not linger, as far as there is room at once.
+    pub fn say_at_once(&self, words: &[u8]) {
+        if !words.is_empty() {
+            // Whether they left or not, the connection is closed.
+            let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+            let _ = rustix::net::send(&self.socket, words, flags);
+        }
+    }
+
     /// Makes the coming close a reset (RST), so that an abandoned transfer never looks complete.
     pub fn reset_on_close(&self) {
         let _ = SockRef::from(&self.socket).set_linger(Some(Duration::ZERO));

@@ -8,6 +8,7 @@
 mod admin;
 mod architecture;
 mod bind;
+mod bounds;
 mod cli;
 mod config_mistakes;
 mod config_samples;
