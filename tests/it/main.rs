@@ -14,6 +14,7 @@ mod config_mistakes;
 mod config_samples;
 mod demo;
 mod drain;
+mod half_close;
 mod harness;
 mod mail;
 mod mail_changes;
