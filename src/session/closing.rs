@@ -182,6 +182,8 @@ async fn say(session: &mut Session, client: &Stream, timer: &mut Timer) {
 /// lingers is no session any more.
 pub(super) async fn linger(session: &mut Session, client: &Stream, timer: &mut Timer) {
     if !session.begins_closing(ClosingKind::Served) {
+        // What was said leaves before a close that may reset.
+        client.end();
         return;
     }
     let cx = &session.cx;

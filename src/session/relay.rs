@@ -170,6 +170,11 @@ impl<'a> Running<'a> {
                 self.session
                     .end(SessionOutcome::BackendReset, EndedBy::Backend, phase);
             }
+            End::Itself(RelayEnd::ResetBehindOctets) => {
+                self.session
+                    .end(SessionOutcome::BackendReset, EndedBy::Backend, phase);
+                return Last::Linger;
+            }
             End::Idle => {
                 self.reset_both();
                 self.session
