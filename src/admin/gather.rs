@@ -194,7 +194,7 @@ fn listener(
         }
         .to_owned(),
         pool: settings.pool.to_string(),
-        sessions: counters.sum(|of| of.active.value()),
+        sessions: u64::from(state.sessions.taken()),
         sessions_max: u64::from(settings.max_sessions),
         accepted: counters.sum(|of| of.accepted.value()),
         outcomes: outcomes.collect(),

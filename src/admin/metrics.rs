@@ -78,7 +78,7 @@ fn listener(state: &Arc<ListenerState>, mail_use: MailUse) -> ListenerSample {
     let mut sample = ListenerSample {
         name: state.name.to_string(),
         accepted: counters.sum(|of| of.accepted.value()),
-        active: counters.sum(|of| of.active.value()),
+        active: u64::from(state.sessions.taken()),
         octets: Directions {
             to_backend: counters.sum(|of| of.octets_to_backend.value()),
             to_client: counters.sum(|of| of.octets_to_client.value()),
@@ -175,7 +175,8 @@ fn workers(shared: &Shared, now: Instant) -> Vec<WorkerSample> {
             panics: of.panics.value(),
             spliced: of.spliced.value(),
             pipes_exhausted: of.pipes_exhausted.value(),
-            lingering: of.lingering.value(),
+            closing: of.closing.value(),
+            closed_at_once: of.closed_at_once.value(),
             spilled_octets: of.spilled_octets.value(),
             queued: of.queued.value(),
             failovers: of.failovers.value(),

@@ -2,10 +2,14 @@
 //!
 //! Rates are a generic cell rate algorithm (ITU-T I.371): one time stamp says when the next event is
 //! due if none came early, so that `count` events may come at once and the long run is exact.
+//!
+//! The table is bounded by shard. Where a shard is full, the client without open sessions whose rate
+//! would be forgotten soonest makes room; where all have open sessions, newcomers share one entry per
+//! network. No admission looks at more than a few entries, however full the table is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
@@ -18,8 +22,11 @@ const SHARDS: usize = 64;
 /// Clients in one table at most.
 const CLIENTS_MAX: usize = 1_048_576;
 
-/// A shard is cleared of idle clients whenever it has grown to twice what was left the last time.
-const SHARD_SWEEP_MIN: usize = 64;
+/// Networks whose clients share an entry, in one table at most.
+const NETWORKS_MAX: usize = 65_536;
+
+/// Entries that count nothing any more and that one newcomer clears away.
+const CLEARED_AT_ONCE: usize = 2;
 
 /// The limits one listener sets for each client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,22 +42,44 @@ pub struct ClientRules {
 pub struct ClientLimits {
     shards: Box<[Mutex<Shard>]>,
     hasher: RandomState,
-    clients: AtomicUsize,
-    clients_max: usize,
+    bounds: Bounds,
     base: OnceLock<Instant>,
+}
+
+/// What one shard holds at most.
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    clients: usize,
+    networks: usize,
 }
 
 #[derive(Debug, Default)]
 struct Shard {
-    clients: BTreeMap<ClientKey, Client>,
-    sweep_at: usize,
+    clients: Table,
+    networks: Table,
 }
 
 #[derive(Debug, Default)]
-struct Client {
+struct Table {
+    entries: BTreeMap<ClientKey, Entry>,
+    /// Those without open sessions whose rate still counts: by when it is forgotten.
+    resting: BTreeSet<(u64, ClientKey)>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Entry {
     sessions: u32,
     /// When the next session is due, in nanoseconds since the base.
     due: u64,
+}
+
+/// Whose entry a session is counted in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Counted {
+    /// The client's own,
+    Client(ClientKey),
+    /// or that of its network.
+    Network(ClientKey),
 }
 
 /// Why a client is refused.
@@ -60,7 +89,7 @@ pub enum ClientRefusal {
     TooManySessions,
     /// It comes more often than it may.
     TooFast,
-    /// The table is full of clients with open sessions (bounded at 1,048,576).
+    /// The table is full of clients and of networks with open sessions.
     TableFull,
 }
 
@@ -68,21 +97,23 @@ pub enum ClientRefusal {
 #[derive(Debug)]
 pub struct ClientPermit {
     limits: Arc<ClientLimits>,
-    client: ClientKey,
+    counted: Counted,
 }
 
 impl ClientLimits {
     /// An empty table.
     pub fn new() -> Arc<Self> {
-        Self::bounded(CLIENTS_MAX)
+        Self::bounded(Bounds {
+            clients: CLIENTS_MAX / SHARDS,
+            networks: NETWORKS_MAX / SHARDS,
+        })
     }
 
-    fn bounded(clients_max: usize) -> Arc<Self> {
+    fn bounded(bounds: Bounds) -> Arc<Self> {
         Arc::new(Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
-            clients: AtomicUsize::new(0),
-            clients_max,
+            bounds,
             base: OnceLock::new(),
         })
     }
@@ -101,78 +132,135 @@ impl ClientLimits {
             return Ok(None);
         }
         let nanos = nanos_since(*self.base.get_or_init(|| now), now);
-        let mut shard = lock(self.shard(client));
-        if !shard.clients.contains_key(&client) {
-            self.make_room(&mut shard, nanos)?;
-        }
-        let fresh = !shard.clients.contains_key(&client);
-        let entry = shard.clients.entry(client).or_default();
-        let verdict = if rules.max_sessions != 0 && entry.sessions >= rules.max_sessions {
-            Err(ClientRefusal::TooManySessions)
-        } else {
-            match rules.rate {
-                None => Ok(entry.due),
-                Some(rate) => next_due(entry.due, rate, nanos).ok_or(ClientRefusal::TooFast),
+        let own = Counted::Client(client);
+        let counted = match self.table(own, |table, most| table.admit(client, rules, nanos, most)) {
+            Ok(()) => own,
+            Err(ClientRefusal::TableFull) => {
+                let network = client.network();
+                let shared = Counted::Network(network);
+                self.table(shared, |table, most| {
+                    table.admit(network, rules, nanos, most)
+                })?;
+                shared
             }
+            Err(refusal) => return Err(refusal),
         };
-        if fresh {
-            self.clients.fetch_add(1, Ordering::Relaxed);
-        }
-        entry.due = verdict?;
-        entry.sessions += 1;
-        drop(shard);
         Ok(Some(ClientPermit {
             limits: Arc::clone(self),
-            client,
+            counted,
         }))
     }
 
-    /// Clients in the table, for the status page.
-    pub fn clients(&self) -> usize {
-        self.clients.load(Ordering::Relaxed)
-    }
-
-    fn shard(&self, client: ClientKey) -> &Mutex<Shard> {
-        &self.shards[self.hasher.hash_one(client) as usize % SHARDS]
-    }
-
-    /// Makes room for one more client in `shard`. The bound is over all shards; it may be passed by
-    /// as many as there are threads.
-    fn make_room(&self, shard: &mut Shard, nanos: u64) -> Result<(), ClientRefusal> {
-        let crowded = self.clients() >= self.clients_max;
-        if crowded || shard.clients.len() >= shard.sweep_at.max(SHARD_SWEEP_MIN) {
-            let before = shard.clients.len();
-            shard
-                .clients
-                .retain(|_, client| client.sessions > 0 || client.due > nanos);
-            self.clients
-                .fetch_sub(before - shard.clients.len(), Ordering::Relaxed);
-            shard.sweep_at = shard.clients.len() * 2;
-        }
-        if self.clients() >= self.clients_max {
-            Err(ClientRefusal::TableFull)
-        } else {
-            Ok(())
+    /// Works on the table, and with the bound, of an entry.
+    fn table<T>(&self, of: Counted, work: impl FnOnce(&mut Table, usize) -> T) -> T {
+        let shard = |key| lock(&self.shards[self.hasher.hash_one(key) as usize % SHARDS]);
+        match of {
+            Counted::Client(key) => work(&mut shard(key).clients, self.bounds.clients),
+            Counted::Network(key) => work(&mut shard(key).networks, self.bounds.networks),
         }
     }
+}
 
-    fn leave(&self, client: ClientKey) {
-        let mut shard = lock(self.shard(client));
-        let entry = shard
-            .clients
-            .get_mut(&client)
-            .expect("a client with a permit is in the table");
-        entry.sessions -= 1;
-        if entry.sessions == 0 && entry.due == 0 {
-            shard.clients.remove(&client);
-            self.clients.fetch_sub(1, Ordering::Relaxed);
+impl Counted {
+    fn key(self) -> ClientKey {
+        match self {
+            Self::Client(key) | Self::Network(key) => key,
+        }
+    }
+}
+
+impl ClientPermit {
+    /// Gives the place back, and what the session took of the client's rate: it was refused for
+    /// what others do.
+    pub fn never_used(self, rules: ClientRules) {
+        if let Some(rate) = rules.rate {
+            let key = self.counted.key();
+            self.limits
+                .table(self.counted, |table, _| table.take_back(key, rate));
         }
     }
 }
 
 impl Drop for ClientPermit {
     fn drop(&mut self) {
-        self.limits.leave(self.client);
+        let key = self.counted.key();
+        self.limits.table(self.counted, |table, _| table.leave(key));
+    }
+}
+
+impl Table {
+    fn admit(
+        &mut self,
+        key: ClientKey,
+        rules: ClientRules,
+        nanos: u64,
+        most: usize,
+    ) -> Result<(), ClientRefusal> {
+        let known = self.entries.get(&key).copied();
+        if known.is_none() {
+            self.make_room(nanos, most)?;
+        }
+        let Entry { sessions, due } = known.unwrap_or_default();
+        if rules.max_sessions != 0 && sessions >= rules.max_sessions {
+            return Err(ClientRefusal::TooManySessions);
+        }
+        let next = match rules.rate {
+            None => due,
+            Some(rate) => next_due(due, rate, nanos).ok_or(ClientRefusal::TooFast)?,
+        };
+        if sessions == 0 && due > 0 {
+            self.resting.remove(&(due, key));
+        }
+        let entry = Entry {
+            sessions: sessions + 1,
+            due: next,
+        };
+        self.entries.insert(key, entry);
+        Ok(())
+    }
+
+    /// Makes room for one more entry: clears what counts nothing any more, a few at a time, and if
+    /// need be the one whose rate is the oldest.
+    fn make_room(&mut self, nanos: u64, most: usize) -> Result<(), ClientRefusal> {
+        for _ in 0..CLEARED_AT_ONCE {
+            if self.resting.first().is_none_or(|(due, _)| *due > nanos) {
+                break;
+            }
+            self.forget_oldest();
+        }
+        if self.entries.len() >= most && !self.forget_oldest() {
+            return Err(ClientRefusal::TableFull);
+        }
+        Ok(())
+    }
+
+    /// Whether there was one without open sessions.
+    fn forget_oldest(&mut self) -> bool {
+        let oldest = self.resting.pop_first();
+        oldest.is_some_and(|(_, key)| self.entries.remove(&key).is_some())
+    }
+
+    fn leave(&mut self, key: ClientKey) {
+        let entry = self
+            .entries
+            .get_mut(&key)
+            .expect("what has a permit is in the table");
+        entry.sessions -= 1;
+        if entry.sessions > 0 {
+            return;
+        }
+        if entry.due == 0 {
+            self.entries.remove(&key);
+        } else {
+            self.resting.insert((entry.due, key));
+        }
+    }
+
+    /// One session less was let in; of a key with a permit, so that it does not rest.
+    fn take_back(&mut self, key: ClientKey, rate: Rate) {
+        if let Some(entry) = self.entries.get_mut(&key) {
+            entry.due = entry.due.saturating_sub(step(rate));
+        }
     }
 }
 
@@ -197,10 +285,17 @@ impl AcceptRate {
 
 /// When the event after this one is due, or `None` if this one comes too early.
 fn next_due(due: u64, rate: Rate, now: u64) -> Option<u64> {
-    let period = u64::try_from(rate.period.as_nanos()).unwrap_or(u64::MAX);
-    let step = period / u64::from(rate.count.max(1));
-    let next = due.max(now).saturating_add(step);
-    (next - now <= period).then_some(next)
+    let next = due.max(now).saturating_add(step(rate));
+    (next - now <= period(rate)).then_some(next)
+}
+
+/// Between two events in the long run.
+fn step(rate: Rate) -> u64 {
+    period(rate) / u64::from(rate.count.max(1))
+}
+
+fn period(rate: Rate) -> u64 {
+    u64::try_from(rate.period.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn nanos_since(base: Instant, now: Instant) -> u64 {
@@ -222,6 +317,42 @@ mod tests {
             count,
             period: Duration::from_mins(1),
         }
+    }
+
+    impl ClientLimits {
+        fn sum(&self, of: impl Fn(&Shard) -> &Table) -> usize {
+            let shards = self.shards.iter();
+            shards
+                .map(|shard| {
+                    let shard = lock(shard);
+                    let table = of(&shard);
+                    let rests = |(key, entry): (&ClientKey, &Entry)| {
+                        entry.sessions == 0 && table.resting.contains(&(entry.due, *key))
+                    };
+                    let at_rest = table.entries.iter().filter(|entry| rests(*entry)).count();
+                    assert_eq!(at_rest, table.resting.len(), "who rests has no session");
+                    table.entries.len()
+                })
+                .sum()
+        }
+
+        fn clients(&self) -> usize {
+            self.sum(|shard| &shard.clients)
+        }
+
+        fn networks(&self) -> usize {
+            self.sum(|shard| &shard.networks)
+        }
+    }
+
+    /// So many clients and networks in each shard.
+    fn small(clients: usize, networks: usize) -> Arc<ClientLimits> {
+        ClientLimits::bounded(Bounds { clients, networks })
+    }
+
+    /// The `client`-th /64 of the `network`-th /48.
+    fn key(network: u128, client: u128) -> ClientKey {
+        ClientKey((0x2001_0db8 << 96) + (network << 80) + (client << 64))
     }
 
     #[test]
@@ -288,24 +419,97 @@ mod tests {
     }
 
     #[test]
-    fn the_table_is_bounded_and_forgets_who_is_idle() {
-        let limits = ClientLimits::bounded(1000);
-        let mut now = Instant::now();
-        let both = rules(0, Some(per_minute(60)));
-        for client in 0..5000 {
-            drop(limits.admit(ClientKey(client), both, now));
-            now += Duration::from_millis(50);
-            assert!(limits.clients() <= 1000);
+    fn a_session_that_was_never_used_costs_no_allowance() {
+        let limits = ClientLimits::new();
+        let now = Instant::now();
+        let both = rules(2, Some(per_minute(2)));
+        let admit = || limits.admit(ClientKey(1), both, now);
+        for _ in 0..10 {
+            let permit = admit().expect("the first, again");
+            permit.expect("there are rules").never_used(both);
         }
-        let held: Vec<_> = (10_000..12_000)
-            .filter_map(|client| limits.admit(ClientKey(client), rules(1, None), now).ok())
-            .collect();
-        assert!(held.len() <= 1000);
-        let refused = limits.admit(ClientKey(1), rules(1, None), now);
-        assert_eq!(refused.expect_err("no room"), ClientRefusal::TableFull);
+        drop((admit().expect("the first"), admit().expect("the second")));
+        assert_eq!(admit().expect_err("two a minute"), ClientRefusal::TooFast);
+    }
+
+    #[test]
+    fn the_table_is_bounded_and_clears_what_counts_nothing_a_few_at_a_time() {
+        let limits = small(15, 1);
+        let mut now = Instant::now();
+        let rate = rules(0, Some(per_minute(60)));
+        for client in 0..5000 {
+            drop(limits.admit(ClientKey(client), rate, now));
+            now += Duration::from_millis(1);
+            assert!(client % 100 > 0 || limits.clients() <= 15 * SHARDS);
+        }
+        // All rates are over. Who comes now clears some of them away, and not the whole table.
+        now += Duration::from_mins(1);
+        let before = limits.clients();
+        drop(limits.admit(ClientKey(10_000), rate, now));
+        assert!(limits.clients() >= before + 1 - CLEARED_AT_ONCE);
+        for client in 10_001..20_000 {
+            drop(limits.admit(ClientKey(client), rules(1, None), now));
+        }
+        assert_eq!(limits.clients(), 1, "all but the last rate are cleared");
+    }
+
+    #[test]
+    fn a_full_table_forgets_the_oldest_rate_first_and_nobody_with_a_session() {
+        let mut table = Table::default();
+        let rate = |count| rules(0, Some(per_minute(count)));
+        // Client 1 has a session. The rate of 3 is forgotten soonest, then those of 2 and 4.
+        for (client, count) in [(1, 60), (2, 2), (3, 60), (4, 1)] {
+            table.admit(ClientKey(client), rate(count), 1, 4).unwrap();
+        }
+        for client in 2..=4 {
+            table.leave(ClientKey(client));
+        }
+        let left = |table: &Table| -> Vec<_> { table.entries.keys().map(|key| key.0).collect() };
+        assert_eq!(left(&table), [1, 2, 3, 4]);
+        for (newcomer, stay) in [(5, [1, 2, 4, 5]), (6, [1, 4, 5, 6]), (7, [1, 5, 6, 7])] {
+            table.admit(ClientKey(newcomer), rate(1), 2, 4).unwrap();
+            assert_eq!(left(&table), stay);
+        }
+        let full = table.admit(ClientKey(8), rate(1), 3, 4);
+        assert_eq!(full, Err(ClientRefusal::TableFull));
+    }
+
+    #[test]
+    fn newcomers_share_the_entry_of_their_network_while_all_in_the_table_have_sessions() {
+        let limits = small(2, 2);
+        let now = Instant::now();
+        let many = |client| limits.admit(key(1, client), rules(60_000, None), now);
+        let held: Vec<_> = (0..10_000).map(|client| many(client).unwrap()).collect();
+        assert_eq!((limits.clients(), limits.networks()), (2 * SHARDS, 1));
+        // An own limit of one session is now one of the network.
+        let one = |network, client| limits.admit(key(network, client), rules(1, None), now);
+        let first = one(2, 1).expect("the first of its network");
+        assert_eq!(one(2, 2).unwrap_err(), ClientRefusal::TooManySessions);
+        let other = one(3, 1).expect("another network");
+        assert_eq!((limits.clients(), limits.networks()), (2 * SHARDS, 3));
+        drop(first);
+        drop(one(2, 2).expect("the first has left"));
+        // Once the table has room each is on its own again.
         drop(held);
-        let admitted = limits.admit(ClientKey(1), rules(1, None), now);
-        assert!(admitted.is_ok());
+        let own = (one(2, 1).expect("its own"), one(2, 2).expect("its own"));
+        assert_eq!((limits.clients(), limits.networks()), (2, 1));
+        drop((other, own));
+        assert_eq!((limits.clients(), limits.networks()), (0, 0));
+    }
+
+    #[test]
+    fn the_shared_entries_are_bounded_as_well() {
+        let limits = small(1, 1);
+        let now = Instant::now();
+        let admit = |network| limits.admit(key(network, 1), rules(1, None), now);
+        let held: Vec<_> = (0..10_000)
+            .filter_map(|network| admit(network).ok())
+            .collect();
+        assert_eq!((limits.clients(), limits.networks()), (SHARDS, SHARDS));
+        assert_eq!(held.len(), 2 * SHARDS);
+        assert_eq!(admit(10_001).unwrap_err(), ClientRefusal::TableFull);
+        drop(held);
+        assert!(admit(10_001).is_ok());
     }
 
     #[test]

@@ -1,20 +1,22 @@
 //! File descriptors: raise the limit, and how many sessions fit under it.
 //!
 //! A session takes two descriptors, one for each side. What is not for sessions is set aside first,
-//! so that probes, the status endpoint and reloads still work when sessions have taken all of theirs.
+//! so that probes, the status endpoint and reloads still work when sessions have taken all of theirs
+//! and a crowd is being refused.
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::config::Config;
 use crate::config::model::{Listener, Mode};
-use crate::session::KEPT_MAX;
+use crate::session::{ClosingBounds, KEPT_MAX};
 
 /// Descriptors of one session: its client and its backend.
 const PER_SESSION: u64 = 2;
 /// Standard streams, epoll and event descriptors, the log, the resolver, files being read.
 const RESERVE_BASE: u64 = 64;
-/// For each worker: its epoll and event descriptors, and one spare to accept and close with.
-const RESERVE_PER_WORKER: u64 = 8;
+/// For each worker: its epoll and event descriptors, and those of connections that are accepted and
+/// not yet judged.
+const RESERVE_PER_WORKER: u64 = 24;
 /// Pooled pipes for splice(2), two descriptors each: of one worker, and of all together.
 const RESERVE_PIPES: (u64, u64) = (64, 200);
 /// Connections of the status endpoint.
@@ -30,8 +32,9 @@ pub enum DescriptorError {
     /// `max_sessions` asks for more than there is.
     #[error(
         "max_sessions = {wanted} needs {needed} file descriptors ({reserved} of them for listeners, \
-         probes and the rest) and the limit is {limit}: raise the limit (LimitNOFILE={needed} under \
-         systemd, `ulimit -n {needed}` in a shell) or set max_sessions to at most {possible}"
+         probes, refused connections and the rest) and the limit is {limit}: raise the limit \
+         (LimitNOFILE={needed} under systemd, `ulimit -n {needed}` in a shell) or set max_sessions \
+         to at most {possible}"
     )]
     TooManySessions {
         /// `max_sessions`.
@@ -48,8 +51,8 @@ pub enum DescriptorError {
     /// Hardly anything is left for sessions.
     #[error(
         "the limit of {limit} file descriptors leaves room for {possible} sessions ({reserved} are \
-         for listeners, probes and the rest): raise it (LimitNOFILE={} under systemd, `ulimit -n` \
-         in a shell)", .reserved + 65_536
+         for listeners, probes, refused connections and the rest): raise it (LimitNOFILE={} under \
+         systemd, `ulimit -n` in a shell)", .reserved + 65_536
     )]
     NoRoom {
         /// The limit in force.
@@ -83,13 +86,14 @@ pub(super) fn session_limit(
     probes_max: usize,
     limit: u64,
 ) -> Result<u32, DescriptorError> {
-    let reserved = reserve(config, workers, probes_max);
+    let reserved = reserve(config, workers, probes_max, limit);
     let possible = (limit.saturating_sub(reserved) / PER_SESSION).min(SESSIONS_MAX);
     let chosen = match config.max_sessions.map(u64::from) {
         Some(wanted) if wanted > possible => {
+            let (reserved, needed) = needed(config, workers, probes_max, wanted);
             return Err(DescriptorError::TooManySessions {
                 wanted,
-                needed: reserved + wanted * PER_SESSION,
+                needed,
                 reserved,
                 limit,
                 possible,
@@ -108,7 +112,22 @@ pub(super) fn session_limit(
     Ok(u32::try_from(chosen).expect("at most a million"))
 }
 
-fn reserve(config: &Config, workers: usize, probes_max: usize) -> u64 {
+/// What is set aside where `wanted` sessions fit, and the smallest limit under which they do.
+fn needed(config: &Config, workers: usize, probes_max: usize, wanted: u64) -> (u64, u64) {
+    let mut limit = wanted * PER_SESSION;
+    // A higher limit sets more aside, for one more descriptor in some dozens: this soon comes to rest.
+    loop {
+        let reserved = reserve(config, workers, probes_max, limit);
+        let needed = reserved + wanted * PER_SESSION;
+        if needed <= limit {
+            return (reserved, limit);
+        }
+        limit = needed;
+    }
+}
+
+fn reserve(config: &Config, workers: usize, probes_max: usize, limit: u64) -> u64 {
+    let closing = u64::from(ClosingBounds::of(limit, workers).total());
     let workers = workers as u64;
     let addresses: u64 = config.listeners.values().map(|l| l.bind.len() as u64).sum();
     let backends: u64 = config
@@ -130,7 +149,7 @@ fn reserve(config: &Config, workers: usize, probes_max: usize) -> u64 {
     };
     RESERVE_BASE
         + kept
-        + RESERVE_PER_WORKER * workers
+        + (RESERVE_PER_WORKER + closing) * workers
         + addresses * workers
         + backends.min(probes_max as u64)
         + pipes
@@ -150,7 +169,7 @@ mod tests {
     #[test]
     fn without_max_sessions_the_limit_decides() {
         let sessions = session_limit(&config(None), 2, 256, 65_536).unwrap();
-        let reserved = reserve(&config(None), 2, 256);
+        let reserved = reserve(&config(None), 2, 256, 65_536);
         assert_eq!(u64::from(sessions), (65_536 - reserved) / 2);
     }
 

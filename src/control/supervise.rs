@@ -173,7 +173,9 @@ async fn drain(
         tokio::select! {
             _ = ticks.tick() => {
                 let left = shared.sessions();
-                if left == 0 && since.elapsed() >= DRAIN_MIN {
+                // Who was told to go is still to read that; it takes seconds at most.
+                let quiet = left == 0 && shared.closing() == 0;
+                if quiet && since.elapsed() >= DRAIN_MIN {
                     return Ended::Clean;
                 }
                 if since.elapsed() >= limit {

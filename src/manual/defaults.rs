@@ -9,7 +9,9 @@
 //! | one direction's turn | 1 MiB or 64 reads | `net::pump` | then other sessions of the thread run |
 //! | bulk before splicing | 96 KiB beyond 16 KiB a read | `net::pump` | splice pays only for streams; in a dialogue a copy is cheaper |
 //! | pipes | 64 per worker, 200 in all, 256 KiB each | `worker`, `net::pipe` | the kernel allows 256 such pipes to one user; none free: copy, counted |
-//! | lingering closes | 1,024 per worker, 2 s, 64 KiB each | `net::linger` | beyond: a plain close |
+//! | lingering closes of what was served | a place for each 64 descriptors of the limit, at most 2,048 in all and at least 4 per worker; 2 s, 64 KiB each | `session::closing_places`, `net::linger` | none is a session; beyond: a plain close, counted |
+//! | connections that are refused | as many again; one client address has a quarter of a worker's places | `session::closing_places` | none is a session; beyond: the reply in one write and a close, counted |
+//! | checks of monitors | 32 in all and at least 4 per worker, a quarter for one address | `session::closing_places` | beyond: greeted and closed, counted |
 //! | denied and monitor dialogues | 5 s, 5 commands, 64 KiB | `session::closing`, `smtp` | then closed |
 //! | attempts when no backend is healthy | 8 | `session::connect` | connect 1 s, greeting 3 s each, within `failover_timeout` |
 //! | concurrent attempts of a session | 2 | `session::connect` | the second is a hedge |
@@ -59,7 +61,8 @@
 //! | slots of a source-hash table | 65,537 to 650 backends, else 1,048,583; one table per set of open tiers | `balance::policy::source_hash` | 4 octets each |
 //! | slots asked for one client | 64 | `balance::policy::source_hash` | then any backend that can take it |
 //! | events kept between ticks of a pool | 256 | `balance::shared` | the oldest go first |
-//! | clients in a listener's table of limits | 1,048,576 | `balance::admit` | idle ones are forgotten first; then refused as `TableFull` |
+//! | clients in a listener's table of limits | 1,048,576 in 64 shards, 60 octets each and 60 more while only its rate is remembered: 120 MiB | `balance::admit` | who has no session and whose rate is forgotten soonest goes first; while all have sessions, newcomers share one entry per IPv4 /16 or IPv6 /48 |
+//! | networks that share an entry in such a table | 65,536 | `balance::admit` | then refused as `TableFull`: `421 4.3.2` |
 //! | slow start | from 1/16 of the weight | `balance::slow_start` | grows in a straight line over `slow_start` |
 //! | lines that wait for the log's reader | 64 batches of 64 KiB, 256 KiB of events | `telemetry` | dropped, counted, said by `log.dropped` |
 //! | one kind of line in a second | 50 per worker and outcome (not of what went well, nor of messages in doubt), 200 per event | `telemetry::storm` | counted, said by `log.suppressed` |

@@ -64,6 +64,9 @@
 //!
 //! **`limits`**
 //!
+//! Here as everywhere a session is a connection that was let in, until it begins to close. Whoever is
+//! refused, is a monitor or lingers behind its last reply is none.
+//!
 //! | field | type | meaning |
 //! |---|---|---|
 //! | `sessions` | number | Sessions now. |
@@ -85,7 +88,7 @@
 //! | `sessions` | number | Sessions now. |
 //! | `sessions_max` | number | The most there may be; 0 is no limit of its own. |
 //! | `accepted` | number | Connections accepted since the start. |
-//! | `outcomes` | object of numbers | Ended sessions by outcome; outcomes that never happened are absent. |
+//! | `outcomes` | object of numbers | Ended connections by outcome, those that were turned away and the checks of monitors included; outcomes that never happened are absent. |
 //! | `refusals` | object of numbers | Replies of our own that refused something (4yz and 5yz), by name; those that never happened are absent. |
 //! | `bytes_to_backend` | number | Bytes from clients to backends. |
 //! | `bytes_to_client` | number | Bytes from backends to clients. |
@@ -167,7 +170,7 @@
 //! | field | type | meaning |
 //! |---|---|---|
 //! | `attempts` | number | Dials for sessions. |
-//! | `sessions` | number | Sessions it greeted. |
+//! | `sessions` | number | Sessions it greeted, from the greeting on; in mode `smtp`, connections dialled for transactions. |
 //! | `strikes` | number | Failed attempts that were its fault. |
 //! | `hedges` | number | Dials because another backend was slow. |
 //! | `bytes_to_backend` | number | Bytes from clients. |
@@ -270,7 +273,7 @@
 //! | `process_start_time_seconds` | gauge |  | When the process started, in seconds since 1970. |
 //! | `posthouse_listener_accepted_total` | counter | listener | Accepted connections. |
 //! | `posthouse_listener_sessions` | gauge | listener | Sessions now. |
-//! | `posthouse_sessions_total` | counter | listener, outcome | Ended sessions by outcome. |
+//! | `posthouse_sessions_total` | counter | listener, outcome | Ended connections by outcome: sessions, and those that were turned away. |
 //! | `posthouse_refusals_total` | counter | listener, reply | Replies of our own that refused something (4yz and 5yz), by name; only those that happened. |
 //! | `posthouse_listener_bytes_total` | counter | listener, direction | Bytes relayed by direction. |
 //! | `posthouse_listener_early_talkers_total` | counter | listener | Clients that sent before the greeting. |
@@ -310,7 +313,8 @@
 //! | `posthouse_worker_panics_total` | counter | worker | Sessions ended by a fault of ours. |
 //! | `posthouse_worker_spliced_total` | counter | worker | Directions moved to zero-copy. |
 //! | `posthouse_worker_pipes_exhausted_total` | counter | worker | Zero-copy was wanted and no pipe was to be had. |
-//! | `posthouse_worker_lingering` | gauge | worker | Sessions in lingering close now. |
+//! | `posthouse_worker_closing_connections` | gauge | worker | Connections now that are refused, answered as monitors or in lingering close; no sessions. |
+//! | `posthouse_worker_closed_at_once_total` | counter | worker | Connections of these kinds that found no place and were closed with their first words. |
 //! | `posthouse_worker_spilled_bytes` | gauge | worker | Bytes held for slow receivers now. |
 //! | `posthouse_worker_queued_total` | counter | worker | Sessions that waited in a queue. |
 //! | `posthouse_worker_failovers_total` | counter | worker | Attempts beyond the first one of a session. |
@@ -348,42 +352,13 @@
 //! characters. Control characters and what turns the writing direction are always escaped. A value
 //! is at most 1,024 octets.
 //!
-//! The time of a line is that of what it tells, to the microsecond, whenever the line is written: of
-//! `session.end` and `transaction.end` the end, so that the time less `session_ms` or
-//! `transaction_ms` is the begin. The durations in a line are measured on the same clock, and all
-//! threads tell the time by the same difference to the wall clock, which changes only when that was
-//! set. Lines of different threads may stand up to 150 ms out of order: sort by time.
-//!
-//! `session.id` has 16 hexadecimal digits. As text, the ids of one process sort in the order in which
-//! its threads accepted the connections: the first 14 digits are the time in sixteenths of a
-//! microsecond since 1970, the last two the worker. A process that is started again makes other
-//! ids.
-//!
-//! `session.end`, one per session: `session.id`, `listener`, `client.addr`, `via.addr` (where a
-//! PROXY header named the client), `pool`, `backend`, `backend.addr`, `outcome`, `refused`,
-//! `refusals`, `ended_by`, `phase`, `attempts`, `failures` (`backend/stage/kind[/code]/ms`,
-//! comma-separated; in JSON an array of objects), `hedged`, `queue_ms`, `connect_ms`,
-//! `greeting_ms`, `session_ms`, `octets.to_backend`, `octets.to_client`, `reply`. Absent facts are
-//! absent keys. `attempts` counts dials; in smtp mode it counts the connections that all
-//! transactions of the session were tried on, kept ones included, and `failures` are in the lines
-//! of the transactions.
-//!
-//! `refused` counts the replies of our own (not of a backend) that refused something: codes 4yz and
-//! 5yz, at connect, to a command, at the end of a message or at a timeout. `refusals` tells the last
-//! three of them, `command code text` with semicolons between them; in JSON an array of objects with
-//! `command`, `code` and `text`. The command is the verb in lower case, `connect` before the first
-//! one, `end-of-data` for the end of a message behind DATA, and `unknown` for any other line, of
-//! which nothing is shown: it may be a password. A reply that answers no command names the last one
+//! `session.end`, one per session, and one per connection that was turned away; for a monitor's check
+//! at level `debug`, at `info` else: `session.id`, `listener`, `client.addr`, `via.addr` (where a
+//! PROXY header named the client), `pool`, `backend`, `backend.addr`, `outcome`, `ended_by`,
+//! `phase`, `attempts`, `failures` (`backend/stage/kind[/code]/ms`, comma-separated; in JSON an
+//! array of objects), `hedged`, `queue_ms`, `connect_ms`, `greeting_ms`, `session_ms`,
+//! `octets.to_backend`, `octets.to_client`, `reply`. Absent facts are absent keys.
 //! that was given. `posthouse_refusals_total` counts the same replies by name, which is the key in
-//! `[listeners.NAME.smtp.replies]` or `[listeners.NAME.replies]` where they have one. At level
-//! `debug` each of them has a line of its own: `session.refused` (`session.id`, `command`, `reply`,
-//! `code`).
-//!
-//! The outcome of a session in smtp mode that ended in order (QUIT, or the end of the client's
-//! direction) is `refused-by-us` if we refused it something and no message of it was accepted, else
-//! `completed`: a client that was told `452` for one recipient and then delivered its message has
-//! done what it came for. One that left by a reset, was timed out or was sent away has the outcome
-//! for that, and its refusals in the line all the same.
 //!
 //! `transaction.end`, one per mail transaction of a listener in smtp mode: `session.id`,
 //! `transaction` (its number in the session), `listener`, `client.addr`, `helo`, `pool`, `backend`,

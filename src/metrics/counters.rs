@@ -3,7 +3,7 @@
 use crate::smtp::{OwnReply, ReplayLoss};
 use crate::types::{Counter, Histogram};
 
-/// How a session ended. Every accepted connection has exactly one.
+/// How a connection ended. Every accepted one has exactly one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SessionOutcome {
     /// Relayed until both sides had ended in order; in smtp mode the client said QUIT or ended, and
@@ -78,6 +78,32 @@ impl SessionOutcome {
     /// Its place in tables of counts.
     pub fn index(self) -> usize {
         self as usize
+    }
+
+    /// Whether a connection that ended so was turned away before it became a session.
+    pub fn is_turned_away(self) -> bool {
+        match self {
+            Self::Denied
+            | Self::ClientLimit
+            | Self::GlobalLimit
+            | Self::ProxyHeader
+            | Self::Monitor => true,
+            Self::Completed
+            | Self::RefusedByUs
+            | Self::ClientReset
+            | Self::BackendReset
+            | Self::IdleTimeout
+            | Self::HalfCloseTimeout
+            | Self::Abandoned
+            | Self::Refused
+            | Self::NoBackend
+            | Self::QueueTimeout
+            | Self::EarlyTalker
+            | Self::ClientErrors
+            | Self::ShuttingDown
+            | Self::Cut
+            | Self::Failed => false,
+        }
     }
 
     /// Its name in logs and metrics.
@@ -215,9 +241,7 @@ impl SessionPhase {
 pub struct ListenerCounters {
     /// Accepted connections.
     pub accepted: Counter,
-    /// Sessions now (gauge).
-    pub active: Counter,
-    /// Ended sessions by outcome; monotonic.
+    /// Ended connections by outcome, those that never were sessions included; monotonic.
     pub outcomes: [Counter; SessionOutcome::ALL.len()],
     /// Replies of ours that refused something, by [`OwnReply::index`]; monotonic.
     pub refusals: RefusalCounters,
@@ -233,7 +257,7 @@ pub struct ListenerCounters {
     pub greeting: Histogram,
     /// From dial to connected.
     pub connect: Histogram,
-    /// From accept to the end.
+    /// From accept to the end, of sessions alone.
     pub session: Histogram,
     /// Time in the queue, of those that waited.
     pub queue: Histogram,
@@ -308,8 +332,11 @@ pub struct WorkerCounters {
     pub spliced: Counter,
     /// Splice wanted and no pipe was to be had.
     pub pipes_exhausted: Counter,
-    /// Sessions in lingering close now (gauge).
-    pub lingering: Counter,
+    /// Connections that are refused, answered as monitors or in lingering close now (gauge): none
+    /// of them counts as a session.
+    pub closing: Counter,
+    /// Connections of these kinds that found no place and were closed with their first words.
+    pub closed_at_once: Counter,
     /// Spill buffers in use now (gauge), in octets.
     pub spilled_octets: Counter,
     /// Sessions that waited in a queue.

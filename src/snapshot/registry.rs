@@ -12,7 +12,7 @@ use crate::balance::{
     AcceptRate, AdminState, BackendState, ClientLimits, Epoch, PoolShared, Quotas,
 };
 use crate::metrics::ListenerCounters;
-use crate::types::Shards;
+use crate::types::{Places, Shards};
 
 /// Backends' names that are not configured whose quotas are remembered, because something was used of
 /// them that still counts.
@@ -27,6 +27,8 @@ pub struct ListenerState {
     pub name: Arc<str>,
     /// Counts by worker.
     pub counters: Shards<ListenerCounters>,
+    /// Sessions now: its `max_sessions` is the bound.
+    pub sessions: Places,
     /// Limits by client.
     pub clients: Arc<ClientLimits>,
     /// The accept rate of all workers.
@@ -182,6 +184,7 @@ impl Registry {
                         index,
                         name: Arc::clone(name),
                         counters: Shards::new(shards),
+                        sessions: Places::default(),
                         clients: ClientLimits::new(),
                         accept_rate: AcceptRate::default(),
                     })

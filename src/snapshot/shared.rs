@@ -12,6 +12,7 @@ use super::{Registry, Snapshot};
 use crate::metrics::{ControlCounters, WorkerCounters};
 use crate::smtp::{ReplayMemory, Tarpit};
 use crate::telemetry::Telemetry;
+use crate::types::Places;
 
 /// What the process is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +46,8 @@ pub struct Shared {
     pub started: Instant,
     /// The same on the wall clock.
     pub started_at: SystemTime,
+    /// Sessions now, of the whole process.
+    pub session_places: Places,
     /// The most there may be: `max_sessions`, or what the descriptor limit allows.
     pub session_limit: AtomicU32,
     /// The descriptor limit in force.
@@ -78,20 +81,22 @@ impl Shared {
             telemetry,
             started: started.0,
             started_at: started.1,
+            session_places: Places::default(),
             session_limit: AtomicU32::new(session_limit),
             descriptor_limit,
             phase: AtomicU8::new(0),
         })
     }
 
-    /// Sessions now, of the whole process: the sum of what each worker counts for itself.
+    /// Sessions now, of the whole process.
     pub fn sessions(&self) -> u32 {
-        let sessions: u64 = self
-            .workers
-            .iter()
-            .map(|worker| worker.sessions.value())
-            .sum();
-        u32::try_from(sessions).unwrap_or(u32::MAX)
+        self.session_places.taken()
+    }
+
+    /// Connections now that are no sessions, or none any more: refused, monitors, lingering.
+    pub fn closing(&self) -> u64 {
+        let workers = self.workers.iter();
+        workers.map(|worker| worker.closing.value()).sum()
     }
 
     /// What the process is doing.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::line::{Fields, Form, json_value, millis};
 use crate::balance::{FailureKind, Stage};
+use crate::config::model::LogLevel;
 use crate::metrics::{EndedBy, SessionOutcome, SessionPhase};
 use crate::types::SessionId;
 
@@ -93,6 +94,15 @@ pub struct RefusalRecord {
 impl SessionRecord<'_> {
     /// The event's name.
     pub(super) const EVENT: &'static str = "session.end";
+
+    /// A monitor checks every few seconds for ever: its lines would bury those of sessions.
+    pub(super) fn level(outcome: SessionOutcome) -> LogLevel {
+        if outcome == SessionOutcome::Monitor {
+            LogLevel::Debug
+        } else {
+            LogLevel::Info
+        }
+    }
 
     pub(super) fn write(&self, fields: &mut Fields<'_>) {
         fields.shown("session.id", self.id);

@@ -297,6 +297,23 @@ fn a_reload_changes_format_level_and_sessions() {
 }
 
 #[test]
+fn checks_of_monitors_are_written_at_level_debug_alone() {
+    for (level, lines) in [(LogLevel::Info, 1), (LogLevel::Debug, 2)] {
+        let text = log(LogFormat::Text);
+        let (telemetry, kept) = kept(Log { level, ..text });
+        let mut worker = telemetry.worker_log(Instant::now);
+        worker.session(&record(&[], SessionOutcome::Monitor));
+        worker.session(&record(&[], SessionOutcome::Completed));
+        drop(worker);
+        telemetry.flush(LIMIT);
+        let text = kept.text();
+        assert_eq!(text.lines().count(), lines, "{text}");
+        assert!(text.contains(" info session.end "));
+        assert_eq!(text.contains(" debug session.end "), lines == 2);
+    }
+}
+
+#[test]
 fn a_stuck_pipe_stops_nobody_and_what_is_lost_is_counted() {
     let (let_go, stuck) = mpsc::channel();
     let kept = Kept::default();

@@ -59,7 +59,8 @@ impl WorkerLog {
 
     /// One session's line. Never blocks; drops and counts when the writer is behind.
     pub fn session(&mut self, record: &SessionRecord<'_>) {
-        if !self.wants_sessions() {
+        let level = SessionRecord::level(record.outcome);
+        if !self.wants_sessions() || !self.core.settings.wants(level) {
             return;
         }
         let (time, second) = self.clock.at(&self.core.wall, record.at);
@@ -70,7 +71,7 @@ impl WorkerLog {
         }
         let head = Head {
             time,
-            level: LogLevel::Info,
+            level,
             event: SessionRecord::EVENT,
         };
         line::line(&mut self.buffer, self.core.form(), head, |fields| {

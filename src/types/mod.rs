@@ -6,10 +6,12 @@ mod amount;
 mod count;
 mod id;
 mod net;
+mod places;
 mod rng;
 
 pub use amount::{Percent, Rate, Tier, Weight};
 pub use count::{Counter, Histogram, HistogramTotals, Shards};
 pub use id::{Generation, SessionId, WorkerId};
 pub use net::{ClientKey, Networks};
+pub use places::Places;
 pub use rng::Rng;

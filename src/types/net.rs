@@ -46,6 +46,14 @@ impl ClientKey {
             IpAddr::V6(v6) => Self(u128::from(v6) >> 64 << 64),
         }
     }
+
+    /// The network that the client is in: an IPv4 /16 or an IPv6 /48.
+    #[must_use]
+    pub fn network(self) -> Self {
+        let is_ipv4 = self.0 >> 32 == 0xffff;
+        let bits = if is_ipv4 { 16 } else { 80 };
+        Self(self.0 >> bits << bits)
+    }
 }
 
 #[cfg(test)]
@@ -59,5 +67,15 @@ mod tests {
         assert_eq!(key("192.0.2.1"), key("::ffff:192.0.2.1"));
         assert_eq!(key("2001:db8:0:1::1"), key("2001:db8:0:1:ffff::2"));
         assert_ne!(key("2001:db8:0:1::1"), key("2001:db8:0:2::1"));
+    }
+
+    #[test]
+    fn a_network_is_an_ipv4_16_or_an_ipv6_48() {
+        let network = |address: &str| ClientKey::of(address.parse().expect("an address")).network();
+        assert_eq!(network("192.0.2.1"), network("192.0.255.255"));
+        assert_ne!(network("192.0.2.1"), network("192.1.2.1"));
+        assert_eq!(network("2001:db8:0:1::1"), network("2001:db8:0:ffff::1"));
+        assert_ne!(network("2001:db8:0:1::1"), network("2001:db8:1:1::1"));
+        assert_ne!(network("0.0.0.1"), network("::1"));
     }
 }

@@ -154,6 +154,8 @@ fn text(answer: &Answer) -> String {
 fn everything_can_be_read_without_a_token() {
     let shared = process(3);
     shared.workers[1].sessions.add(4);
+    let taken = (0..4).filter(|_| shared.session_places.take(100)).count();
+    assert_eq!(taken, 4);
     let before = Arc::clone(&shared);
     beside(&shared, &loopback(), None, async move |address| {
         let client = client(&address, None);

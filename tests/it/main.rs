@@ -8,11 +8,13 @@
 mod admin;
 mod architecture;
 mod bind;
+mod bounds;
 mod cli;
 mod config_mistakes;
 mod config_samples;
 mod demo;
 mod drain;
+mod half_close;
 mod harness;
 mod mail;
 mod mail_changes;

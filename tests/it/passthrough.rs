@@ -1,5 +1,6 @@
 //! Passthrough sessions end to end: failover before the greeting, octets unchanged after it.
 
+use std::io::{Read, Write};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -359,7 +360,7 @@ async fn a_denied_client_that_floods_is_closed_long_before_its_time() {
         let mut stream = std::net::TcpStream::connect(at).expect("it listens");
         let mut taken = 0;
         // Not one line end: no command is ever complete.
-        while let Ok(n) = std::io::Write::write(&mut stream, &[b'N'; 8 * 1024]) {
+        while let Ok(n) = stream.write(&[b'N'; 8 * 1024]) {
             taken += n;
         }
         taken
@@ -623,6 +624,47 @@ async fn a_reset_passes_through_k4() {
     client.say("MAIL FROM:<a@example.org>\r\n").await;
     assert_eq!(client.expect_end().await, End::Rst);
     balancer.wait_for(SessionOutcome::BackendReset, 1).await;
+}
+
+/// The backend says its last and resets, at the greeting or behind a command. Many times: whether the
+/// reset is seen together with the octets is a matter of microseconds.
+#[tokio::test]
+async fn what_a_backend_said_before_its_reset_reaches_the_client_k4() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let backend = port.local_addr().expect("it is bound");
+    std::thread::spawn(move || {
+        for (turn, stream) in port.incoming().enumerate() {
+            let Ok(mut stream) = stream else { return };
+            let socket = socket2::SockRef::from(&stream);
+            let set = socket.set_linger(Some(Duration::ZERO));
+            set.expect("a socket option");
+            // Where the balancer has left already, the client shows it.
+            let _ = stream.write_all(b"220 one.test ESMTP\r\n");
+            if turn % 2 == 1 {
+                let _ = stream.read(&mut [0; 64]);
+                let _ = stream.write_all(b"250 one.test\r\n");
+            }
+        }
+    });
+    let mut config = config(&[backend]);
+    // Each session is one attempt, so that the backend's turns are the client's.
+    pool(&mut config).max_attempts = 1;
+    let balancer = Balancer::start(config);
+    for turn in 0..400 {
+        let mut client = Client::connect(balancer.address).await;
+        let greeting = client.reply().await;
+        if !greeting.starts_with("220") {
+            // The reset was seen before the commit.
+            assert!(greeting.starts_with("421 4.3.2") && turn % 2 == 0, "{turn}");
+            continue;
+        }
+        if turn % 2 == 1 {
+            client.ask("EHLO client.test", "250").await;
+        }
+        assert_eq!(client.expect_end().await, End::Fin, "{turn}");
+    }
+    balancer.wait_until_empty().await;
+    assert!(balancer.ended(SessionOutcome::BackendReset) >= 200);
 }
 
 #[tokio::test]

@@ -77,7 +77,8 @@ pub(super) const LISTENER: Section = Section {
                 max: 10_000,
             },
             default: Default::Value("[]"),
-            at_limit: "They get the reply `denied`, then 503 until QUIT, for 5 s or 5 commands.",
+            at_limit: "They get the reply `denied`, then 503 until QUIT, for 5 s or 5 commands; they \
+                       are no sessions.",
             why: "Goes before `allow`.",
         },
         Key {
@@ -87,7 +88,8 @@ pub(super) const LISTENER: Section = Section {
                 max: 10_000,
             },
             default: Default::Value("[]"),
-            at_limit: "They get 220 or 421 by readiness, and never reach a backend.",
+            at_limit: "They get 220 or 421 by readiness, and never reach a backend; they are no \
+                       sessions, and are logged at level debug.",
             why: "The checks of balancers in front cost the fleet nothing.",
         },
         Key {

@@ -34,7 +34,8 @@ pub(super) const TOP: Section = Section {
                 means: "as many as the limit of file descriptors allows",
             },
             at_limit: "A session more gets the reply `global_limit` and is closed.",
-            why: "A session needs two descriptors; a figure that cannot fit is refused at the start.",
+            why: "A session needs two descriptors; a figure that cannot fit is refused at the start. \
+                  Who is refused is no session.",
         },
         Key {
             name: "shutdown_timeout",

@@ -193,11 +193,18 @@ pub(super) const FAMILIES: &[Family] = &[
         |s, o| o.value(&[("worker", &s.name)], s.pipes_exhausted)
     ),
     family!(
-        "posthouse_worker_lingering",
+        "posthouse_worker_closing_connections",
         Gauge,
         Worker,
-        "Sessions in lingering close now.",
-        |s, o| o.value(&[("worker", &s.name)], s.lingering)
+        "Connections now that are refused, answered as monitors or in lingering close; no sessions.",
+        |s, o| o.value(&[("worker", &s.name)], s.closing)
+    ),
+    family!(
+        "posthouse_worker_closed_at_once_total",
+        Counter,
+        Worker,
+        "Connections of these kinds that found no place and were closed with their first words.",
+        |s, o| o.value(&[("worker", &s.name)], s.closed_at_once)
     ),
     family!(
         "posthouse_worker_spilled_bytes",

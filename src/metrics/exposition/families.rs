@@ -316,7 +316,7 @@ pub(super) const FAMILIES: &[Family] = &[
         "posthouse_sessions_total",
         Counter,
         Listener,
-        "Ended sessions by outcome.",
+        "Ended connections by outcome: sessions, and those that were turned away.",
         |s, o| for outcome in SessionOutcome::ALL {
             o.value(
                 &[("listener", &s.name), ("outcome", outcome.name())],

@@ -487,6 +487,11 @@ impl Registration {
         self.source.poll(Ready::READ_CLOSED, cx)
     }
 
+    /// Ready when both directions are closed: the peer has reset, after its own end too.
+    pub(super) fn poll_reset(&self, cx: &mut Context<'_>) -> Poll<Ready> {
+        self.source.poll(Ready::WRITE_CLOSED, cx)
+    }
+
     #[inline]
     pub(super) fn clear(&self, ready: Ready) {
         self.source.clear(ready);

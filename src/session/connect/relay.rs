@@ -179,15 +179,9 @@ fn commit(
         let after = since(now, winner.dialled());
         winner.observe(session, Observation::Greeted { after }, now);
         let worker = session.cx.worker.index();
-        winner
-            .slot
-            .member()
-            .settings
-            .state
-            .totals
-            .of(worker)
-            .greeting
-            .observe(after);
+        let totals = winner.slot.member().settings.state.totals.of(worker);
+        totals.sessions.inc();
+        totals.greeting.observe(after);
     }
     session.connect = winner.connect_time().map(Lap::of).unwrap_or_default();
     session.greeting = Lap::of(since(now, session.accepted));

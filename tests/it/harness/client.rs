@@ -1,9 +1,9 @@
 //! A scripted SMTP client: says lines, expects replies, in order.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use super::PATIENCE;
@@ -20,6 +20,19 @@ pub(crate) struct Client {
 impl Client {
     pub(crate) async fn connect(address: SocketAddr) -> Self {
         let stream = timeout(PATIENCE, TcpStream::connect(address))
+            .await
+            .expect("in time");
+        Self {
+            stream: BufReader::new(stream.expect("it accepts")),
+        }
+    }
+
+    /// From another address of loopback.
+    pub(crate) async fn connect_from(source: Ipv4Addr, address: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().expect("a descriptor is free");
+        let source = SocketAddr::from((source, 0));
+        socket.bind(source).expect("all of 127.0.0.0/8 is ours");
+        let stream = timeout(PATIENCE, socket.connect(address))
             .await
             .expect("in time");
         Self {
