@@ -79,8 +79,9 @@ fn binds<'a>(all: &'a Everything, report: &Report) -> Binds<'a> {
         let binds = read.binds.iter();
         binds.map(move |(address, place)| (*address, &**name, place))
     });
-    let admin = all.config.admin.as_ref().zip(all.admin_bind.as_ref());
-    let admin = admin.and_then(|(admin, place)| match &admin.bind {
+    let admin = all.config.admin.iter().flat_map(|admin| &admin.bind);
+    let admin = admin.zip(&all.admin_binds);
+    let admin = admin.filter_map(|(bind, place)| match bind {
         AdminBind::Tcp(address) => Some((*address, "the status endpoint", place)),
         AdminBind::Unix { .. } => None,
     });

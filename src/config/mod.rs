@@ -76,6 +76,15 @@ pub fn load_on(path: &Path, own: &[IpAddr]) -> Result<Loaded, ConfigErrors> {
     read::configuration(&text, path, machine, &read_file)
 }
 
+/// What `[admin]` of the configuration file at `path` says, whatever is wrong with the rest of it:
+/// a file that is being edited must not hide where the running process is asked.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn admin_of(path: &Path) -> io::Result<Option<model::Admin>> {
+    read_file(path).map(|text| read::admin_alone(text, path))
+}
+
 /// What the check of a file may know of the machine it is read on.
 #[derive(Clone, Copy)]
 struct Machine<'m> {

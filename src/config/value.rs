@@ -29,6 +29,8 @@ const INTERFACE_LENGTH_MAX: usize = 15;
 const REPLY_LENGTH_MAX: usize = 510;
 /// The longest path of a Unix socket, in octets (sun_path − 1).
 const SOCKET_PATH_MAX: usize = 107;
+/// The longest name of a group, in octets (LOGIN_NAME_MAX of useradd(8)).
+const GROUP_LENGTH_MAX: usize = 32;
 /// The longest path of a mailbox, in octets (RFC 5321 §4.5.3.1.3).
 const MAILBOX_LENGTH_MAX: usize = 254;
 /// The largest count in a rate.
@@ -382,6 +384,18 @@ pub(super) fn socket_path(text: &str) -> Result<std::path::PathBuf, Wrong> {
         ));
     }
     Ok(text.into())
+}
+
+/// A group of this host: a name or a number.
+pub(super) fn group(text: &str) -> Result<Arc<str>, Wrong> {
+    let allowed = |c: u8| c.is_ascii_graphic() && !matches!(c, b':' | b'/' | b',');
+    if (1..=GROUP_LENGTH_MAX).contains(&text.len()) && text.bytes().all(allowed) {
+        return Ok(Arc::from(text));
+    }
+    Err(Wrong::new(
+        format!("{:?} is not the name of a group", shown(text)),
+        format!("1 to {GROUP_LENGTH_MAX} printable characters, as `getent group` shows them"),
+    ))
 }
 
 /// Permission bits: `0660`.

@@ -469,6 +469,7 @@ fn a_unix_socket_lets_its_users_change_things() {
     let bind = AdminBind::Unix {
         path: folder.path().join("admin"),
         mode: 0o600,
+        group: None,
     };
     beside(&process(1), &bind, None, async |address| {
         let client = client(&address, None);

@@ -217,6 +217,7 @@ fn the_unit_says_what_the_program_needs() {
     assert_eq!(value("Type"), ["notify"]);
     assert_eq!(value("AmbientCapabilities"), ["CAP_NET_BIND_SERVICE"]);
     assert_eq!(value("DynamicUser"), ["yes"]);
+    assert_eq!(value("RuntimeDirectory"), ["posthouse"], "for the socket");
     assert!(value("ExecReload").contains(&"/bin/kill -HUP $MAINPID"));
     assert!(value("WatchdogSec")[0].parse::<u32>().unwrap() >= 10);
     let default = posthouse::config::Config::for_host("mx.test").shutdown_timeout;
