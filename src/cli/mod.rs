@@ -11,6 +11,7 @@ mod check;
 mod demo;
 mod endpoint;
 mod exit;
+mod file;
 mod papers;
 mod probe;
 mod reload;
@@ -31,9 +32,6 @@ pub use exit::Exit;
 
 use crate::config::Config;
 use crate::control::{Running, Signals, StartError};
-
-/// Where `run` and `check` look for a configuration if none is named.
-const CONFIG_PATH: &str = "/etc/posthouse/posthouse.toml";
 
 /// Starts a balancer; given by the composition root.
 pub type Start = fn(StartPlan) -> Result<Running, StartError>;
@@ -159,7 +157,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, start: Start) -> Exit
         Err(error) => return usage(&error, &arguments),
     };
     match typed.command {
-        Command::Run(args) => run::run(args, start),
+        Command::Run(args) => run::run(&args, start),
         Command::Check(args) => check::run(&args),
         Command::Probe(args) => probe::run(&args),
         Command::Status(args) => asked(status::run(&args)),

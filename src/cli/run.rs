@@ -1,10 +1,10 @@
 //! `posthouse run`: the program itself.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
 
+use super::file::ConfigArg;
 use super::{Exit, LogChoice, Start, StartPlan, complain, term};
 use crate::config;
 use crate::control::{Ended, Signals, own_addresses};
@@ -16,14 +16,9 @@ const LAST_LINES: Duration = Duration::from_secs(2);
 #[derive(Debug, Parser)]
 #[command(after_help = AFTER_HELP)]
 pub(super) struct Args {
-    /// The configuration file
-    #[arg(
-        short,
-        long,
-        value_name = "FILE",
-        default_value = super::CONFIG_PATH
-    )]
-    config: PathBuf,
+    /// The configuration file.
+    #[command(flatten)]
+    config: ConfigArg,
 }
 
 const AFTER_HELP: &str = "\
@@ -38,12 +33,16 @@ Exit codes:
   3  ended by a signal, sessions were cut at the deadline
   4  a fault of Posthouse itself";
 
-pub(super) fn run(args: Args, start: Start) -> Exit {
+pub(super) fn run(args: &Args, start: Start) -> Exit {
     let paint = term::Paint::for_stderr();
-    let loaded = match config::load_on(&args.config, &own_addresses()) {
+    let file = args.config.file();
+    let loaded = match config::load_on(&file.path, &own_addresses()) {
         Ok(loaded) => loaded,
         Err(mistakes) => {
             eprint!("{}", mistakes.render(paint.for_config()));
+            if let Some(hint) = file.hint() {
+                eprintln!("{hint}");
+            }
             return Exit::Mistakes;
         }
     };
@@ -52,7 +51,7 @@ pub(super) fn run(args: Args, start: Start) -> Exit {
     }
     let plan = StartPlan {
         config: loaded.config,
-        config_path: Some(args.config),
+        config_path: Some(file.path),
         signals: Signals::Handled,
         log: LogChoice::AsConfigured,
     };

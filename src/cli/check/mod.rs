@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use clap::Parser;
 use serde::Serialize;
 
+use super::file::ConfigArg;
 use super::{Exit, complain, term};
 use crate::config::model::Mode;
 use crate::config::{self, Config, ConfigErrors, Mistake};
@@ -18,9 +19,12 @@ use crate::control::own_addresses;
 #[derive(Debug, Parser)]
 #[command(after_help = AFTER_HELP)]
 pub(super) struct Args {
-    /// The configuration file
-    #[arg(short, long, value_name = "FILE", default_value = super::CONFIG_PATH)]
-    config: PathBuf,
+    /// The same as -c FILE
+    #[arg(value_name = "FILE", conflicts_with = "config")]
+    file: Option<PathBuf>,
+    /// The configuration file.
+    #[command(flatten)]
+    config: ConfigArg,
     /// Dial every backend too: reachable, greeting, keywords, PROXY, STARTTLS, certificate, relay;
     /// in smtp mode also what will be announced to clients, and who keeps more from being it
     #[arg(long)]
@@ -56,13 +60,18 @@ struct Report<'a> {
 
 pub(super) fn run(args: &Args) -> Exit {
     let paint = term::Paint::for_stderr();
-    let loaded = match config::load_on(&args.config, &own_addresses()) {
+    let named = args.file.clone().or_else(|| args.config.config.clone());
+    let file = ConfigArg { config: named }.file();
+    let loaded = match config::load_on(&file.path, &own_addresses()) {
         Ok(loaded) => loaded,
         Err(mistakes) => {
             if args.json {
                 print_json(false, &mistakes, None, None);
             } else {
                 eprint!("{}", mistakes.render(paint.for_config()));
+                if let Some(hint) = file.hint() {
+                    eprintln!("{hint}");
+                }
             }
             return Exit::Mistakes;
         }
@@ -73,7 +82,7 @@ pub(super) fn run(args: &Args) -> Exit {
     if !args.json {
         term::say(&format!(
             "{}: {}\n",
-            args.config.display(),
+            file.path.display(),
             summary(&loaded.config)
         ));
     }
