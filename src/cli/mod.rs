@@ -68,8 +68,7 @@ pub enum LogChoice {
     after_long_help = EXAMPLES,
     max_term_width = 100,
     arg_required_else_help = true,
-    subcommand_required = true,
-    disable_help_subcommand = true
+    subcommand_required = true
 )]
 pub struct Typed {
     #[command(subcommand)]
@@ -103,6 +102,8 @@ enum Command {
     Completions(papers::CompletionsArgs),
     /// Print the manual page (read it with: posthouse man | man -l -)
     Man(papers::NoArgs),
+    /// Print release and commit
+    Version(papers::NoArgs),
 }
 
 const LONG_ABOUT: &str = "\
@@ -168,6 +169,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, start: Start) -> Exit
         Command::ConfigReference(_) => papers::config_reference(),
         Command::Completions(args) => papers::completions(&args),
         Command::Man(_) => papers::man(),
+        Command::Version(_) => version::run(),
     }
 }
 

@@ -6,10 +6,12 @@ mod amount;
 mod count;
 mod id;
 mod net;
+mod release;
 mod rng;
 
 pub use amount::{Percent, Rate, Tier, Weight};
 pub use count::{Counter, Histogram, HistogramTotals, Shards};
 pub use id::{Generation, SessionId, WorkerId};
 pub use net::{ClientKey, Networks};
+pub use release::{COMMIT, VERSION};
 pub use rng::Rng;

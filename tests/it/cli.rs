@@ -53,7 +53,7 @@ fn backend(name: &str, sink: &SinkHandle) -> String {
     format!("{name} = {{ address = \"{}\" }}", sink.address())
 }
 
-const COMMANDS: [&str; 11] = [
+const COMMANDS: [&str; 12] = [
     "run",
     "check",
     "probe",
@@ -65,18 +65,36 @@ const COMMANDS: [&str; 11] = [
     "config-reference",
     "completions",
     "man",
+    "version",
 ];
 
 #[test]
-fn version_names_release_build_and_machine() {
-    let output = posthouse(&["--version"]);
+fn version_names_release_commit_build_and_machine() {
+    for word in ["--version", "version"] {
+        let output = posthouse(&[word]);
+        assert_eq!(output.status.code(), Some(0));
+        let text = stdout(&output);
+        let begin = concat!("posthouse ", env!("CARGO_PKG_VERSION"), " (commit ");
+        let rest = text.strip_prefix(begin).unwrap_or_else(|| panic!("{text}"));
+        let (commit, _) = rest.split_once(',').unwrap();
+        let is_hash = commit.len() == 12 && commit.bytes().all(|c| c.is_ascii_hexdigit());
+        assert!(is_hash || commit == "unknown", "{text}");
+        assert!(text.contains(std::env::consts::ARCH), "{text}");
+    }
+}
+
+#[test]
+fn help_is_a_command_and_knows_the_others() {
+    let all = stdout(&posthouse(&["help"]));
+    for command in COMMANDS {
+        assert!(
+            all.contains(&format!("\n  {command} ")),
+            "{command} in\n{all}"
+        );
+    }
+    let output = posthouse(&["help", "reload"]);
     assert_eq!(output.status.code(), Some(0));
-    let text = stdout(&output);
-    assert!(
-        text.starts_with(concat!("posthouse ", env!("CARGO_PKG_VERSION"), " (")),
-        "{text}"
-    );
-    assert!(text.contains(std::env::consts::ARCH), "{text}");
+    assert!(stdout(&output).contains("it has mistakes, which are shown"));
 }
 
 #[test]
