@@ -7,7 +7,7 @@ use clap::Parser;
 use super::file::ConfigArg;
 use super::{Exit, LogChoice, Start, StartPlan, complain, term};
 use crate::config;
-use crate::control::{Ended, Signals, own_addresses};
+use crate::control::{Ended, ProcessSignals, Signals, StartError, own_addresses};
 
 /// How long the last log lines may take to be written.
 const LAST_LINES: Duration = Duration::from_secs(2);
@@ -25,6 +25,8 @@ const AFTER_HELP: &str = "\
 Signals:
   HUP        reload the configuration; an invalid file changes nothing
   TERM, INT  stop accepting, let sessions end, at most shutdown_timeout; a second one ends at once
+  QUIT       the same, but another QUIT changes nothing
+  others     USR1, USR2, ALRM and the like leave a line in the log and change nothing
 
 Exit codes:
   0  ended by a signal, every session had ended by itself
@@ -35,6 +37,14 @@ Exit codes:
 
 pub(super) fn run(args: &Args, start: Start) -> Exit {
     let paint = term::Paint::for_stderr();
+    // First of all: from now on no signal but KILL ends the process by accident.
+    let signals = match ProcessSignals::catch() {
+        Ok(signals) => signals,
+        Err(error) => {
+            complain(&anyhow::Error::new(error).context("cannot catch signals"));
+            return Exit::CannotStart;
+        }
+    };
     let file = args.config.file();
     let loaded = match config::load_on(&file.path, &own_addresses()) {
         Ok(loaded) => loaded,
@@ -52,7 +62,7 @@ pub(super) fn run(args: &Args, start: Start) -> Exit {
     let plan = StartPlan {
         config: loaded.config,
         config_path: Some(file.path),
-        signals: Signals::Handled,
+        signals: Signals::Handled(signals),
         log: LogChoice::AsConfigured,
     };
     match start(plan) {
@@ -62,6 +72,7 @@ pub(super) fn run(args: &Args, start: Start) -> Exit {
             telemetry.flush(LAST_LINES);
             how_it_ended(ended)
         }
+        Err(StartError::Ended(_)) => Exit::Done,
         Err(error) => {
             let exit = Exit::of_start(&error);
             complain(&error.into());
