@@ -6,6 +6,7 @@
 
 mod check;
 mod diff;
+mod foreign;
 pub mod keys;
 mod mistake;
 pub mod model;
