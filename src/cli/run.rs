@@ -49,7 +49,10 @@ pub(super) fn run(args: &Args, start: Start) -> Exit {
     let loaded = match config::load_on(&file.path, &own_addresses()) {
         Ok(loaded) => loaded,
         Err(mistakes) => {
-            eprint!("{}", mistakes.render(paint.for_config()));
+            eprint!(
+                "{}",
+                mistakes.render_within(paint.for_config(), term::columns_of_stderr())
+            );
             if let Some(hint) = file.hint() {
                 eprintln!("{hint}");
             }
@@ -57,7 +60,12 @@ pub(super) fn run(args: &Args, start: Start) -> Exit {
         }
     };
     if !loaded.warnings.is_empty() {
-        eprint!("{}", loaded.warnings.render(paint.for_config()));
+        eprint!(
+            "{}",
+            loaded
+                .warnings
+                .render_within(paint.for_config(), term::columns_of_stderr())
+        );
     }
     let plan = StartPlan {
         config: loaded.config,

@@ -22,7 +22,7 @@ mod value;
 mod words;
 
 use std::io::{self, Read as _};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 pub use check::leads_back;
@@ -65,6 +65,27 @@ pub fn load_with_warnings(path: &Path) -> Result<Loaded, ConfigErrors> {
 /// # Errors
 /// As [`load`].
 pub fn load_on(path: &Path, own: &[IpAddr]) -> Result<Loaded, ConfigErrors> {
+    load_with(path, own, None)
+}
+
+/// The same for `posthouse check`: also what this machine would not let `run` do (files, folders,
+/// ports in use).
+///
+/// # Errors
+/// As [`load`].
+pub fn load_here(
+    path: &Path,
+    own: &[IpAddr],
+    here: &Surroundings<'_>,
+) -> Result<Loaded, ConfigErrors> {
+    load_with(path, own, Some(here))
+}
+
+fn load_with(
+    path: &Path,
+    own: &[IpAddr],
+    here: Option<&Surroundings<'_>>,
+) -> Result<Loaded, ConfigErrors> {
     let text = read_file(path).map_err(|error| {
         let unreadable = Mistake::unreadable(path, &error);
         ConfigErrors::new(vec![unreadable], 0, path)
@@ -73,6 +94,7 @@ pub fn load_on(path: &Path, own: &[IpAddr]) -> Result<Loaded, ConfigErrors> {
     let machine = Machine {
         name: hostname.trim(),
         addresses: own,
+        here,
     };
     read::configuration(&text, path, machine, &read_file)
 }
@@ -91,6 +113,14 @@ pub fn admin_of(path: &Path) -> io::Result<Option<model::Admin>> {
 struct Machine<'m> {
     name: &'m str,
     addresses: &'m [IpAddr],
+    /// `None`: the file is not checked against the machine.
+    here: Option<&'m Surroundings<'m>>,
+}
+
+/// What only sockets can tell of this machine.
+pub struct Surroundings<'m> {
+    /// Who listens on an address already, if it is not known to be posthouse.
+    pub taken_by: &'m dyn Fn(SocketAddr) -> Option<String>,
 }
 
 /// Reads a configuration from text that came from the file `origin`, on a machine named
@@ -107,6 +137,7 @@ pub fn parse(
     let machine = Machine {
         name: machine,
         addresses: &[],
+        here: None,
     };
     read::configuration(text, origin, machine, read)
 }

@@ -29,6 +29,7 @@ pub(super) struct Everything {
     pub(super) config: Config,
     /// Where each of the status endpoint's addresses stands.
     pub(super) admin_binds: Vec<Place>,
+    pub(super) token_file: Place,
     pub(super) listeners: BTreeMap<Arc<str>, ListenerRead>,
     pub(super) pools: BTreeMap<Arc<str>, PoolRead>,
     pub(super) top: Place,
@@ -40,6 +41,7 @@ pub(super) struct Everything {
 struct AdminRead {
     admin: Admin,
     binds: Vec<Place>,
+    token_file: Place,
 }
 
 /// The files beside the main one.
@@ -73,6 +75,9 @@ pub(super) fn configuration(
     });
     if report.is_whole() {
         check::across_tables(&everything, machine.addresses, &report);
+        if let Some(here) = machine.here {
+            check::on_this_machine(&everything, here, &report);
+        }
     }
     let Everything {
         mut config,
@@ -137,15 +142,21 @@ fn document(
     config.state_file = top.text("state_file", |path| files.path(path));
     config.log = log(&top.child("log"));
     let admin = admin(&top.child("admin"), files);
-    let (admin, admin_binds) = admin.map(|read| (read.admin, read.binds)).unzip();
-    config.admin = admin;
+    let (admin_binds, token_file) = match admin {
+        Some(read) => {
+            config.admin = Some(read.admin);
+            (read.binds, read.token_file)
+        }
+        None => (Vec::new(), place.clone()),
+    };
     let listeners = read_listener::all(&top, &hostname);
     let pools = read_pool::all(&top, &hostname, files);
     let [replay_memory, state_file] = ["replay_memory", "state_file"].map(|key| top.place_of(key));
     top.finish();
     Everything {
         config,
-        admin_binds: admin_binds.unwrap_or_default(),
+        admin_binds,
+        token_file,
         listeners,
         pools,
         top: place,
@@ -227,6 +238,7 @@ fn admin(section: &Section<'_>, files: &Files<'_>) -> Option<AdminRead> {
     (!bind.is_empty()).then(|| AdminRead {
         admin: Admin { bind, token_file },
         binds: places,
+        token_file: section.place_of("token_file"),
     })
 }
 

@@ -4,6 +4,7 @@ mod extensions;
 mod live;
 mod table;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Parser;
@@ -12,8 +13,9 @@ use serde::Serialize;
 use super::file::ConfigArg;
 use super::{Exit, complain, term};
 use crate::config::model::Mode;
-use crate::config::{self, Config, ConfigErrors, Mistake};
+use crate::config::{self, Config, ConfigErrors, Mistake, Surroundings};
 use crate::control::own_addresses;
+use crate::net::listen::Holder;
 
 /// `posthouse check`.
 #[derive(Debug, Parser)]
@@ -62,13 +64,19 @@ pub(super) fn run(args: &Args) -> Exit {
     let paint = term::Paint::for_stderr();
     let named = args.file.clone().or_else(|| args.config.config.clone());
     let file = ConfigArg { config: named }.file();
-    let loaded = match config::load_on(&file.path, &own_addresses()) {
+    let here = Surroundings {
+        taken_by: &taken_by,
+    };
+    let loaded = match config::load_here(&file.path, &own_addresses(), &here) {
         Ok(loaded) => loaded,
         Err(mistakes) => {
             if args.json {
                 print_json(false, &mistakes, None, None);
             } else {
-                eprint!("{}", mistakes.render(paint.for_config()));
+                eprint!(
+                    "{}",
+                    mistakes.render_within(paint.for_config(), term::columns_of_stderr())
+                );
                 if let Some(hint) = file.hint() {
                     eprintln!("{hint}");
                 }
@@ -77,7 +85,12 @@ pub(super) fn run(args: &Args) -> Exit {
         }
     };
     if !args.json && !loaded.warnings.is_empty() {
-        eprint!("{}", loaded.warnings.render(paint.for_config()));
+        eprint!(
+            "{}",
+            loaded
+                .warnings
+                .render_within(paint.for_config(), term::columns_of_stderr())
+        );
     }
     if !args.json {
         term::say(&format!(
@@ -110,6 +123,13 @@ pub(super) fn run(args: &Args) -> Exit {
         term::say(&extensions::draw(&offers, paint));
     }
     if good { Exit::Done } else { Exit::Mistakes }
+}
+
+/// Who listens there; not said where it is a posthouse.
+fn taken_by(address: SocketAddr) -> Option<String> {
+    let holder = Holder::find(address);
+    let is_ours = holder.name.as_deref() == Some("posthouse");
+    (holder.uid.is_some() && !is_ours).then(|| holder.to_string())
 }
 
 fn print_json(
