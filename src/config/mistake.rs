@@ -183,7 +183,7 @@ impl Mistake {
 }
 
 /// Text in lines of at most so many characters; a longer word has a line of its own.
-fn wrapped(text: &str, columns: usize) -> String {
+pub fn wrapped(text: &str, columns: usize) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     let mut column = 0;
     for word in text.split(' ') {

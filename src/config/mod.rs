@@ -27,7 +27,7 @@ use std::path::Path;
 
 pub use check::leads_back;
 pub use diff::{Binding, Plan, diff};
-pub use mistake::{Color, ConfigErrors, MISTAKES_MAX, Mistake, Severity};
+pub use mistake::{Color, ConfigErrors, MISTAKES_MAX, Mistake, Severity, wrapped};
 pub use model::Config;
 pub use reference::reference;
 

@@ -27,7 +27,7 @@ pub(super) struct Args {
     /// The configuration file.
     #[command(flatten)]
     config: ConfigArg,
-    /// Dial every backend too: reachable, greeting, keywords, PROXY, STARTTLS, certificate, relay;
+    /// Dial every backend too: usable, greeting, PROXY, STARTTLS, certificate, relay, keywords;
     /// in smtp mode also what will be announced to clients, and who keeps more from being it
     #[arg(long)]
     live: bool,
@@ -40,7 +40,7 @@ pub(super) struct Args {
 }
 
 const AFTER_HELP: &str = "\
-Nothing is changed and nothing listens. --live opens up to three connections to each backend and
+Nothing is changed and nothing listens. --live opens up to four connections to each backend and
 never sends a message.
 
 Exit codes:
