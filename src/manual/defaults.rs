@@ -64,3 +64,7 @@
 //! | lines that wait for the log's reader | 64 batches of 64 KiB, 256 KiB of events | `telemetry` | dropped, counted, said by `log.dropped` |
 //! | one kind of line in a second | 50 per worker and outcome (not of what went well, nor of messages in doubt), 200 per event | `telemetry::storm` | counted, said by `log.suppressed` |
 //! | a value in the log | 1,024 octets; a reply 512, recipients 8 KiB together | `telemetry` | cut; recipients that are left out are counted |
+//! | a signal without meaning | one log line a minute for each | `control::signals` | SIGXFSZ may come from that very line |
+//! | known words that a mistake lists | 8 | `config::near` | those most alike; the rest is counted |
+//! | networks that an advice names | 8 | `config::value` | the rest of a range is counted |
+//! | listeners named in a log line of the start | 32 | `control::announce` | the rest is counted |

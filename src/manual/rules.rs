@@ -206,7 +206,7 @@
 //! | K4 | RST goes on as RST; a message broken off never looks finished. | `a_reset_of_the_client_is_told_apart_and_can_be_passed_on_k4` `a_client_that_resets_within_the_message_leaves_none` `a_cut_session_leaves_no_whole_message_k4` `rule_f2_a_message_without_its_end_is_left_by_a_reset` |
 //! | K5 | After a last reply: shut down writing, read and drop up to 2 s or 64 KiB, close. A plain close with unread input is a reset that can take the reply along. | `a_client_that_keeps_pipelining_still_reads_the_421_k5` `a_421_behind_a_flood_can_be_read_k5` |
 //! | K6 | NODELAY; keepalive after 60 s, then 6 times 10 s; user timeout 120 s, which bounds only what is not acknowledged, so that the 10 minutes a backend may think about the final dot stand. A client's connection has them from its accept; one to a backend has NODELAY from its dial, and the others when it is ready for mail, kept or not, or when a relayed session has lasted 10 s. | `accepted_sockets_inherit_nodelay_keepalive_and_the_user_timeout` `a_lasting_connection_has_keepalive_and_a_user_timeout_k6` `connections_to_backends_are_kept_alive_from_their_first_transaction_k6` |
-//! | K7 | At the end: stop accepting, let sessions run, cut the rest at the deadline. A passthrough session cannot be told, only waited for. | `sessions_that_are_left_at_the_deadline_are_cut_and_counted` |
+//! | K7 | At the end: stop accepting, let sessions run, cut the rest at the deadline. A passthrough session cannot be told, only waited for. Of all signals only KILL and the second TERM or INT cut. | `no_signal_but_a_second_sigterm_cuts_a_session` `sessions_that_are_left_at_the_deadline_are_cut_and_counted` |
 //!
 //! # Replies of our own (R)
 //!
