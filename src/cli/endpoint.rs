@@ -51,17 +51,14 @@ impl AdminArgs {
             });
         }
         let file = self.config.file();
-        let (addresses, token) = match admin_of(&file)? {
-            Some(admin) => {
-                // A token that we may not read is missed only where one is needed, and said there.
-                let own = admin.token_file.as_deref();
-                let own = own.and_then(|path| read_token(path).ok());
-                (addresses(&admin), own)
-            }
-            None => {
-                let usual = DEFAULT_ADDRESSES.map(|text| text.parse().expect("an address"));
-                (usual.to_vec(), None)
-            }
+        let (addresses, token) = if let Some(admin) = admin_of(&file)? {
+            // A token that we may not read is missed only where one is needed, and said there.
+            let own = admin.token_file.as_deref();
+            let own = own.and_then(|path| read_token(path).ok());
+            (addresses(&admin), own)
+        } else {
+            let usual = DEFAULT_ADDRESSES.map(|text| text.parse().expect("an address"));
+            (usual.to_vec(), None)
         };
         if addresses.is_empty() {
             bail!(
@@ -169,7 +166,7 @@ impl Endpoint {
                 Err(error) => return Err(error.into()),
             }
         }
-        Err(self.nobody(closed))
+        Err(self.nobody(&closed))
     }
 
     /// The same, and takes anything but a 2xx for a refusal.
@@ -190,7 +187,7 @@ impl Endpoint {
         }
     }
 
-    fn nobody(&self, closed: Vec<ClientError>) -> anyhow::Error {
+    fn nobody(&self, closed: &[ClientError]) -> anyhow::Error {
         let doors: Vec<String> = closed.iter().map(ToString::to_string).collect();
         let advice = match &self.file {
             None => "is posthouse running, and is this in its [admin] bind?".to_owned(),

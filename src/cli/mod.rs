@@ -117,9 +117,15 @@ const EXAMPLES: &str = "\
 Examples:
   posthouse demo                               see it work, nothing to set up
   posthouse config-reference > posthouse.toml  begin a configuration
-  posthouse check -c posthouse.toml --live     what is wrong with it, and with the backends
+  posthouse check posthouse.toml --live        what is wrong with it, and with the backends
   posthouse run -c posthouse.toml              balance
+  posthouse status -c posthouse.toml           what the process that runs with it does
   posthouse probe mx1.example:25               one conversation, graded
+
+Environment:
+  POSTHOUSE_CONFIG  the configuration file where -c FILE is not given; without either it is
+                    /etc/posthouse/posthouse.toml
+  POSTHOUSE_TOKEN   the token for changes over TCP; the Unix socket of [admin] needs none
 
 Exit codes (each command's --help has its own list):
   0  done, all is well

@@ -191,9 +191,13 @@ fn the_running_process_is_found_through_its_file_by_option_and_by_variable() {
         &format!("nobody listens on unix:{}", socket.display()),
         &format!("nobody listens on {http}"),
         "is posthouse running with posthouse.toml?",
+        "--admin",
     ] {
         assert!(said.contains(word), "{word} in {said}");
     }
+    let (code, said) = desk.ask(&["status", "--admin", &http.to_string()]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("is this in its [admin] bind?"), "{said}");
 }
 
 #[test]

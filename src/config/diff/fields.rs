@@ -107,7 +107,7 @@ pub(super) fn diff_admin(old: Option<&Admin>, new: Option<&Admin>, plan: &mut Pl
     };
     let Admin { bind, token_file } = old;
     let mut keys = Keys::of("admin.");
-    keys.restart("bind", bind, &new.bind, admin_binds);
+    keys.restart("bind", &bind[..], &new.bind[..], admin_binds);
     keys.restart("token_file", token_file, &new.token_file, path);
     keys.finish(plan);
 }

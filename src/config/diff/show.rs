@@ -62,7 +62,7 @@ pub(super) fn interface_name(name: &Option<Arc<str>>) -> String {
     name.as_ref().map_or_else(|| "any".to_owned(), quoted)
 }
 
-pub(super) fn admin_binds(binds: &Vec<AdminBind>) -> String {
+pub(super) fn admin_binds(binds: &[AdminBind]) -> String {
     let shown: Vec<String> = binds.iter().map(admin_bind).collect();
     match shown.as_slice() {
         [one] => one.clone(),
