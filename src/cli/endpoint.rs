@@ -22,7 +22,7 @@ const TOKEN_VARIABLE: &str = "POSTHOUSE_TOKEN";
 /// Where the running process is asked.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct AdminArgs {
-    /// The configuration file, whose [admin] says where to ask.
+    /// The configuration file, whose `[admin]` says where to ask.
     #[command(flatten)]
     pub(super) config: ConfigArg,
     /// Status endpoint of the running process, if not the one of the configuration file:

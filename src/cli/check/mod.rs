@@ -5,7 +5,7 @@ mod live;
 mod table;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use serde::Serialize;
@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::file::ConfigArg;
 use super::{Exit, complain, term};
 use crate::config::model::Mode;
-use crate::config::{self, Config, ConfigErrors, Mistake, Surroundings};
+use crate::config::{self, Config, ConfigErrors, Loaded, Mistake, Surroundings};
 use crate::control::own_addresses;
 use crate::net::listen::Holder;
 
@@ -27,6 +27,10 @@ pub(super) struct Args {
     /// The configuration file.
     #[command(flatten)]
     config: ConfigArg,
+    /// Look at the file alone, not at what this machine would not let run do (token and state files,
+    /// socket, ports in use): for a file that is meant for another machine
+    #[arg(long, conflicts_with = "live")]
+    file_only: bool,
     /// Dial every backend too: usable, greeting, PROXY, STARTTLS, certificate, relay, keywords;
     /// in smtp mode also what will be announced to clients, and who keeps more from being it
     #[arg(long)]
@@ -64,10 +68,7 @@ pub(super) fn run(args: &Args) -> Exit {
     let paint = term::Paint::for_stderr();
     let named = args.file.clone().or_else(|| args.config.config.clone());
     let file = ConfigArg { config: named }.file();
-    let here = Surroundings {
-        taken_by: &taken_by,
-    };
-    let loaded = match config::load_here(&file.path, &own_addresses(), &here) {
+    let loaded = match load(args, &file.path) {
         Ok(loaded) => loaded,
         Err(mistakes) => {
             if args.json {
@@ -123,6 +124,17 @@ pub(super) fn run(args: &Args) -> Exit {
         term::say(&extensions::draw(&offers, paint));
     }
     if good { Exit::Done } else { Exit::Mistakes }
+}
+
+fn load(args: &Args, path: &Path) -> Result<Loaded, ConfigErrors> {
+    let own = own_addresses();
+    if args.file_only {
+        return config::load_on(path, &own);
+    }
+    let here = Surroundings {
+        taken_by: &taken_by,
+    };
+    config::load_here(path, &own, &here)
 }
 
 /// Who listens there; not said where it is a posthouse.
