@@ -4,11 +4,16 @@
 //! The command line is given [`start`] and knows none of the parts. Whatever fails on the way is
 //! an error whose text says what to do.
 
+use std::time::Duration;
+
 use crate::admin;
 use crate::cli::{self, Exit, LogChoice, StartPlan};
 use crate::config::model;
 use crate::control::{self, LocalTask, OnControl, Running, StartError, StartOptions};
 use crate::telemetry;
+
+/// How long the log of a start that failed may take to be written.
+const LAST_LINES: Duration = Duration::from_secs(2);
 
 /// The whole program: from the arguments of the process to how it ends.
 pub fn main() -> Exit {
@@ -29,7 +34,8 @@ pub fn start(plan: StartPlan) -> Result<Running, StartError> {
         signals: plan.signals,
         on_control: plan.config.admin.clone().map(status_endpoint),
     };
-    control::start(options, plan.config, telemetry)
+    let log = telemetry.clone();
+    control::start(options, plan.config, telemetry).inspect_err(|_| log.flush(LAST_LINES))
 }
 
 /// The status endpoint, to be served by the control thread.

@@ -71,7 +71,7 @@ stage_config() {
     local file checked=0
     for file in config/*.toml; do
         echo "config: $file"
-        target_program release check -c "$file"
+        target_program release check --file-only "$file"
         checked=$((checked + 1))
     done
     echo "config: $checked files loaded"

@@ -25,6 +25,8 @@ readonly ENDLESS_SECONDS=15
 
 blocks=$(mktemp -d "${TMPDIR:-/tmp}/posthouse-readme.XXXXXX")
 trap 'rm -rf "$blocks"' EXIT
+# `cargo install` must not replace what is installed on this machine.
+export CARGO_INSTALL_ROOT=$blocks/installed
 awk -v folder="$blocks" '
     !inside && /^```sh($| )/ { inside = 1; file = sprintf("%s/%03d", folder, ++n)
                                kind = substr($0, 7); print kind > (file ".kind"); printf "" > file; next }

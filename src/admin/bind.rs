@@ -1,16 +1,23 @@
 //! Where the status endpoint listens: a TCP address or a Unix socket.
 //!
-//! A Unix socket's file is the door: its permission bits say who may change things. A stale file is
-//! removed only if it is a socket and nobody answers there; ours is removed when we end.
+//! A Unix socket's file is the door: its group and permission bits say who may change things. Its
+//! folder is made if it is missing. A stale file is removed only if it is a socket and nobody
+//! answers there; ours is removed when we end.
 
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
+use nix::unistd::Group;
+
 use crate::config::model::AdminBind;
+
+/// The permission bits of a folder that is made for a socket: everybody may enter, as the bits of
+/// the socket itself decide.
+const FOLDER_MODE: u32 = 0o755;
 
 /// A socket that listens.
 #[derive(Debug)]
@@ -39,6 +46,17 @@ pub enum BindError {
          [admin] bind"
     )]
     NotASocket(String),
+    /// The socket's group is not known here.
+    #[error(
+        "the status endpoint cannot listen on {at}: this host has no group {group:?}; see `getent \
+         group` and change [admin] group"
+    )]
+    NoGroup {
+        /// The socket.
+        at: String,
+        /// Its group.
+        group: String,
+    },
     /// Anything else.
     #[error("the status endpoint cannot listen on {at}; {remedy}")]
     Other {
@@ -59,7 +77,7 @@ impl AdminListener {
     pub fn bind(bind: &AdminBind) -> Result<Self, BindError> {
         match bind {
             AdminBind::Tcp(address) => tcp(*address),
-            AdminBind::Unix { path, mode } => unix(path, *mode),
+            AdminBind::Unix { path, mode, group } => unix(path, *mode, group.as_deref()),
         }
     }
 
@@ -98,21 +116,64 @@ fn tcp(address: SocketAddr) -> Result<AdminListener, BindError> {
     })
 }
 
-fn unix(path: &Path, mode: u32) -> Result<AdminListener, BindError> {
+fn unix(path: &Path, mode: u32, group: Option<&str>) -> Result<AdminListener, BindError> {
     let at = path.display().to_string();
-    remove_stale(path, &at)?;
-    let other = |source: io::Error| BindError::Other {
-        at: at.clone(),
-        source,
-        remedy: "the folder must exist and belong to the user posthouse runs as",
+    let failed = |remedy| {
+        let at = at.clone();
+        move |source: io::Error| BindError::Other { at, source, remedy }
     };
-    let socket = UnixListener::bind(path).map_err(other)?;
-    let file = SocketFile::new(path).map_err(other)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(other)?;
-    socket.set_nonblocking(true).map_err(other)?;
+    let group = group.map(|name| group_id(name, &at)).transpose()?;
+    make_folder(path).map_err(failed(FOLDER_REMEDY))?;
+    remove_stale(path, &at)?;
+    let socket = UnixListener::bind(path).map_err(failed(FOLDER_REMEDY))?;
+    let file = SocketFile::new(path).map_err(failed(FOLDER_REMEDY))?;
+    if group.is_some() {
+        chown(path, None, group).map_err(failed(
+            "only root can give [admin] group a socket, or a member of that group: under systemd set \
+             Group= in the unit instead",
+        ))?;
+    }
+    let bits = fs::Permissions::from_mode(mode);
+    fs::set_permissions(path, bits).map_err(failed("see [admin] mode"))?;
+    socket
+        .set_nonblocking(true)
+        .map_err(failed("see [admin] bind"))?;
     Ok(AdminListener {
         socket: Socket::Unix(socket, file),
     })
+}
+
+/// What to do when the socket's folder does not take it.
+const FOLDER_REMEDY: &str = "its folder must exist and belong to the user posthouse runs as: \
+                             RuntimeDirectory=posthouse in the systemd unit, or `install -d -o USER \
+                             /run/posthouse`";
+
+/// Makes the folder of the socket, if only that one is missing.
+fn make_folder(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(folder) if !folder.exists() => {
+            match fs::DirBuilder::new().mode(FOLDER_MODE).create(folder) {
+                // Another process was faster.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+                made => made,
+            }
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// The number of a group, by its name or number.
+fn group_id(name: &str, at: &str) -> Result<u32, BindError> {
+    if let Ok(number) = name.parse() {
+        return Ok(number);
+    }
+    match Group::from_name(name) {
+        Ok(Some(group)) => Ok(group.gid.as_raw()),
+        Ok(None) | Err(_) => Err(BindError::NoGroup {
+            at: at.to_owned(),
+            group: name.to_owned(),
+        }),
+    }
 }
 
 fn remove_stale(path: &Path, at: &str) -> Result<(), BindError> {
@@ -170,7 +231,40 @@ mod tests {
         AdminBind::Unix {
             path: path.to_owned(),
             mode: 0o660,
+            group: None,
         }
+    }
+
+    #[test]
+    fn the_folder_of_a_socket_is_made_and_one_more_is_not() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("posthouse/admin.sock");
+        let listener = AdminListener::bind(&at(&path)).expect("bind");
+        let made = fs::metadata(path.parent().expect("a folder")).expect("it is there");
+        assert!(made.is_dir());
+        drop(listener);
+        let deep = folder.path().join("no/such/admin.sock");
+        let error = AdminListener::bind(&at(&deep)).expect_err("two folders are missing");
+        assert!(error.to_string().contains("RuntimeDirectory"), "{error}");
+    }
+
+    #[test]
+    fn a_socket_is_given_to_its_group_and_an_unknown_group_is_named() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("admin");
+        let of_group = |name: &str| AdminBind::Unix {
+            path: path.clone(),
+            mode: 0o660,
+            group: Some(name.into()),
+        };
+        // Our own group is one that every user may give a file to.
+        let own = nix::unistd::getegid().as_raw();
+        let listener = AdminListener::bind(&of_group(&own.to_string())).expect("bind");
+        assert_eq!(fs::metadata(&path).expect("a file").gid(), own);
+        drop(listener);
+        let error = AdminListener::bind(&of_group("no-such-group")).expect_err("unknown");
+        assert!(error.to_string().contains("getent group"), "{error}");
+        assert!(!path.exists());
     }
 
     #[test]

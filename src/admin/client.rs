@@ -20,8 +20,8 @@ use tokio::time::timeout;
 
 use super::views::Refusal;
 
-/// Where the endpoint listens unless told otherwise.
-pub const DEFAULT_ADDRESS: &str = "127.0.0.1:8025";
+/// Where the endpoint is looked for if no configuration says where it is.
+pub const DEFAULT_ADDRESSES: [&str; 2] = ["unix:/run/posthouse/admin.sock", "127.0.0.1:8025"];
 /// The longest answer that is read: ten thousand backends need about a tenth.
 const ANSWER_OCTETS_MAX: usize = 64 * 1024 * 1024;
 /// How long the connect may take.
@@ -90,13 +90,10 @@ pub struct Answer {
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// Nobody listens there.
-    #[error(
-        "nobody listens on {0}: is posthouse running, and is [admin] bind = \"{0}\"? Give another \
-         address with --admin"
-    )]
+    #[error("nobody listens on {0}")]
     Refused(Address),
     /// The socket's permissions.
-    #[error("no permission for {0}: ask as a user whom the socket's mode lets in")]
+    #[error("no permission for {0}: ask as root or as a member of the socket's group")]
     Permission(Address),
     /// Any other failure of the connection.
     #[error("cannot reach the status endpoint on {at}")]

@@ -1,8 +1,8 @@
 //! Who may change things.
 //!
-//! On a Unix socket its permissions decide, on TCP the bearer token (RFC 6750); where a token is
-//! configured it is needed on both. A browser that was led here by a foreign page (DNS rebinding,
-//! cross-site forms) is turned away by its Host and Origin before anything else is looked at.
+//! On a Unix socket its group and permissions decide, on TCP the bearer token (RFC 6750). A browser
+//! that was led here by a foreign page (DNS rebinding, cross-site forms) is turned away by its Host
+//! and Origin before anything else is looked at.
 
 use std::net::IpAddr;
 
@@ -30,14 +30,14 @@ pub(super) fn may_change(
         same_site(hostname, headers)?;
     }
     match (token, door) {
-        (None, Door::Unix) => Ok(()),
+        (_, Door::Unix) => Ok(()),
         (None, Door::Tcp) => Err(Box::new(refusal(
             StatusCode::FORBIDDEN,
             "changes over TCP need a token and none is configured",
-            "set [admin] token_file to a file whose first line is a secret, or use a Unix socket: \
-             [admin] bind = \"unix:/run/posthouse/admin.sock\"",
+            "use a Unix socket, which needs none: add \"unix:/run/posthouse/admin.sock\" to [admin] \
+             bind; or set [admin] token_file to a file whose first line is a secret",
         ))),
-        (Some(token), _) => with_token(token, headers),
+        (Some(token), Door::Tcp) => with_token(token, headers),
     }
 }
 
@@ -153,7 +153,7 @@ mod tests {
             (Door::Tcp, None, &[host], 403),
             (Door::Tcp, None, &[host, good], 403),
             (Door::Tcp, Some(&token), &[host], 401),
-            (Door::Unix, Some(&token), &[], 401),
+            (Door::Unix, Some(&token), &[], 200),
             (Door::Unix, Some(&token), &[good], 200),
             (Door::Tcp, Some(&token), &[host, good], 200),
             (

@@ -41,7 +41,7 @@ use bind::Socket;
 use guard::Door;
 use routes::{Asker, Endpoint};
 
-/// Connections at once; more wait in the kernel's accept queue.
+/// Connections at once of one listener; more wait in the kernel's accept queue.
 const CONNECTIONS_MAX: usize = 64;
 /// The longest header of a question, in octets.
 const HEADER_OCTETS_MAX: usize = 16 * 1024;
@@ -97,10 +97,34 @@ pub fn start(
         .as_deref()
         .map(Token::from_file)
         .transpose()?;
-    let listener = AdminListener::bind(&settings.bind)?;
-    let patience = Patience::default();
-    let never = std::future::pending();
-    Ok(serve(listener, token, handle, patience, never))
+    let binds = settings.bind.iter().map(AdminListener::bind);
+    let listeners = binds.collect::<Result<Vec<_>, _>>()?;
+    Ok(serve_all(listeners, token, handle))
+}
+
+/// Each listener has connections of its own: a crowd on TCP does not keep an operator from the Unix
+/// socket.
+async fn serve_all(
+    listeners: Vec<AdminListener>,
+    token: Option<Token>,
+    handle: Handle,
+) -> io::Result<()> {
+    let mut doors = JoinSet::new();
+    for listener in listeners {
+        let never = std::future::pending();
+        let patience = Patience::default();
+        doors.spawn(serve(
+            listener,
+            token.clone(),
+            handle.clone(),
+            patience,
+            never,
+        ));
+    }
+    match doors.join_next().await {
+        Some(ended) => ended.unwrap_or_else(|panic| Err(io::Error::other(panic))),
+        None => Ok(()),
+    }
 }
 
 /// Serves until `stop` is ready; open connections are then cut. Needs a tokio runtime with time

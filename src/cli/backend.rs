@@ -72,20 +72,20 @@ fn weight(text: &str) -> Result<NewWeight, String> {
 /// There was no answer, or a refusal.
 #[expect(clippy::print_stdout, reason = "a command's answer")]
 pub(super) fn run(args: &BackendArgs) -> anyhow::Result<Exit> {
-    let client = args.admin.client()?;
+    let endpoint = args.admin.endpoint()?;
     let Some(put) = put(&args.action) else {
         if args.backend.contains('/') {
             bail!("failback is for a whole pool: posthouse backend POOL failback");
         }
         let path = format!("/pools/{}/failback", escaped(&args.backend));
-        runtime()?.block_on(client.ask_for(Method::POST, &path, None))?;
+        runtime()?.block_on(endpoint.ask_for(Method::POST, &path, None))?;
         println!("pool {}: tiers fail back", shown(&args.backend));
         return Ok(Exit::Done);
     };
     let (pool, name) = named(&args.backend)?;
     let path = format!("/pools/{}/backends/{}", escaped(pool), escaped(name));
     let body = serde_json::to_vec(&put).context("the change cannot be written as JSON")?;
-    let answer = runtime()?.block_on(client.ask_for(Method::PUT, &path, Some(body)))?;
+    let answer = runtime()?.block_on(endpoint.ask_for(Method::PUT, &path, Some(body)))?;
     let changed: BackendChanged =
         serde_json::from_slice(&answer.body).context("the answer is not what is expected")?;
     print!("{}", render(&changed));

@@ -29,6 +29,7 @@ impl Exit {
     /// Why a balancer was not started.
     pub(super) fn of_start(error: &StartError) -> Self {
         match error.exit_code() {
+            0 => Self::Done,
             1 => Self::Mistakes,
             _ => Self::CannotStart,
         }

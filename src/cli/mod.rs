@@ -11,6 +11,7 @@ mod check;
 mod demo;
 mod endpoint;
 mod exit;
+mod file;
 mod papers;
 mod probe;
 mod reload;
@@ -31,9 +32,6 @@ pub use exit::Exit;
 
 use crate::config::Config;
 use crate::control::{Running, Signals, StartError};
-
-/// Where `run` and `check` look for a configuration if none is named.
-const CONFIG_PATH: &str = "/etc/posthouse/posthouse.toml";
 
 /// Starts a balancer; given by the composition root.
 pub type Start = fn(StartPlan) -> Result<Running, StartError>;
@@ -70,8 +68,7 @@ pub enum LogChoice {
     after_long_help = EXAMPLES,
     max_term_width = 100,
     arg_required_else_help = true,
-    subcommand_required = true,
-    disable_help_subcommand = true
+    subcommand_required = true
 )]
 pub struct Typed {
     #[command(subcommand)]
@@ -105,6 +102,8 @@ enum Command {
     Completions(papers::CompletionsArgs),
     /// Print the manual page (read it with: posthouse man | man -l -)
     Man(papers::NoArgs),
+    /// Print release and commit
+    Version(papers::NoArgs),
 }
 
 const LONG_ABOUT: &str = "\
@@ -118,9 +117,15 @@ const EXAMPLES: &str = "\
 Examples:
   posthouse demo                               see it work, nothing to set up
   posthouse config-reference > posthouse.toml  begin a configuration
-  posthouse check -c posthouse.toml --live     what is wrong with it, and with the backends
+  posthouse check posthouse.toml --live        what is wrong with it, and with the backends
   posthouse run -c posthouse.toml              balance
+  posthouse status -c posthouse.toml           what the process that runs with it does
   posthouse probe mx1.example:25               one conversation, graded
+
+Environment:
+  POSTHOUSE_CONFIG  the configuration file where -c FILE is not given; without either it is
+                    /etc/posthouse/posthouse.toml
+  POSTHOUSE_TOKEN   the token for changes over TCP; the Unix socket of [admin] needs none
 
 Exit codes (each command's --help has its own list):
   0  done, all is well
@@ -159,7 +164,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, start: Start) -> Exit
         Err(error) => return usage(&error, &arguments),
     };
     match typed.command {
-        Command::Run(args) => run::run(args, start),
+        Command::Run(args) => run::run(&args, start),
         Command::Check(args) => check::run(&args),
         Command::Probe(args) => probe::run(&args),
         Command::Status(args) => asked(status::run(&args)),
@@ -170,6 +175,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, start: Start) -> Exit
         Command::ConfigReference(_) => papers::config_reference(),
         Command::Completions(args) => papers::completions(&args),
         Command::Man(_) => papers::man(),
+        Command::Version(_) => version::run(),
     }
 }
 

@@ -65,7 +65,8 @@ fn manual_page() -> io::Result<Vec<u8>> {
     man.render_synopsis_section(&mut page)?;
     man.render_description_section(&mut page)?;
     man.render_options_section(&mut page)?;
-    for command in program.get_subcommands() {
+    let commands = program.get_subcommands();
+    for command in commands.filter(|command| command.get_name() != "help") {
         let name = command.get_name().to_uppercase();
         let about = command.get_about().map(ToString::to_string);
         writeln!(page, ".SH \"POSTHOUSE {name}\"")?;

@@ -23,10 +23,11 @@ pub(super) struct ReloadArgs {
 /// There was no answer, or a refusal.
 #[expect(clippy::print_stdout, reason = "a command's answer")]
 pub(super) fn run(args: &ReloadArgs) -> anyhow::Result<Exit> {
-    let client = args.admin.client()?;
-    let answer = runtime()?.block_on(client.ask(Method::POST, "/reload", None))?;
+    let endpoint = args.admin.endpoint()?;
+    let answered = runtime()?.block_on(endpoint.ask(Method::POST, "/reload", None))?;
+    let answer = &answered.answer;
     if !answer.status.is_success() && answer.status != StatusCode::UNPROCESSABLE_ENTITY {
-        return Err(client.denied(&answer).into());
+        return Err(answered.refusal());
     }
     let report: Reload =
         serde_json::from_slice(&answer.body).context("the answer is no report of a reload")?;

@@ -11,9 +11,8 @@ use anyhow::Context as _;
 use hyper::Method;
 
 use super::Exit;
-use super::endpoint::{AdminArgs, runtime, shown};
+use super::endpoint::{AdminArgs, Endpoint, runtime, shown};
 use super::term::{Colors, Paint};
-use crate::admin::client::{Client, ClientError};
 use crate::admin::views::{Backend, Pool, Status};
 use crate::admin::{duration, period, replay_memory, short};
 
@@ -45,20 +44,20 @@ pub(super) struct StatusArgs {
 /// # Errors
 /// There was no answer (without `--watch`), or nobody reads the output any more.
 pub(super) fn run(args: &StatusArgs) -> anyhow::Result<Exit> {
-    let client = args.admin.client()?;
+    let endpoint = args.admin.endpoint()?;
     let runtime = runtime()?;
     let paint = Paint::for_stdout();
     let Some(seconds) = args.watch else {
-        let body = runtime.block_on(ask(&client))?;
+        let body = runtime.block_on(ask(&endpoint))?;
         let (text, ready) = show(&body, args.json, paint)?;
         put_out(&text)?;
         return Ok(if ready { Exit::Done } else { Exit::Mistakes });
     };
     loop {
-        let text = match runtime.block_on(ask(&client)) {
+        let text = match runtime.block_on(ask(&endpoint)) {
             Ok(body) => show(&body, args.json, paint)?.0,
             // It may be restarting: that is what one watches for.
-            Err(error) => format!("{}\n", shown(&error.to_string())),
+            Err(error) => format!("{}\n", shown(&format!("{error:#}"))),
         };
         let clear = if std::io::stdout().is_terminal() {
             "\x1b[H\x1b[2J\x1b[3J"
@@ -70,8 +69,8 @@ pub(super) fn run(args: &StatusArgs) -> anyhow::Result<Exit> {
     }
 }
 
-async fn ask(client: &Client) -> Result<Vec<u8>, ClientError> {
-    let answer = client.ask_for(Method::GET, "/status", None).await?;
+async fn ask(endpoint: &Endpoint) -> anyhow::Result<Vec<u8>> {
+    let answer = endpoint.ask_for(Method::GET, "/status", None).await?;
     Ok(answer.body.into())
 }
 

@@ -90,6 +90,17 @@ pub(super) fn size() -> Option<(usize, usize)> {
     (columns > 0 && rows > 0).then_some((columns, rows))
 }
 
+/// Columns of the terminal on standard error, or those of a file.
+pub(super) fn columns_of_stderr() -> usize {
+    const OF_A_FILE: usize = 100;
+    const LEAST: usize = 40;
+    let size = rustix::termios::tcgetwinsize(io::stderr()).ok();
+    let columns = size.map(|size| usize::from(size.ws_col));
+    columns
+        .filter(|columns| *columns >= LEAST)
+        .unwrap_or(OF_A_FILE)
+}
+
 /// A bar of `width` cells, filled in eighths.
 pub(super) fn bar(share: f64, width: usize) -> String {
     const PARTS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];

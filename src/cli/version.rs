@@ -1,13 +1,22 @@
-//! What `--version` says: release, kind of build, machine. No repository is needed to build it.
+//! What `version` says: release, commit, kind of build, machine.
 
 use std::env::consts::{ARCH, OS};
 use std::sync::LazyLock;
+
+use super::{Exit, term};
+use crate::types::{COMMIT, VERSION};
 
 static LINE: LazyLock<String> = LazyLock::new(write);
 
 /// One line, without the program's name.
 pub(super) fn line() -> &'static str {
     &LINE
+}
+
+/// `posthouse version`: the same line as `--version`.
+pub(super) fn run() -> Exit {
+    term::say(&format!("posthouse {}\n", line()));
+    Exit::Done
 }
 
 fn write() -> String {
@@ -17,8 +26,7 @@ fn write() -> String {
         "release"
     };
     format!(
-        "{} ({build} build, {ARCH}-{OS}, Rust {} or later)",
-        env!("CARGO_PKG_VERSION"),
+        "{VERSION} (commit {COMMIT}, {build} build, {ARCH}-{OS}, Rust {} or later)",
         env!("CARGO_PKG_RUST_VERSION"),
     )
 }

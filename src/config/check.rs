@@ -2,12 +2,14 @@
 //!
 //! They run only when every file could be read as TOML, and point to the second of two places.
 
+mod machine;
 mod smtp;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use super::Surroundings;
 use super::model::{AdminBind, AdminState, BackendAddress, Depth, GreetingMode, Listener, Mode};
 use super::near;
 use super::read::Everything;
@@ -33,7 +35,29 @@ pub(super) fn across_tables(all: &Everything, own: &[IpAddr], report: &Report) {
         some_backend_serves(pool, report);
         probes_fit(name, pool, all, report);
     }
+    endpoint_is_private(all, report);
     smtp::across_tables(all, report);
+}
+
+/// What `run` would find on this machine.
+pub(super) fn on_this_machine(all: &Everything, here: &Surroundings<'_>, report: &Report) {
+    machine::would_run(all, here, report);
+}
+
+fn endpoint_is_private(all: &Everything, report: &Report) {
+    let binds = all.config.admin.iter().flat_map(|admin| &admin.bind);
+    for (bind, place) in binds.zip(&all.admin_binds) {
+        if let AdminBind::Tcp(address) = bind
+            && machine::is_public(*address)
+        {
+            let wrong = Wrong::new(
+                format!("whoever reaches {address} can read every address and count here"),
+                "listen on 127.0.0.1 or a private address, or see to a firewall; a token protects \
+                 changes only, and travels in clear text",
+            );
+            report.warn(place, wrong);
+        }
+    }
 }
 
 fn pools_exist(all: &Everything, report: &Report) {
@@ -79,8 +103,9 @@ fn binds<'a>(all: &'a Everything, report: &Report) -> Binds<'a> {
         let binds = read.binds.iter();
         binds.map(move |(address, place)| (*address, &**name, place))
     });
-    let admin = all.config.admin.as_ref().zip(all.admin_bind.as_ref());
-    let admin = admin.and_then(|(admin, place)| match &admin.bind {
+    let admin = all.config.admin.iter().flat_map(|admin| &admin.bind);
+    let admin = admin.zip(&all.admin_binds);
+    let admin = admin.filter_map(|(bind, place)| match bind {
         AdminBind::Tcp(address) => Some((*address, "the status endpoint", place)),
         AdminBind::Unix { .. } => None,
     });

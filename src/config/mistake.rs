@@ -15,6 +15,11 @@ use serde::Serialize;
 /// Mistakes that are kept; the rest is only counted. No one reads more, and each costs memory.
 pub const MISTAKES_MAX: usize = 500;
 
+/// Columns of a help where the terminal's are not known.
+const COLUMNS: usize = 100;
+/// What stands before a help: one column less than the digits of the line, blanks, `= help: `.
+const HELP_MARGIN: usize = 11;
+
 /// How bad a [`Mistake`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -125,8 +130,18 @@ impl Mistake {
         }
     }
 
+    /// The text of the line where it begins.
+    pub(super) fn line_text(&self) -> &str {
+        self.first_line().0
+    }
+
     /// The mistake with its source line underlined, its key path and its help.
     pub fn render(&self, color: Color) -> String {
+        self.render_within(color, COLUMNS)
+    }
+
+    /// The same for a terminal of so many columns.
+    fn render_within(&self, color: Color, columns: usize) -> String {
         let renderer = match color {
             Color::On => Renderer::styled(),
             Color::Off => Renderer::plain(),
@@ -146,8 +161,10 @@ impl Mistake {
             Group::with_title(title).element(snippet.annotation(mark))
         };
         if let Some(help) = &self.help {
-            group = group
-                .element(Level::HELP.message(annotate_snippets::normalize_untrusted_str(help)));
+            let margin = self.line.max(1).ilog10() as usize + HELP_MARGIN;
+            let help = annotate_snippets::normalize_untrusted_str(help);
+            let help = wrapped(&help, columns.saturating_sub(margin));
+            group = group.element(Level::HELP.message(help));
         }
         renderer.render(&[group])
     }
@@ -163,6 +180,25 @@ impl Mistake {
         let to = (self.span.end - start).clamp(from, line.len());
         (line, from..to)
     }
+}
+
+/// Text in lines of at most so many characters; a longer word has a line of its own.
+pub fn wrapped(text: &str, columns: usize) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    let mut column = 0;
+    for word in text.split(' ') {
+        let width = word.chars().count();
+        if column > 0 && column + 1 + width > columns {
+            out.push('\n');
+            column = 0;
+        } else if column > 0 {
+            out.push(' ');
+            column += 1;
+        }
+        out.push_str(word);
+        column += width;
+    }
+    out
 }
 
 /// `file:line:column: key: message (help)`, on one line.
@@ -241,11 +277,16 @@ impl ConfigErrors {
         self.mistakes.is_empty()
     }
 
-    /// All mistakes for a terminal, each with its source line, and a last line that counts them.
+    /// All mistakes, each with its source line, and a last line that counts them.
     pub fn render(&self, color: Color) -> String {
+        self.render_within(color, COLUMNS)
+    }
+
+    /// The same for a terminal of so many columns.
+    pub fn render_within(&self, color: Color, columns: usize) -> String {
         let mut text = String::new();
         for mistake in &self.mistakes {
-            text.push_str(&mistake.render(color));
+            text.push_str(&mistake.render_within(color, columns));
             text.push_str("\n\n");
         }
         let of = |severity| {

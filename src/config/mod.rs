@@ -6,6 +6,7 @@
 
 mod check;
 mod diff;
+mod foreign;
 pub mod keys;
 mod mistake;
 pub mod model;
@@ -21,12 +22,12 @@ mod value;
 mod words;
 
 use std::io::{self, Read as _};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 pub use check::leads_back;
 pub use diff::{Binding, Plan, diff};
-pub use mistake::{Color, ConfigErrors, MISTAKES_MAX, Mistake, Severity};
+pub use mistake::{Color, ConfigErrors, MISTAKES_MAX, Mistake, Severity, wrapped};
 pub use model::Config;
 pub use reference::reference;
 pub use value::duration_text;
@@ -65,6 +66,27 @@ pub fn load_with_warnings(path: &Path) -> Result<Loaded, ConfigErrors> {
 /// # Errors
 /// As [`load`].
 pub fn load_on(path: &Path, own: &[IpAddr]) -> Result<Loaded, ConfigErrors> {
+    load_with(path, own, None)
+}
+
+/// The same for `posthouse check`: also what this machine would not let `run` do (files, folders,
+/// ports in use).
+///
+/// # Errors
+/// As [`load`].
+pub fn load_here(
+    path: &Path,
+    own: &[IpAddr],
+    here: &Surroundings<'_>,
+) -> Result<Loaded, ConfigErrors> {
+    load_with(path, own, Some(here))
+}
+
+fn load_with(
+    path: &Path,
+    own: &[IpAddr],
+    here: Option<&Surroundings<'_>>,
+) -> Result<Loaded, ConfigErrors> {
     let text = read_file(path).map_err(|error| {
         let unreadable = Mistake::unreadable(path, &error);
         ConfigErrors::new(vec![unreadable], 0, path)
@@ -73,8 +95,18 @@ pub fn load_on(path: &Path, own: &[IpAddr]) -> Result<Loaded, ConfigErrors> {
     let machine = Machine {
         name: hostname.trim(),
         addresses: own,
+        here,
     };
     read::configuration(&text, path, machine, &read_file)
+}
+
+/// What `[admin]` of the configuration file at `path` says, whatever is wrong with the rest of it:
+/// a file that is being edited must not hide where the running process is asked.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn admin_of(path: &Path) -> io::Result<Option<model::Admin>> {
+    read_file(path).map(|text| read::admin_alone(text, path))
 }
 
 /// What the check of a file may know of the machine it is read on.
@@ -82,6 +114,14 @@ pub fn load_on(path: &Path, own: &[IpAddr]) -> Result<Loaded, ConfigErrors> {
 struct Machine<'m> {
     name: &'m str,
     addresses: &'m [IpAddr],
+    /// `None`: the file is not checked against the machine.
+    here: Option<&'m Surroundings<'m>>,
+}
+
+/// What only sockets can tell of this machine.
+pub struct Surroundings<'m> {
+    /// Who listens on an address already, if it is not known to be posthouse.
+    pub taken_by: &'m dyn Fn(SocketAddr) -> Option<String>,
 }
 
 /// Reads a configuration from text that came from the file `origin`, on a machine named
@@ -98,6 +138,7 @@ pub fn parse(
     let machine = Machine {
         name: machine,
         addresses: &[],
+        here: None,
     };
     read::configuration(text, origin, machine, read)
 }

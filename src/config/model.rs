@@ -103,10 +103,10 @@ pub enum LogOutput {
 /// The HTTP status endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admin {
-    /// Where it listens.
-    pub bind: AdminBind,
-    /// A file whose first line is the bearer token that changing verbs need. Without it, changing
-    /// verbs are refused on TCP and allowed on a Unix socket.
+    /// Where it listens, at least one.
+    pub bind: Vec<AdminBind>,
+    /// A file whose first line is the bearer token that changing verbs need over TCP. Without it
+    /// they are refused there. On a Unix socket its permissions decide.
     pub token_file: Option<PathBuf>,
 }
 
@@ -121,6 +121,8 @@ pub enum AdminBind {
         path: PathBuf,
         /// Permission bits, for example `0o660`.
         mode: u32,
+        /// The group it is given to; `None` is that of the process.
+        group: Option<Arc<str>>,
     },
 }
 

@@ -5,6 +5,8 @@
 
 /// The longest word that is compared at all, in octets; nothing we know is longer.
 const WORD_LENGTH_MAX: usize = 64;
+/// Known words that one help lists.
+const LISTED_MAX: usize = 8;
 
 /// The nearest of `known`, if one is near enough to be what was meant.
 pub(super) fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
@@ -28,17 +30,54 @@ pub(super) fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) 
         .map(|(_, candidate)| candidate)
 }
 
-/// `help` for a word that is not known: the nearest one, or all of a short list.
+/// The one of `known` that is the same word but for case, hyphens and underscores.
+pub(super) fn same<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+    if word.len() > WORD_LENGTH_MAX {
+        return None;
+    }
+    let plain = plain(word);
+    let mut known = known.into_iter();
+    known.find(|candidate| self::plain(candidate) == plain)
+}
+
+/// `help` for a word that is not known: the nearest one, or those that are known.
 pub(super) fn help(word: &str, known: &[&str]) -> Option<String> {
     if let Some(near) = nearest(word, known.iter().copied()) {
         return Some(format!("did you mean `{near}`?"));
     }
-    Some(format!("known here: {}", known.join(", "))).filter(|_| !known.is_empty())
+    list(word, known)
 }
 
-fn plain(word: &str) -> String {
+/// All of a short list; of a long one those that are most like the word.
+pub(super) fn list(word: &str, known: &[&str]) -> Option<String> {
+    if known.is_empty() {
+        return None;
+    }
+    if known.len() <= LISTED_MAX || word.len() > WORD_LENGTH_MAX {
+        let listed = &known[..known.len().min(LISTED_MAX)];
+        return Some(format!("known here: {}", listed.join(", ")));
+    }
+    let plain = plain(word);
+    let mut by_distance: Vec<(usize, &str)> = known
+        .iter()
+        .map(|candidate| (distance(&plain, &self::plain(candidate)), *candidate))
+        .collect();
+    by_distance.sort_by_key(|(distance, _)| *distance);
+    let nearest: Vec<&str> = by_distance[..LISTED_MAX]
+        .iter()
+        .map(|(_, one)| *one)
+        .collect();
+    Some(format!(
+        "known here: {} and {} more; posthouse config-reference shows all",
+        nearest.join(", "),
+        known.len() - LISTED_MAX
+    ))
+}
+
+/// A word without what programs write in different ways.
+pub(super) fn plain(word: &str) -> String {
     word.chars()
-        .filter(|c| !matches!(c, '-' | '_'))
+        .filter(|c| !matches!(c, '-' | '_' | ' ' | '.'))
         .flat_map(char::to_lowercase)
         .collect()
 }
@@ -111,5 +150,23 @@ mod tests {
             Some("did you mean `json`?")
         );
         assert_eq!(help("zzz", &[]), None);
+    }
+
+    #[test]
+    fn of_many_known_words_the_most_alike_are_listed() {
+        let known: Vec<String> = (10..40).map(|number| format!("word{number}")).collect();
+        let known: Vec<&str> = known.iter().map(String::as_str).collect();
+        let listed = list("zz39", &known).expect("some");
+        assert!(listed.starts_with("known here: word39, "), "{listed}");
+        assert!(listed.contains(" and 22 more; "), "{listed}");
+        let listed = list(&"z".repeat(1000), &known).expect("some");
+        assert!(listed.len() < 100, "{listed}");
+    }
+
+    #[test]
+    fn the_same_word_in_another_habit_is_the_same() {
+        let known = ["max_sessions", "max_sessions_per_client"];
+        assert_eq!(same("Max-Sessions", known), Some("max_sessions"));
+        assert_eq!(same("max_session", known), None);
     }
 }

@@ -27,12 +27,21 @@ const NO_NAME: &str = "localhost";
 /// Everything that was read, with the places that checks across tables point to.
 pub(super) struct Everything {
     pub(super) config: Config,
-    pub(super) admin_bind: Option<Place>,
+    /// Where each of the status endpoint's addresses stands.
+    pub(super) admin_binds: Vec<Place>,
+    pub(super) token_file: Place,
     pub(super) listeners: BTreeMap<Arc<str>, ListenerRead>,
     pub(super) pools: BTreeMap<Arc<str>, PoolRead>,
     pub(super) top: Place,
     pub(super) replay_memory: Place,
     pub(super) state_file: Place,
+}
+
+/// The status endpoint, with the places that checks across tables point to.
+struct AdminRead {
+    admin: Admin,
+    binds: Vec<Place>,
+    token_file: Place,
 }
 
 /// The files beside the main one.
@@ -66,6 +75,9 @@ pub(super) fn configuration(
     });
     if report.is_whole() {
         check::across_tables(&everything, machine.addresses, &report);
+        if let Some(here) = machine.here {
+            check::on_this_machine(&everything, here, &report);
+        }
     }
     let Everything {
         mut config,
@@ -116,11 +128,7 @@ fn document(
     files: &Files<'_>,
     report: &Report,
 ) -> Everything {
-    let place = Place {
-        source: Arc::clone(source),
-        span: 0..0,
-        path: String::new(),
-    };
+    let place = start_of(source);
     let top = Section::new(Some(table), place.clone(), "", report);
     let hostname = hostname(&top, machine, report);
     let mut config = Config::for_host(&hostname);
@@ -134,20 +142,35 @@ fn document(
     config.state_file = top.text("state_file", |path| files.path(path));
     config.log = log(&top.child("log"));
     let admin = admin(&top.child("admin"), files);
-    let admin_bind = admin.as_ref().map(|(_, place)| place.clone());
-    config.admin = admin.map(|(admin, _)| admin);
+    let (admin_binds, token_file) = match admin {
+        Some(read) => {
+            config.admin = Some(read.admin);
+            (read.binds, read.token_file)
+        }
+        None => (Vec::new(), place.clone()),
+    };
     let listeners = read_listener::all(&top, &hostname);
     let pools = read_pool::all(&top, &hostname, files);
     let [replay_memory, state_file] = ["replay_memory", "state_file"].map(|key| top.place_of(key));
     top.finish();
     Everything {
         config,
-        admin_bind,
+        admin_binds,
+        token_file,
         listeners,
         pools,
         top: place,
         replay_memory,
         state_file,
+    }
+}
+
+/// The whole file.
+fn start_of(source: &Arc<Source>) -> Place {
+    Place {
+        source: Arc::clone(source),
+        span: 0..0,
+        path: String::new(),
     }
 }
 
@@ -185,32 +208,72 @@ fn log(section: &Section<'_>) -> Log {
     log
 }
 
-fn admin(section: &Section<'_>, files: &Files<'_>) -> Option<(Admin, Place)> {
+fn admin(section: &Section<'_>, files: &Files<'_>) -> Option<AdminRead> {
     section.require(
         "bind",
-        "add `bind = \"127.0.0.1:8025\"`, or remove the table [admin]",
+        "add `bind = [\"127.0.0.1:8025\", \"unix:/run/posthouse/admin.sock\"]`, or remove the \
+         table [admin]",
     );
-    let bind = section.text("bind", |text| match text.strip_prefix("unix:") {
+    let mode = section.text("mode", value::permissions);
+    let group = section.text("group", value::group);
+    let binds = section.list("bind", |text| match text.strip_prefix("unix:") {
         Some(path) => value::socket_path(path).map(|path| AdminBind::Unix {
             path,
-            mode: ADMIN_MODE,
+            mode: mode.unwrap_or(ADMIN_MODE),
+            group: group.clone(),
         }),
         None => value::bind(text).map(AdminBind::Tcp),
     });
-    let mode = section.text("mode", value::permissions);
     let token_file = section.text("token_file", |path| files.path(path));
     section.finish();
-    let mut bind = bind?;
-    match (&mut bind, mode) {
-        (AdminBind::Unix { mode, .. }, Some(given)) => *mode = given,
-        (AdminBind::Tcp(_), Some(_)) => section.report.error(
-            &section.place_of("mode"),
-            Wrong::new(
-                "permission bits have no meaning for a TCP address",
-                "remove `mode`, or bind to \"unix:/run/posthouse/admin.sock\"",
-            ),
-        ),
-        (_, None) => {}
+    if section.has("bind") && section.is_unset_or_empty("bind") {
+        let help = "name an address, or remove the table [admin] to have no status endpoint";
+        section.error("bind", "the status endpoint has no address", help);
     }
-    Some((Admin { bind, token_file }, section.place_of("bind")))
+    let (bind, places): (Vec<_>, Vec<_>) = binds.into_iter().unzip();
+    sockets_differ(&bind, &places, section);
+    for key in ["mode", "group"] {
+        sockets_only(key, &bind, section);
+    }
+    (!bind.is_empty()).then(|| AdminRead {
+        admin: Admin { bind, token_file },
+        binds: places,
+        token_file: section.place_of("token_file"),
+    })
+}
+
+fn sockets_differ(binds: &[AdminBind], places: &[Place], section: &Section<'_>) {
+    for (index, (bind, place)) in binds.iter().zip(places).enumerate() {
+        if matches!(bind, AdminBind::Unix { .. }) && binds[..index].contains(bind) {
+            let wrong = Wrong::new("this socket is named twice", "remove one of them");
+            section.report.error(place, wrong);
+        }
+    }
+}
+
+/// A key that says something of Unix sockets alone.
+fn sockets_only(key: &'static str, binds: &[AdminBind], section: &Section<'_>) {
+    let is_tcp = |bind: &AdminBind| matches!(bind, AdminBind::Tcp(_));
+    if section.has(key) && !binds.is_empty() && binds.iter().all(is_tcp) {
+        section.error(
+            key,
+            format!("`{key}` has no meaning for a TCP address"),
+            &format!("remove `{key}`, or add \"unix:/run/posthouse/admin.sock\" to `bind`"),
+        );
+    }
+}
+
+/// What `[admin]` of a file says, whatever else is wrong with the file.
+pub(super) fn admin_alone(text: String, origin: &Path) -> Option<Admin> {
+    let source = Arc::new(Source::new(origin, text));
+    let report = Report::default();
+    let folder = origin.parent().unwrap_or(Path::new(""));
+    let files = Files {
+        folder,
+        read: &|_| Err(io::ErrorKind::NotFound.into()),
+    };
+    with_table(&source, &report, |table| {
+        let top = Section::new(Some(table), start_of(&source), "", &report);
+        admin(&top.child("admin"), &files).map(|read| read.admin)
+    })
 }

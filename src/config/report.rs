@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Loaded;
+use super::foreign;
 use super::mistake::{ConfigErrors, MISTAKES_MAX, Mistake, Severity, Source};
 use super::model::Config;
 use super::value::Wrong;
@@ -59,7 +60,10 @@ impl Report {
         if swallowed && self.mistakes.borrow().iter().any(again) {
             return;
         }
-        mistake.help = if swallowed {
+        let foreign = foreign::line(mistake.line_text());
+        mistake.help = if let Some(help) = foreign {
+            Some(help.to_owned())
+        } else if swallowed {
             Some("is there a `]` missing before this?".to_owned())
         } else if message.contains("must be quoted") {
             Some("put the value in double quotes".to_owned())

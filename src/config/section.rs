@@ -13,6 +13,7 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::foreign;
 use super::keys::{self, Key, Kind};
 use super::near;
 use super::report::{Place, Report};
@@ -142,7 +143,14 @@ impl<'a> Section<'a> {
         );
         match found.value {
             DeValue::Boolean(value) => *into = *value,
-            _ => self.wrong_type(&found, "true or false", None),
+            other => {
+                let meant = other.as_str().and_then(|text| match text {
+                    "yes" | "on" | "true" | "enabled" => Some("write true without quotes"),
+                    "no" | "off" | "false" | "disabled" => Some("write false without quotes"),
+                    _ => None,
+                });
+                self.wrong_type(&found, "true or false", meant.map(str::to_owned));
+            }
         }
     }
 
@@ -325,9 +333,14 @@ impl<'a> Section<'a> {
             Some((_, value)) => Ok(*value),
             None => Err(refused(text).unwrap_or_else(|| Wrong {
                 message: format!("{:?} is not known here", value::shown(text)),
-                help: near::help(text, known),
+                help: word_help(name, text, known),
             })),
         };
+        if found.value.as_str().is_none() {
+            let help = near::list("", known).map(|list| format!("write a word in quotes; {list}"));
+            self.wrong_type(&found, "a string", help);
+            return None;
+        }
         self.read(&found, "a string", read)
     }
 
@@ -459,21 +472,41 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// The same word first, then what other programs call so, then the spelling.
     fn unknown_help(&self, name: &str, known: &[&str]) -> String {
-        if let Some(near) = near::nearest(name, known.iter().copied()) {
-            return format!("did you mean `{near}`?");
+        if let Some(same) = near::same(name, known.iter().copied()) {
+            return format!("did you mean `{same}`?");
         }
-        let elsewhere: Vec<&str> = keys::SECTIONS
+        if let Some(help) = foreign::key(name, self.keys.path) {
+            return help.to_owned();
+        }
+        if let Some(help) = self.elsewhere(name) {
+            return help;
+        }
+        near::help(name, known).unwrap_or_else(|| "nothing is known here".to_owned())
+    }
+
+    /// Where a key of this name belongs.
+    fn elsewhere(&self, name: &str) -> Option<String> {
+        let others = keys::SECTIONS
             .iter()
-            .filter(|section| section.path != self.keys.path)
-            .filter(|section| section.keys.iter().any(|key| key.name == name))
-            .map(|section| section.path)
+            .filter(|section| section.path != self.keys.path);
+        let places: Vec<(&str, &str)> = others
+            .filter_map(|section| {
+                let names = section.keys.iter().map(|key| key.name);
+                Some((section.path, near::same(name, names)?))
+            })
             .collect();
-        match elsewhere.as_slice() {
-            [] => format!("known here: {}", known.join(", ")),
-            [""] => format!("`{name}` belongs at the top of the file, above every [table]"),
-            places => format!("`{name}` belongs into [{}]", places.join("] or [")),
-        }
+        let (first, key) = *places.first()?;
+        let tables: Vec<&str> = places.iter().map(|(path, _)| *path).collect();
+        Some(match (first, tables.len()) {
+            ("", 1) => format!("`{key}` belongs at the top of the file, above every [table]"),
+            ("", _) => format!(
+                "`{key}` belongs at the top of the file, above every [table], or into [{}]",
+                tables[1..].join("] or [")
+            ),
+            _ => format!("`{key}` belongs into [{}]", tables.join("] or [")),
+        })
     }
 
     fn key(&self, name: &'static str) -> &'static Key {
@@ -496,6 +529,17 @@ impl<'a> Section<'a> {
     fn wrong_type(&self, found: &Found<'_>, expected: &str, help: Option<String>) {
         wrong_type(self.report, found, expected, help);
     }
+}
+
+/// The same word first, then what other programs call so, then the spelling.
+fn word_help(key: &str, word: &str, known: &[&str]) -> Option<String> {
+    if let Some(same) = near::same(word, known.iter().copied()) {
+        return Some(format!("did you mean `{same}`?"));
+    }
+    if let Some(ours) = foreign::value(key, word).filter(|ours| known.contains(ours)) {
+        return Some(format!("known here as {ours:?}: write `{key} = {ours:?}`"));
+    }
+    near::help(word, known)
 }
 
 /// What happens at the limit, as a remedy: it begins small and ends without a full stop.

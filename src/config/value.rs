@@ -3,9 +3,10 @@
 //! Each reader takes the text of one string and returns the value or what is [`Wrong`] with it,
 //! always with a remedy where there is one. They know neither files nor spans.
 
+mod meant;
 mod smtp;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +30,8 @@ const INTERFACE_LENGTH_MAX: usize = 15;
 const REPLY_LENGTH_MAX: usize = 510;
 /// The longest path of a Unix socket, in octets (sun_path − 1).
 const SOCKET_PATH_MAX: usize = 107;
+/// The longest name of a group, in octets (LOGIN_NAME_MAX of useradd(8)).
+const GROUP_LENGTH_MAX: usize = 32;
 /// The longest path of a mailbox, in octets (RFC 5321 §4.5.3.1.3).
 const MAILBOX_LENGTH_MAX: usize = 254;
 /// The largest count in a rate.
@@ -57,9 +60,12 @@ pub(super) fn duration(text: &str) -> Result<Duration, Wrong> {
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (number, unit) = text.split_at(digits);
     let shape = || {
+        let forms =
+            "write one whole number and one unit: \"250ms\", \"5s\", \"10m\", \"1h\" or \"1d\"";
+        let help = meant::duration(text).map(|meant| format!("write {meant:?}"));
         Wrong::new(
-            format!("{text:?} is not a duration"),
-            "write one whole number and one unit: \"250ms\", \"5s\", \"10m\", \"1h\" or \"1d\"",
+            format!("{:?} is not a duration", shown(text)),
+            help.unwrap_or_else(|| forms.to_owned()),
         )
     };
     if number.is_empty() {
@@ -102,9 +108,12 @@ pub fn duration_text(duration: Duration) -> String {
 /// `100/60s`, `10/s`: events per period.
 pub(super) fn rate(text: &str) -> Result<Rate, Wrong> {
     let shape = || {
+        let help = meant::rate(text).map(|meant| format!("write {meant:?}"));
         Wrong::new(
-            format!("{text:?} is not a rate"),
-            "write events per time: \"10/s\", \"100/60s\" or \"5000/h\"",
+            format!("{:?} is not a rate", shown(text)),
+            help.unwrap_or_else(|| {
+                "write events per time: \"10/s\", \"100/60s\" or \"5000/h\"".to_owned()
+            }),
         )
     };
     let (count, period) = text.split_once('/').ok_or_else(shape)?;
@@ -136,9 +145,13 @@ pub(super) fn percent(text: &str) -> Result<Percent, Wrong> {
         .and_then(|number| number.trim_end().parse::<u8>().ok())
         .and_then(Percent::new)
         .ok_or_else(|| {
+            let number = text.trim().parse::<u8>().ok().and_then(Percent::new);
             Wrong::new(
-                format!("{text:?} is not a percentage"),
-                "write a whole number from \"0%\" to \"100%\"",
+                format!("{:?} is not a percentage", shown(text)),
+                number.map_or_else(
+                    || "write a whole number from \"0%\" to \"100%\"".to_owned(),
+                    |number| format!("write \"{}%\"", number.value()),
+                ),
             )
         })
 }
@@ -186,16 +199,15 @@ fn check_bind(address: SocketAddr) -> Result<SocketAddr, Wrong> {
 }
 
 fn bind_help(text: &str) -> String {
-    if let Ok(ip) = text.trim_matches(['[', ']']).parse::<IpAddr>() {
-        return format!("add the port: \"{}\"", SocketAddr::new(ip, 25));
-    }
-    if let Some(port) = text.strip_prefix(':').or_else(|| text.strip_prefix("*:"))
-        && port.parse::<u16>().is_ok()
-    {
-        return format!("write [\"0.0.0.0:{port}\", \"[::]:{port}\"] for all addresses");
-    }
     if text.parse::<u16>().is_ok() {
         return format!("write [\"0.0.0.0:{text}\", \"[::]:{text}\"] for all addresses");
+    }
+    let ip = text.trim_matches(['[', ']']).parse::<IpAddr>().ok();
+    if let Some(ip) = ip.filter(|_| !meant::may_end_in_port(text)) {
+        return format!("add the port: \"{}\"", SocketAddr::new(ip, 25));
+    }
+    if let Some(help) = meant::bind(text) {
+        return help;
     }
     "write an IP address and a port: \"192.0.2.1:25\", \"[2001:db8::1]:25\", or \"0.0.0.0:25\" \
      and \"[::]:25\" for all"
@@ -207,32 +219,33 @@ pub(super) fn backend_address(text: &str) -> Result<BackendAddress, Wrong> {
     if let Ok(address) = text.parse::<SocketAddr>() {
         return literal(address);
     }
-    if let Ok(ip) = text.trim_matches(['[', ']']).parse::<IpAddr>() {
+    let named = text.rsplit_once(':').map(|(host, port)| {
+        let port = port.parse::<u16>().ok().filter(|port| *port != 0);
+        (host_name(host), port)
+    });
+    if let Some((Ok(host), Some(port))) = named {
+        return Ok(BackendAddress::Name { host, port });
+    }
+    if text.trim_matches(['[', ']']).parse::<Ipv4Addr>().is_ok() || host_name(text).is_ok() {
         return Err(Wrong::new(
             format!("{text:?} has no port"),
-            format!("write \"{}\"", SocketAddr::new(ip, 25)),
+            format!("write \"{}:25\"", text.trim_matches(['[', ']'])),
         ));
     }
-    let Some((host, port)) = text.rsplit_once(':') else {
-        let help = if host_name(text).is_ok() {
-            format!("write \"{text}:25\"")
-        } else {
-            "write \"10.0.0.11:25\", \"[2001:db8::1]:25\" or \"mx.example:25\"".to_owned()
-        };
-        return Err(Wrong::new(format!("{:?} has no port", shown(text)), help));
-    };
-    let port = port
-        .parse::<u16>()
-        .ok()
-        .filter(|port| *port != 0)
-        .ok_or_else(|| {
-            Wrong::new(
-                format!("{:?} is not a port", shown(port)),
-                "ports are 1 to 65535",
-            )
-        })?;
-    let host = host_name(host)?;
-    Ok(BackendAddress::Name { host, port })
+    if let Some(wrong) = meant::backend(text) {
+        return Err(wrong);
+    }
+    Err(match named {
+        Some((Err(wrong), _)) => wrong,
+        Some((Ok(_), _)) => Wrong::new(
+            format!("{:?} has no port from 1 to 65535", shown(text)),
+            "write it as \"mx.example:25\"",
+        ),
+        None => Wrong::new(
+            format!("{:?} has no port", shown(text)),
+            "write \"10.0.0.11:25\", \"[2001:db8::1]:25\" or \"mx.example:25\"",
+        ),
+    })
 }
 
 fn literal(address: SocketAddr) -> Result<BackendAddress, Wrong> {
@@ -292,7 +305,7 @@ pub(super) fn own_name(text: &str) -> Result<Arc<str>, Wrong> {
     {
         let valid = match inner.strip_prefix("IPv6:") {
             Some(v6) => v6.parse::<std::net::Ipv6Addr>().is_ok(),
-            None => inner.parse::<std::net::Ipv4Addr>().is_ok(),
+            None => inner.parse::<Ipv4Addr>().is_ok(),
         };
         return if valid {
             Ok(Arc::from(text))
@@ -319,7 +332,9 @@ pub(super) fn network(text: &str) -> Result<IpNet, Wrong> {
     let network = text.parse::<IpNet>().map_err(|_| {
         Wrong::new(
             format!("{:?} is not a network", shown(text)),
-            "write \"10.0.0.0/8\", \"2001:db8::/32\" or one address",
+            meant::networks(text).unwrap_or_else(|| {
+                "write \"10.0.0.0/8\", \"2001:db8::/32\" or one address".to_owned()
+            }),
         )
     })?;
     if network.trunc() != network {
@@ -382,6 +397,18 @@ pub(super) fn socket_path(text: &str) -> Result<std::path::PathBuf, Wrong> {
         ));
     }
     Ok(text.into())
+}
+
+/// A group of this host: a name or a number.
+pub(super) fn group(text: &str) -> Result<Arc<str>, Wrong> {
+    let allowed = |c: u8| c.is_ascii_graphic() && !matches!(c, b':' | b'/' | b',');
+    if (1..=GROUP_LENGTH_MAX).contains(&text.len()) && text.bytes().all(allowed) {
+        return Ok(Arc::from(text));
+    }
+    Err(Wrong::new(
+        format!("{:?} is not the name of a group", shown(text)),
+        format!("1 to {GROUP_LENGTH_MAX} printable characters, as `getent group` shows them"),
+    ))
 }
 
 /// Permission bits: `0660`.

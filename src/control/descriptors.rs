@@ -19,7 +19,7 @@ const RESERVE_BASE: u64 = 64;
 const RESERVE_PER_WORKER: u64 = 24;
 /// Pooled pipes for splice(2), two descriptors each: of one worker, and of all together.
 const RESERVE_PIPES: (u64, u64) = (64, 200);
-/// Connections of the status endpoint.
+/// Connections of the status endpoint, for each address it listens on.
 const RESERVE_ADMIN: u64 = 80;
 /// Fewer sessions than this are no service.
 const SESSIONS_MIN: u64 = 16;
@@ -141,6 +141,8 @@ fn reserve(config: &Config, workers: usize, probes_max: usize, limit: u64) -> u6
     } else {
         0
     };
+    let doors = config.admin.iter().map(|admin| admin.bind.len() as u64);
+    let doors: u64 = doors.sum();
     let has_mail = |listener: &Listener| listener.mode == Mode::Smtp;
     let kept = if config.listeners.values().any(has_mail) {
         u64::from(KEPT_MAX)
@@ -153,7 +155,7 @@ fn reserve(config: &Config, workers: usize, probes_max: usize, limit: u64) -> u6
         + addresses * workers
         + backends.min(probes_max as u64)
         + pipes
-        + RESERVE_ADMIN
+        + RESERVE_ADMIN * doors.max(1)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 //! It knows no HTTP: the status endpoint is put on this thread by [`Running::spawn_on_control`] or
 //! by the hook of [`StartOptions`].
 
+mod announce;
 mod bindings;
 mod cuts;
 mod descriptors;
@@ -20,6 +21,7 @@ mod reload;
 mod restart;
 mod running;
 mod service;
+mod signals;
 mod start;
 mod supervise;
 mod ticker;
@@ -29,4 +31,5 @@ pub use descriptors::DescriptorError;
 pub use handle::{BackendChange, ChangeError, Handle, LocalTask, ReloadReport};
 pub use own::own_addresses;
 pub use running::{Ended, Running};
-pub use start::{OnControl, Signals, StartError, StartOptions, start};
+pub use signals::{ProcessSignals, Signals};
+pub use start::{OnControl, StartError, StartOptions, start};

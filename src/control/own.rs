@@ -77,8 +77,10 @@ fn binds(config: &Config) -> Vec<(SocketAddr, String)> {
             binds.map(move |bind| (*bind, format!("listener {name}")))
         })
         .collect();
-    if let Some(AdminBind::Tcp(bind)) = config.admin.as_ref().map(|admin| &admin.bind) {
-        binds.push((*bind, "the status endpoint".to_owned()));
+    for bind in config.admin.iter().flat_map(|admin| &admin.bind) {
+        if let AdminBind::Tcp(bind) = bind {
+            binds.push((*bind, "the status endpoint".to_owned()));
+        }
     }
     binds
 }

@@ -54,7 +54,7 @@ mod tests {
         let mut config = Config::for_host("mx.example");
         config.workers = Some(workers);
         config.admin = admin.map(|port| Admin {
-            bind: AdminBind::Tcp(SocketAddr::from(([127, 0, 0, 1], port))),
+            bind: vec![AdminBind::Tcp(SocketAddr::from(([127, 0, 0, 1], port)))],
             token_file: None,
         });
         Arc::new(config)

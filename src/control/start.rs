@@ -15,6 +15,7 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
 
+use super::announce::{self, Limits};
 use super::bindings::{Bindings, Prepared};
 use super::descriptors::{self, DescriptorError};
 use super::discovery::Names;
@@ -25,6 +26,7 @@ use super::quotas::StateFile;
 use super::reload::{self, Reloader};
 use super::restart::Waiting;
 use super::running::{Ended, Running};
+use super::signals::Signals;
 use super::supervise::{self, Parts};
 use super::ticker::Leftovers;
 use crate::balance::Epoch;
@@ -38,15 +40,6 @@ use crate::worker::{Command, Worker};
 const WORKERS_MAX: usize = 64;
 /// How long blocking work may hold up the end of the process.
 const BLOCKING_END: Duration = Duration::from_millis(200);
-
-/// Whether the process's signals are ours.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Signals {
-    /// SIGHUP reloads, SIGTERM and SIGINT drain, a second one ends at once.
-    Handled,
-    /// They are somebody else's: tests, embedding.
-    Ignored,
-}
 
 /// Run on the control thread before anything listens: it binds the status endpoint and returns the
 /// task that serves it, or says why the process cannot start.
@@ -77,6 +70,9 @@ pub enum StartError {
     /// The status endpoint cannot start.
     #[error("{0}")]
     OnControl(String),
+    /// The operator ended it before it had started.
+    #[error("{0} ended the start")]
+    Ended(&'static str),
     /// A thread or a runtime could not be made.
     #[error("cannot start the {what}")]
     Thread {
@@ -88,9 +84,11 @@ pub enum StartError {
 }
 
 impl StartError {
-    /// The exit code: 1 a mistake in the configuration, 2 this machine did not let us start.
+    /// The exit code: 1 a mistake in the configuration, 2 this machine did not let us start, 0 it
+    /// was told to end.
     pub fn exit_code(&self) -> u8 {
         match self {
+            Self::Ended(_) => 0,
             Self::Descriptors(_) | Self::Loop(_) => 1,
             Self::Bind(_) | Self::OnControl(_) | Self::Thread { .. } => 2,
         }
@@ -117,14 +115,26 @@ pub fn start(
     telemetry: Telemetry,
 ) -> Result<Running, StartError> {
     let (sender, receiver) = mpsc::sync_channel(1);
+    let StartOptions {
+        config_path,
+        mut signals,
+        on_control,
+    } = options;
     let run = move || match begin_runtime() {
         Ok(runtime) => {
             let ended = runtime.block_on(async {
-                match begin(options, config, telemetry).await {
+                // Until it returns `begin` has no thread of ours running and nothing that listens, so
+                // it may be dropped.
+                let began = tokio::select! {
+                    biased;
+                    name = signals.end() => Err(StartError::Ended(name)),
+                    began = begin(config_path, on_control, config, telemetry) => began,
+                };
+                match began {
                     Ok(parts) => {
                         // The starter waits for exactly this.
                         let _ = sender.send(Ok(parts.handle().clone()));
-                        supervise::run(parts).await
+                        supervise::run(parts, signals).await
                     }
                     Err(error) => {
                         let _ = sender.send(Err(error));
@@ -180,7 +190,8 @@ fn worker_count(config: &Config) -> usize {
 }
 
 async fn begin(
-    options: StartOptions,
+    config_path: Option<PathBuf>,
+    on_control: Option<OnControl>,
     config: Config,
     telemetry: Telemetry,
 ) -> Result<Parts, StartError> {
@@ -191,6 +202,12 @@ async fn begin(
     })?;
     let count = worker_count(&config);
     let session_limit = descriptors::session_limit(&config, count, PROBES_MAX, limit)?;
+    let limits = Limits {
+        workers: count,
+        max_sessions: session_limit,
+        descriptors: limit,
+    };
+    announce::start(&config, config_path.as_deref(), limits);
     let names = Rc::new(Names::default());
     names.learn(&config).await;
     let loops = own::backends_that_are_us(&config, &names.resolved(), &own::own_addresses());
@@ -208,7 +225,7 @@ async fn begin(
     .await?;
     let (handle, requests) = Handle::new(Arc::clone(&shared));
     let prepared = first_bind(&shared, count).await?;
-    let on_control = match options.on_control {
+    let on_control = match on_control {
         Some(hook) => Some(hook(handle.clone()).map_err(StartError::OnControl)?),
         None => None,
     };
@@ -223,7 +240,7 @@ async fn begin(
         handle,
         workers,
         bindings,
-        config_path: options.config_path,
+        config_path,
         names,
         leftovers: Rc::new(RefCell::new(Leftovers::default())),
         restart: Waiting::default(),
@@ -234,7 +251,6 @@ async fn begin(
         requests,
         on_control,
         state_file,
-        signals: options.signals,
     })
 }
 

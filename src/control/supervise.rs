@@ -1,15 +1,13 @@
 //! The loop of the control thread: signals, requests, and the end.
 //!
 //! A drain stops accepting, waits until the last session has ended or `shutdown_timeout` is over,
-//! and then stops the workers; a second signal ends it at once (rule K7). Tasks that must live as
+//! and then stops the workers; a second SIGTERM or SIGINT ends it at once (rule K7). Tasks that must live as
 //! long as the process are started here, and a panic in one of them is logged and does not end it.
 
-use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{MissedTickBehavior, interval};
@@ -18,8 +16,8 @@ use super::handle::{Handle, LocalTask, ReloadRequest, Request};
 use super::quotas::StateFile;
 use super::reload::{self, Reloader};
 use super::running::Ended;
-use super::start::Signals;
-use super::{prober, quotas, service, ticker, watch};
+use super::signals::{self, Asked, Signals};
+use super::{announce, prober, quotas, service, ticker, watch};
 use crate::worker::{Command, Worker};
 
 /// Reloads that may wait for the one that is being done.
@@ -38,7 +36,6 @@ pub(super) struct Parts {
     pub(super) requests: mpsc::Receiver<Request>,
     pub(super) on_control: Option<LocalTask>,
     pub(super) state_file: Option<Arc<StateFile>>,
-    pub(super) signals: Signals,
 }
 
 impl Parts {
@@ -47,52 +44,60 @@ impl Parts {
     }
 }
 
-/// What ends the serving.
+/// What ends the serving, and who asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Order {
-    Drain,
+    Drain(Asker),
     Stop,
 }
 
-/// Signals of the process, or none.
-struct Listening {
-    signals: Option<[Signal; 3]>,
+/// Who asked for a drain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asker {
+    /// SIGTERM or SIGINT: another one ends at once.
+    End(&'static str),
+    /// SIGQUIT: it never cuts a session.
+    Soft(&'static str),
+    /// The program in which we run.
+    Program,
 }
 
-/// A signal that was caught.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Caught {
-    Reload,
-    End,
+impl Asker {
+    fn name(self) -> &'static str {
+        match self {
+            Self::End(name) | Self::Soft(name) => name,
+            Self::Program => "program",
+        }
+    }
 }
 
 /// Runs until the end.
-pub(super) async fn run(parts: Parts) -> Ended {
+pub(super) async fn run(parts: Parts, mut signals: Signals) -> Ended {
     let Parts {
         reloader,
         mut requests,
         on_control,
         state_file,
-        signals,
     } = parts;
     let handle = reloader.handle.clone();
     let workers = Rc::clone(&reloader.workers);
-    let mut signals = Listening::new(signals);
     let status = reload::started_status(handle.shared(), reloader.config_path.as_deref());
     let mut tasks = JoinSet::new();
     let reloads = spawn_tasks(&mut tasks, reloader, state_file.clone());
     if let Some(task) = on_control {
         tasks.spawn_local(task);
     }
+    announce::ready(&handle);
     service::ready(&status);
     let order = loop {
         tokio::select! {
-            caught = signals.next() => match caught {
-                Caught::Reload => forward(&reloads, super::start::quiet_reload("signal")),
-                Caught::End => break Order::Drain,
+            asked = signals.next() => match asked {
+                Asked::Reload => forward(&reloads, super::start::quiet_reload("signal")),
+                Asked::End(name) => break Order::Drain(Asker::End(name)),
+                Asked::Drain(name) => break Order::Drain(Asker::Soft(name)),
             },
             request = requests.recv() => match request {
-                Some(Request::Drain) => break Order::Drain,
+                Some(Request::Drain) => break Order::Drain(Asker::Program),
                 Some(Request::Stop) | None => break Order::Stop,
                 Some(Request::Run(task)) => { tasks.spawn_local(task()); }
                 Some(reload @ Request::Reload(_)) => forward(&reloads, reload),
@@ -103,11 +108,11 @@ pub(super) async fn run(parts: Parts) -> Ended {
     // Nothing is bound or changed any more; the status endpoint goes on answering.
     drop(reloads);
     let ended = match order {
-        Order::Drain => drain(&handle, &workers, &mut signals, &mut requests).await,
+        Order::Drain(asker) => drain(&handle, &workers, asker, &mut signals, &mut requests).await,
         Order::Stop => cut(&handle),
     };
     tasks.shutdown().await;
-    finish(&handle, workers, state_file).await;
+    finish(&handle, workers, state_file, ended).await;
     ended
 }
 
@@ -153,14 +158,15 @@ fn note(ended: Result<(), tokio::task::JoinError>) {
 async fn drain(
     handle: &Handle,
     workers: &[Worker],
-    signals: &mut Listening,
+    asker: Asker,
+    signals: &mut Signals,
     requests: &mut mpsc::Receiver<Request>,
 ) -> Ended {
     let shared = handle.shared();
     let limit = shared.current.load().config.shutdown_timeout;
     let since = Instant::now();
     let sessions = shared.sessions();
-    tracing::info!(sessions, limit = ?limit, "drain.begin");
+    tracing::info!(by = asker.name(), sessions, limit = ?limit, "drain.begin");
     service::stopping(limit);
     shared.start_draining();
     for worker in workers {
@@ -169,6 +175,7 @@ async fn drain(
     let mut ticks = interval(DRAIN_LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut told = u32::MAX;
+    let mut cuts_next = matches!(asker, Asker::End(_));
     loop {
         tokio::select! {
             _ = ticks.tick() => {
@@ -186,7 +193,15 @@ async fn drain(
                     service::status(&format!("draining, {left} sessions left"));
                 }
             }
-            caught = signals.next() => if caught == Caught::End { return cut(handle); },
+            asked = signals.next() => match asked {
+                Asked::End(_) if cuts_next => return cut(handle),
+                Asked::End(name) => {
+                    cuts_next = true;
+                    signals::ignored(&name, "it drains already; another one ends it at once");
+                }
+                Asked::Drain(name) => signals::ignored(&name, "it drains already"),
+                Asked::Reload => signals::ignored(&"SIGHUP", "it drains: nothing is reloaded"),
+            },
             Some(request) = requests.recv() => if matches!(request, Request::Stop) {
                 return cut(handle);
             },
@@ -206,7 +221,12 @@ fn cut(handle: &Handle) -> Ended {
     }
 }
 
-async fn finish(handle: &Handle, workers: Rc<Vec<Worker>>, state_file: Option<Arc<StateFile>>) {
+async fn finish(
+    handle: &Handle,
+    workers: Rc<Vec<Worker>>,
+    state_file: Option<Arc<StateFile>>,
+    ended: Ended,
+) {
     for worker in workers.iter() {
         worker.send(Command::Stop);
     }
@@ -218,42 +238,8 @@ async fn finish(handle: &Handle, workers: Rc<Vec<Worker>>, state_file: Option<Ar
         if let Some(state_file) = state_file {
             state_file.finish(&shared);
         }
-        tracing::info!("stopped");
+        announce::stopped(&shared, ended);
         telemetry.flush(FLUSH);
     });
     note(joined.await);
-}
-
-impl Listening {
-    fn new(signals: Signals) -> Self {
-        if signals == Signals::Ignored {
-            return Self { signals: None };
-        }
-        let kinds = [
-            SignalKind::hangup(),
-            SignalKind::terminate(),
-            SignalKind::interrupt(),
-        ];
-        let caught: io::Result<Vec<Signal>> = kinds.into_iter().map(signal).collect();
-        let signals = match caught {
-            Ok(signals) => signals.try_into().ok(),
-            Err(error) => {
-                tracing::error!(%error, "signals.failed");
-                None
-            }
-        };
-        Self { signals }
-    }
-
-    /// The next signal; never, if they are not ours.
-    async fn next(&mut self) -> Caught {
-        let Some([hangup, terminate, interrupt]) = &mut self.signals else {
-            return std::future::pending().await;
-        };
-        tokio::select! {
-            _ = hangup.recv() => Caught::Reload,
-            _ = terminate.recv() => Caught::End,
-            _ = interrupt.recv() => Caught::End,
-        }
-    }
 }

@@ -69,3 +69,7 @@
 //! | a quota that is said to be near, used up, free again | 80 %, 100 %, below 90 %; windows of an hour or longer | `balance::quota` | near is said again after it was below 70 % |
 //! | refusals that a session's line tells | 3, of 300 octets each | `session::refusals` | the last ones; all are counted |
 //! | a value in the log | 1,024 octets; a reply 512, recipients 8 KiB together | `telemetry` | cut; recipients that are left out are counted |
+//! | a signal without meaning | one log line a minute for each | `control::signals` | SIGXFSZ may come from that very line |
+//! | known words that a mistake lists | 8 | `config::near` | those most alike; the rest is counted |
+//! | networks that an advice names | 8 | `config::value` | the rest of a range is counted |
+//! | listeners named in a log line of the start | 32 | `control::announce` | the rest is counted |

@@ -22,10 +22,11 @@
 //! Changing verbs over TCP need `Authorization: Bearer TOKEN` with the first line of
 //! `[admin] token_file`, which is read anew each time; without that key they are refused. They are
 //! taken only for a `Host` that is an address, `localhost` or our own name, and not from pages of
-//! another site. On a Unix socket its permissions decide, and the token only if one is configured.
+//! another site. On a Unix socket its group and permissions decide, and no token is needed.
 //!
-//! Bounds: 64 connections, more wait in the kernel; one question per connection; header 16 KiB and
-//! 64 lines within 10 s; body 64 KiB; 30 s per connection; 4 pages gathered at once.
+//! Bounds: 64 connections of each address of `[admin] bind`, more wait in the kernel; one question
+//! per connection; header 16 KiB and 64 lines within 10 s; body 64 KiB; 30 s per connection; 4 pages
+//! gathered at once.
 //!
 //! ## `/status`
 //!

@@ -7,6 +7,7 @@ mod count;
 mod id;
 mod net;
 mod places;
+mod release;
 mod rng;
 
 pub use amount::{Percent, Rate, Tier, Weight};
@@ -14,4 +15,5 @@ pub use count::{Counter, Histogram, HistogramTotals, Shards};
 pub use id::{Generation, SessionId, WorkerId};
 pub use net::{ClientKey, Networks};
 pub use places::Places;
+pub use release::{COMMIT, VERSION};
 pub use rng::Rng;

@@ -26,7 +26,8 @@ fn the_table_shows_greeting_keywords_and_certificate_of_postfix() {
         "postfix.test ESMTP Postfix",
         "PIPELINING",
         "STARTTLS",
-        "days",
+        " days",
+        "USABLE",
     ] {
         assert!(table.contains(shown), "{shown:?} is missing in:\n{table}");
     }
@@ -68,4 +69,27 @@ fn a_backend_that_nobody_answers_for_fails_the_check() {
     let (code, table) = check_live(&setup);
     assert_ne!(code, Some(0), "{table}");
     assert!(table.contains("refused"), "{table}");
+}
+
+#[test]
+fn a_postfix_without_ipv6_refuses_clients_that_come_by_ipv6_and_that_is_a_finding() {
+    // The instances of these tests have `inet_protocols = ipv4`, as many a real one.
+    let postfix = Postfix::start_trusting("192.0.2.0/24", &[Service::proxy()]);
+    let six = "\n[listeners.six]\nbind = \"[::1]:25\"\npool = \"mx\"\n";
+    for (identity, listener, code) in [
+        ("proxy-v2", six, 1),
+        ("proxy-v1", six, 1),
+        ("proxy-v2", "", 0),
+    ] {
+        let pool = format!("identity = \"{identity}\"");
+        let setup = Setup::new()
+            .listener(listener)
+            .pool(&pool, &[postfix.address(0)]);
+        let (status, table) = check_live(&setup);
+        assert_eq!(status, Some(code), "{table}");
+        let said = ["not IPv6", "421 4.3.0", "inet_protocols = all"];
+        for word in said {
+            assert_eq!(table.contains(word), code == 1, "{word} in\n{table}");
+        }
+    }
 }

@@ -53,7 +53,7 @@ fn backend(name: &str, sink: &SinkHandle) -> String {
     format!("{name} = {{ address = \"{}\" }}", sink.address())
 }
 
-const COMMANDS: [&str; 11] = [
+const COMMANDS: [&str; 12] = [
     "run",
     "check",
     "probe",
@@ -65,18 +65,36 @@ const COMMANDS: [&str; 11] = [
     "config-reference",
     "completions",
     "man",
+    "version",
 ];
 
 #[test]
-fn version_names_release_build_and_machine() {
-    let output = posthouse(&["--version"]);
+fn version_names_release_commit_build_and_machine() {
+    for word in ["--version", "version"] {
+        let output = posthouse(&[word]);
+        assert_eq!(output.status.code(), Some(0));
+        let text = stdout(&output);
+        let begin = concat!("posthouse ", env!("CARGO_PKG_VERSION"), " (commit ");
+        let rest = text.strip_prefix(begin).unwrap_or_else(|| panic!("{text}"));
+        let (commit, _) = rest.split_once(',').unwrap();
+        let is_hash = commit.len() == 12 && commit.bytes().all(|c| c.is_ascii_hexdigit());
+        assert!(is_hash || commit == "unknown", "{text}");
+        assert!(text.contains(std::env::consts::ARCH), "{text}");
+    }
+}
+
+#[test]
+fn help_is_a_command_and_knows_the_others() {
+    let all = stdout(&posthouse(&["help"]));
+    for command in COMMANDS {
+        assert!(
+            all.contains(&format!("\n  {command} ")),
+            "{command} in\n{all}"
+        );
+    }
+    let output = posthouse(&["help", "reload"]);
     assert_eq!(output.status.code(), Some(0));
-    let text = stdout(&output);
-    assert!(
-        text.starts_with(concat!("posthouse ", env!("CARGO_PKG_VERSION"), " (")),
-        "{text}"
-    );
-    assert!(text.contains(std::env::consts::ARCH), "{text}");
+    assert!(stdout(&output).contains("it has mistakes, which are shown"));
 }
 
 #[test]
@@ -368,11 +386,30 @@ fn check_live_shows_what_every_backend_says() {
     );
     assert!(row("b-relay").contains("OPEN"), "{text}");
     assert!(row("c-silent").contains(" no "), "{text}");
-    assert!(row("d-full").contains("yes, full"), "{text}");
-    assert!(
-        text.contains("keywords: PIPELINING, SIZE 52428800"),
-        "{text}"
-    );
+    assert!(row("d-full").contains(" full "), "{text}");
+    let below = |word: &str| {
+        let head = text.lines().find(|line| line.starts_with("KEYWORDS OF"));
+        let at = head.and_then(|head| head.find(word)).expect(word);
+        let rows = text
+            .lines()
+            .skip_while(|line| !line.starts_with("KEYWORDS OF"));
+        let row = rows.skip(1).find(|line| line.starts_with("mx/a-good"));
+        let cell = row.and_then(|row| row.get(at..)).unwrap_or_default();
+        cell.split_whitespace()
+            .next()
+            .unwrap_or_default()
+            .to_owned()
+    };
+    for (word, offered) in [
+        ("STARTTLS", "-"),
+        ("PIPELINING", "yes"),
+        ("AUTH", "-"),
+        ("SIZE", "52428800"),
+    ] {
+        assert_eq!(below(word), offered, "{word} in\n{text}");
+    }
+    let widest = text.lines().map(|line| line.chars().count()).max();
+    assert!(widest <= Some(100), "{text}");
     assert!(text.contains("2 of 4 addresses need attention"), "{text}");
     assert_eq!(good.counts().messages + relay.counts().messages, 0);
 
@@ -381,7 +418,7 @@ fn check_live_shows_what_every_backend_says() {
     assert_eq!(output.status.code(), Some(0), "{}", stdout(&output));
     let report: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
     assert_eq!(report["backends"][0]["relay"], "refused");
-    assert_eq!(report["backends"][0]["reachable"], true);
+    assert_eq!(report["backends"][0]["usable"], true);
 }
 
 #[test]
@@ -496,8 +533,11 @@ fn check_live_takes_a_relay_for_known_clients_for_good_d11() {
         let output = posthouse(&["check", "-c", &path, "--live"]);
         let text = stdout(&output) + &stderr(&output);
         assert_eq!(output.status.code(), Some(code), "{listener}: {text}");
-        let row = text.lines().find(|line| line.contains("  relay  "));
-        assert!(row.is_some_and(|row| row.ends_with(word)), "{text}");
+        let row = text.lines().find(|line| line.starts_with("mx/relay "));
+        assert!(
+            row.is_some_and(|row| row.trim_end().ends_with(word)),
+            "{text}"
+        );
         for known in ["with \"allow\" at", "identity = \"proxy-v2\""] {
             let said = remedy.is_some_and(|remedy| remedy.contains(known));
             assert_eq!(text.contains(known), said, "{listener}: {text}");
@@ -519,7 +559,7 @@ fn check_live_tells_who_understands_the_proxy_header() {
     let report: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
     assert_eq!(report["backends"][0]["proxy"], "accepted");
     assert_eq!(report["backends"][1]["proxy"], "mismatch");
-    assert_eq!(report["backends"][1]["reachable"], false);
+    assert_eq!(report["backends"][1]["usable"], false);
 }
 
 /// A sink as a program, until it ends: what became of the letters, its exit code, its report.
@@ -594,8 +634,8 @@ fn run_balances_until_sigterm_and_exits_0() {
         .spawn()
         .unwrap();
     let mut log = BufReader::new(child.stdout.take().unwrap()).lines();
-    // Whatever it says first, it says when every address listens.
-    let first = log.next().unwrap().unwrap();
+    let is_ready = |line: &String| line.contains(" ready ");
+    let first = log.by_ref().map(Result::unwrap).find(is_ready).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -76,6 +76,13 @@ fn rule_m5_an_address_of_this_host_is_refused_with_its_line() {
     }
 }
 
+#[test]
+fn words_and_values_of_other_programs_are_told_what_is_written_here() {
+    let errors = compare("foreign.toml");
+    let helpless = errors.mistakes().iter().find(|one| one.help.is_none());
+    assert_eq!(helpless, None);
+}
+
 fn count(errors: &ConfigErrors, severity: Severity) -> usize {
     let mistakes = errors.mistakes().iter();
     mistakes

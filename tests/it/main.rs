@@ -23,6 +23,7 @@ mod mail_full;
 mod mail_quota;
 mod mail_storm;
 mod mail_words;
+mod operator;
 mod passthrough;
 mod probes;
 mod prometheus;

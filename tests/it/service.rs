@@ -154,6 +154,98 @@ fn sigterm_waits_for_a_session_and_a_second_one_does_not() {
     session.wait_for_end();
 }
 
+/// The log of a service, up to the first line that has all these words.
+fn read_until(log: &mut impl Iterator<Item = String>, words: &[&str]) -> Vec<String> {
+    let mut lines = Vec::new();
+    for line in log {
+        let found = words.iter().all(|word| line.contains(word));
+        lines.push(line);
+        if found {
+            return lines;
+        }
+    }
+    panic!("no {words:?} in {lines:#?}");
+}
+
+#[test]
+fn no_signal_but_a_second_sigterm_cuts_a_session() {
+    let one = sink("one.test", Script::good());
+    let (manager, at) = (Manager::new(), dead());
+    let log = "\n[log]\noutput = \"stderr\"\n";
+    let mut service = manager.run(&(config(at, &one, "") + log));
+    let said = BufReader::new(service.0.stderr.take().unwrap());
+    let mut log = said.lines().map(Result::unwrap);
+    manager.hear("READY=1");
+    let mut session = Peer::greeted_by(at, "one.test");
+    let pid = service.0.id().to_string();
+    let send = |signal: &str| {
+        let sent = Command::new("kill").args(["-s", signal, &pid]).status();
+        assert!(sent.unwrap().success(), "{signal}");
+    };
+    for (signal, why) in [
+        ("USR1", "log file to reopen"),
+        ("USR2", "send SIGHUP"),
+        ("ALRM", "timer"),
+        ("VTALRM", "timer"),
+        ("PROF", "timer"),
+        ("IO", "no meaning"),
+        ("PWR", "no meaning"),
+        ("STKFLT", "no meaning"),
+        ("XCPU", "LimitCPU"),
+        ("XFSZ", "LimitFSIZE"),
+        ("RTMIN+3", "no meaning"),
+    ] {
+        send(signal);
+        let name = format!("signal=SIG{signal} ");
+        read_until(&mut log, &["signal.ignored", &name, why]);
+        assert!(session.ask("NOOP").starts_with("250"), "{signal}");
+    }
+    send("QUIT");
+    read_until(&mut log, &["drain.begin", "by=SIGQUIT"]);
+    for (signal, why) in [
+        ("QUIT", "drains already"),
+        ("HUP", "nothing is reloaded"),
+        ("TERM", "another one ends"),
+    ] {
+        send(signal);
+        let name = format!("signal=SIG{signal} ");
+        read_until(&mut log, &["signal.ignored", &name, why]);
+        assert!(session.ask("NOOP").starts_with("250"), "{signal}");
+    }
+    send("INT");
+    read_until(&mut log, &["stopped", "sessions_cut=1"]);
+    let (status, _) = service.wait();
+    assert_eq!(status.code(), Some(3), "a session was cut");
+}
+
+#[test]
+fn the_log_begins_with_what_was_started_and_where_it_listens() {
+    let one = sink("one.test", Script::good());
+    let (manager, at) = (Manager::new(), dead());
+    let more = "max_sessions = 100\n[admin]\nbind = \"127.0.0.1:0\"\n[log]\noutput = \"stderr\"\n";
+    let mut service = manager.run(&config(at, &one, more));
+    let said = BufReader::new(service.0.stderr.take().unwrap());
+    let mut log = said.lines().map(Result::unwrap);
+    manager.hear("READY=1");
+    let lines = read_until(&mut log, &[" ready "]);
+    let file = manager.file();
+    for words in [
+        " start version=",
+        concat!("version=", env!("CARGO_PKG_VERSION"), " commit="),
+        &format!("config={}", file.display()),
+        &format!("mx passthrough {at} -> mx"),
+        "pools=1 backends=1 admin=127.0.0.1:0 workers=1 max_sessions=100 descriptors=",
+    ] {
+        assert!(lines[0].contains(words), "{words:?} in {}", lines[0]);
+    }
+    let ready = lines.last().unwrap();
+    assert!(ready.contains(&format!("mx {at}")), "{ready}");
+    service.signal(Signal::TERM);
+    read_until(&mut log, &["drain.begin", "by=SIGTERM"]);
+    read_until(&mut log, &["stopped", "sessions_cut=0"]);
+    assert_eq!(service.wait().0.code(), Some(0));
+}
+
 #[test]
 fn without_descriptors_it_pauses_says_so_serves_on_and_recovers() {
     let one = sink("one.test", Script::good());
@@ -217,6 +309,7 @@ fn the_unit_says_what_the_program_needs() {
     assert_eq!(value("Type"), ["notify"]);
     assert_eq!(value("AmbientCapabilities"), ["CAP_NET_BIND_SERVICE"]);
     assert_eq!(value("DynamicUser"), ["yes"]);
+    assert_eq!(value("RuntimeDirectory"), ["posthouse"], "for the socket");
     assert!(value("ExecReload").contains(&"/bin/kill -HUP $MAINPID"));
     assert!(value("WatchdogSec")[0].parse::<u32>().unwrap() >= 10);
     let default = posthouse::config::Config::for_host("mx.test").shutdown_timeout;

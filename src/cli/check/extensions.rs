@@ -9,9 +9,11 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use super::live::Finding;
+use super::table::{COLUMNS_MAX, Sort};
 use crate::balance::AdminState;
 use crate::cli::term::Paint;
 use crate::config::model::{Config, Listener, Mode};
+use crate::config::wrapped;
 use crate::smtp::{Extensions, Keyword, Keywords};
 use crate::snapshot::announced;
 
@@ -97,7 +99,7 @@ fn offer(name: &str, listener: &Listener, config: &Config, findings: &[Finding])
     let mut unknown = Vec::new();
     for finding in findings.iter().filter(in_service) {
         let name = format!("{} {}", finding.backend, finding.address);
-        if finding.reachable {
+        if finding.usable {
             let lines = finding.keywords.iter().map(String::as_bytes);
             let extensions = Extensions::of_lines(lines);
             heard.push(Heard { name, extensions });
@@ -186,22 +188,22 @@ pub(super) fn draw(offers: &[Offer], paint: Paint) -> String {
     let mut text = String::new();
     for offer in offers {
         let title = format!("listener {}", offer.listener);
-        // Writing to a String cannot fail.
-        let _ = writeln!(
-            text,
-            "\n{} announces in front of pool {}: {}",
-            paint.strong(&title),
+        let line = format!(
+            "{title} announces in front of pool {}: {}",
             offer.pool,
             offer.announced.join(", ")
         );
-        for line in words(offer, paint) {
-            let _ = writeln!(text, "    {line}");
+        let line = wrapped(&line, COLUMNS_MAX).replacen(&title, &paint.strong(&title), 1);
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "\n{line}");
+        for (sort, line) in words(offer) {
+            super::table::remark(&mut text, &line, |line| sort.paint(paint, line));
         }
     }
     text
 }
 
-fn words(offer: &Offer, paint: Paint) -> Vec<String> {
+fn words(offer: &Offer) -> Vec<(Sort, String)> {
     let mut words = Vec::new();
     for missing in &offer.missing {
         let keyword = missing.keyword;
@@ -217,15 +219,20 @@ fn words(offer: &Offer, paint: Paint) -> Vec<String> {
                 } else {
                     ": mail that needs it goes elsewhere"
                 };
-                paint.warn(&format!(
+                let line = format!(
                     "{keyword} is announced because the configuration says so, and {whose} {lack} \
                      it{tail}"
-                ))
+                );
+                (Sort::Warning, line)
             }
-            (false, None) => paint.faint(&format!("{keyword} is not announced: {whose} {lack} it")),
-            (false, Some(needed)) => paint.faint(&format!(
-                "{keyword} is not announced: it needs {needed}, which {whose} {lack}"
-            )),
+            (false, None) => (
+                Sort::Fact,
+                format!("{keyword} is not announced: {whose} {lack} it"),
+            ),
+            (false, Some(needed)) => (
+                Sort::Fact,
+                format!("{keyword} is not announced: it needs {needed}, which {whose} {lack}"),
+            ),
         });
     }
     if let Some(smallest) = &offer.smallest_size {
@@ -233,17 +240,19 @@ fn words(offer: &Offer, paint: Paint) -> Vec<String> {
             || "others have no limit".to_owned(),
             |largest| format!("others take up to {largest}"),
         );
-        words.push(paint.faint(&format!(
+        let line = format!(
             "the smallest SIZE is that of {}: {}; {others}",
             smallest.backend, smallest.octets
-        )));
+        );
+        words.push((Sort::Fact, line));
     }
     if let Some(less) = &offer.until_known {
-        words.push(paint.warn(&format!(
+        let line = format!(
             "until {} was heard once, only {} is announced",
             offer.unknown.join(", "),
             less.join(", ")
-        )));
+        );
+        words.push((Sort::Warning, line));
     }
     words
 }

@@ -1,6 +1,6 @@
 //! What the backends say: each is dialled as the balancer would dial it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,8 @@ use crate::config::model::{
     BackendAddress, Config, Depth, GreetingMode, Identity, Listener, Mode, Pool, ProxyIn,
 };
 use crate::control::probe::{
-    Opening, Plan, ProbeResult, ProbeTls, ProxyVerdict, Starttls, Target, probe_once,
+    Header, NamedClient, Opening, Plan, ProbeResult, ProbeTls, ProxyVerdict, Starttls, Target,
+    probe_once,
 };
 use crate::smtp::RelayTest;
 
@@ -28,6 +29,15 @@ const LOOKUP_MAX: Duration = Duration::from_secs(10);
 /// A certificate with fewer days left is a finding worth colour.
 pub(super) const CERTIFICATE_DAYS_LOW: i64 = 14;
 
+/// Addresses of documentation (RFC 3849): nobody's client, nobody's listener.
+const IPV6_CLIENT: SocketAddr = documentation(25, 50_025);
+const IPV6_LISTENER: SocketAddr = documentation(1, 25);
+
+const fn documentation(host: u16, port: u16) -> SocketAddr {
+    let ip = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, host);
+    SocketAddr::new(IpAddr::V6(ip), port)
+}
+
 /// What one address of one backend said.
 #[derive(Debug, Serialize)]
 pub(super) struct Finding {
@@ -37,8 +47,8 @@ pub(super) struct Finding {
     pub(super) backend: String,
     /// The address, or the name if it has none.
     pub(super) address: String,
-    /// Whether it can take mail.
-    pub(super) reachable: bool,
+    /// Whether it can take mail as configured: greeted with 220, EHLO answered, PROXY understood.
+    pub(super) usable: bool,
     /// Why not: step, code and text.
     pub(super) failure: Option<String>,
     /// It takes mail, but says it is full; its words.
@@ -51,6 +61,12 @@ pub(super) struct Finding {
     pub(super) keywords: Vec<String>,
     /// not sent, accepted, mismatch or unknown.
     pub(super) proxy: &'static str,
+    /// Clients that come by IPv6, as a PROXY header names one: not tried, accepted, refused or
+    /// unknown.
+    pub(super) ipv6_clients: &'static str,
+    /// What it said to one, if it did not accept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) ipv6_failure: Option<String>,
     /// absent, offered, works, failed or unknown.
     pub(super) starttls: &'static str,
     /// Days until its certificate ends.
@@ -78,12 +94,30 @@ pub(super) enum RelayRemedy {
 impl Finding {
     /// Nothing an operator must act on.
     pub(super) fn is_good(&self) -> bool {
-        self.reachable && !self.is_open_relay() && self.proxy != "mismatch"
+        let takes_mail = self.usable || self.full.is_some();
+        takes_mail && !self.is_open_relay() && self.ipv6_clients != "refused"
     }
 
     /// Whether strangers can relay through it, coming through us.
     pub(super) fn is_open_relay(&self) -> bool {
         self.relay == "open" && !self.identity_carried && !self.open_listeners.is_empty()
+    }
+}
+
+impl Finding {
+    /// What a client by IPv6 met. A refusal that is about the client says nothing of others: the
+    /// address that was named is one of documentation.
+    fn note_ipv6(&mut self, result: &ProbeResult) {
+        if result.is_good() {
+            self.ipv6_clients = "accepted";
+            return;
+        }
+        let text = result.text.as_deref().unwrap_or_default();
+        let of_policy = result.code.is_some_and(|code| code >= 500)
+            || text.starts_with("4.7.")
+            || text.starts_with("421 4.7.");
+        self.ipv6_clients = if of_policy { "unknown" } else { "refused" };
+        self.ipv6_failure = Some(failure_text(result));
     }
 }
 
@@ -101,12 +135,14 @@ pub(super) fn check(config: &Config, recipient: &str) -> anyhow::Result<Vec<Find
         for (pool_name, pool) in &config.pools {
             let opening = opening(config, pool_name);
             let clients = Clients::of(config, pool_name);
+            let client_by_ipv6 = client_by_ipv6(config, pool_name);
             for (name, backend) in &pool.backends {
                 let label = (pool_name.to_string(), name.to_string());
                 let dial = Dial {
                     pool: pool.clone(),
                     opening,
                     clients: clients.clone(),
+                    client_by_ipv6,
                     label,
                     recipient: recipient.to_owned(),
                     tls: Rc::clone(&tls),
@@ -134,6 +170,28 @@ fn leading_to<'a>(config: &'a Config, pool: &str) -> impl Iterator<Item = (&'a s
     let listeners = config.listeners.iter();
     let listeners = listeners.map(|(name, listener)| (&**name, listener));
     listeners.filter(move |(_, listener)| &*listener.pool == pool)
+}
+
+/// A client that could come by IPv6, if one can: to a listener of that family, or from a balancer in
+/// front. In mode "smtp" backends are not told of clients.
+fn client_by_ipv6(config: &Config, pool: &str) -> Option<NamedClient> {
+    let mut listeners = leading_to(config, pool)
+        .filter(|(_, listener)| listener.mode == Mode::Passthrough)
+        .map(|(_, listener)| listener);
+    listeners.find_map(|listener| {
+        let bind = listener.bind.iter().find(|bind| bind.is_ipv6());
+        let from_balancer = listener.proxy_protocol == ProxyIn::Required;
+        let to = match bind {
+            Some(bind) if !bind.ip().is_unspecified() => *bind,
+            Some(_) => IPV6_LISTENER,
+            None if from_balancer => IPV6_LISTENER,
+            None => return None,
+        };
+        Some(NamedClient {
+            from: IPV6_CLIENT,
+            to,
+        })
+    })
 }
 
 /// Ports that begin with TLS are those whose listeners do not wait for a greeting.
@@ -191,6 +249,7 @@ struct Dial {
     pool: Pool,
     opening: Opening,
     clients: Clients,
+    client_by_ipv6: Option<NamedClient>,
     label: (String, String),
     recipient: String,
     tls: Rc<ProbeTls>,
@@ -230,11 +289,33 @@ impl Dial {
             result.starttls = second.starttls;
             result.certificate = second.certificate;
         }
-        self.finding(address.to_string(), &result)
+        let mut finding = self.finding(address.to_string(), &result);
+        if finding.usable
+            && let Some(header) = self.header_of_ipv6()
+        {
+            let target = Target { header, ..target };
+            let plan = Plan {
+                depth: Depth::Ehlo,
+                relay_test: None,
+                ..plan
+            };
+            finding.note_ipv6(&probe_once(&target, &plan, &self.tls).await);
+        }
+        finding
+    }
+
+    /// The header of a client that came by IPv6, where there can be one.
+    fn header_of_ipv6(&self) -> Option<Header> {
+        let client = self.client_by_ipv6?;
+        match self.pool.identity {
+            Identity::None => None,
+            Identity::ProxyV1 => Some(Header::V1Of(client)),
+            Identity::ProxyV2 => Some(Header::V2Of(client)),
+        }
     }
 
     fn target(&self, address: SocketAddr, host: Option<Arc<str>>) -> Target {
-        let same_family = |source: &&std::net::IpAddr| source.is_ipv4() == address.is_ipv4();
+        let same_family = |source: &&IpAddr| source.is_ipv4() == address.is_ipv4();
         Target {
             address,
             host,
@@ -260,13 +341,15 @@ impl Dial {
             pool: self.label.0.clone(),
             backend: self.label.1.clone(),
             address,
-            reachable: false,
+            usable: false,
             failure: Some(failure),
             full: None,
             greeting_seconds: None,
             greeting: None,
             keywords: Vec::new(),
             proxy: "unknown",
+            ipv6_clients: "not tried",
+            ipv6_failure: None,
             starttls: "unknown",
             certificate_days: None,
             relay: "unknown",
@@ -284,7 +367,7 @@ impl Dial {
             None => "unknown",
         };
         Finding {
-            reachable: result.is_good(),
+            usable: result.is_good() && !result.full,
             failure,
             full: result.full.then(|| {
                 let text = result.text.as_deref().unwrap_or("no words");

@@ -4,24 +4,34 @@ mod extensions;
 mod live;
 mod table;
 
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use serde::Serialize;
 
+use super::file::ConfigArg;
 use super::{Exit, complain, term};
 use crate::config::model::Mode;
-use crate::config::{self, Config, ConfigErrors, Mistake};
+use crate::config::{self, Config, ConfigErrors, Loaded, Mistake, Surroundings};
 use crate::control::own_addresses;
+use crate::net::listen::Holder;
 
 /// `posthouse check`.
 #[derive(Debug, Parser)]
 #[command(after_help = AFTER_HELP)]
 pub(super) struct Args {
-    /// The configuration file
-    #[arg(short, long, value_name = "FILE", default_value = super::CONFIG_PATH)]
-    config: PathBuf,
-    /// Dial every backend too: reachable, greeting, keywords, PROXY, STARTTLS, certificate, relay;
+    /// The same as -c FILE
+    #[arg(value_name = "FILE", conflicts_with = "config")]
+    file: Option<PathBuf>,
+    /// The configuration file.
+    #[command(flatten)]
+    config: ConfigArg,
+    /// Look at the file alone, not at what this machine would not let run do (token and state files,
+    /// socket, ports in use): for a file that is meant for another machine
+    #[arg(long, conflicts_with = "live")]
+    file_only: bool,
+    /// Dial every backend too: usable, greeting, PROXY, STARTTLS, certificate, relay, keywords;
     /// in smtp mode also what will be announced to clients, and who keeps more from being it
     #[arg(long)]
     live: bool,
@@ -34,7 +44,7 @@ pub(super) struct Args {
 }
 
 const AFTER_HELP: &str = "\
-Nothing is changed and nothing listens. --live opens up to three connections to each backend and
+Nothing is changed and nothing listens. --live opens up to four connections to each backend and
 never sends a message.
 
 Exit codes:
@@ -56,24 +66,37 @@ struct Report<'a> {
 
 pub(super) fn run(args: &Args) -> Exit {
     let paint = term::Paint::for_stderr();
-    let loaded = match config::load_on(&args.config, &own_addresses()) {
+    let named = args.file.clone().or_else(|| args.config.config.clone());
+    let file = ConfigArg { config: named }.file();
+    let loaded = match load(args, &file.path) {
         Ok(loaded) => loaded,
         Err(mistakes) => {
             if args.json {
                 print_json(false, &mistakes, None, None);
             } else {
-                eprint!("{}", mistakes.render(paint.for_config()));
+                eprint!(
+                    "{}",
+                    mistakes.render_within(paint.for_config(), term::columns_of_stderr())
+                );
+                if let Some(hint) = file.hint() {
+                    eprintln!("{hint}");
+                }
             }
             return Exit::Mistakes;
         }
     };
     if !args.json && !loaded.warnings.is_empty() {
-        eprint!("{}", loaded.warnings.render(paint.for_config()));
+        eprint!(
+            "{}",
+            loaded
+                .warnings
+                .render_within(paint.for_config(), term::columns_of_stderr())
+        );
     }
     if !args.json {
         term::say(&format!(
             "{}: {}\n",
-            args.config.display(),
+            file.path.display(),
             summary(&loaded.config)
         ));
     }
@@ -101,6 +124,24 @@ pub(super) fn run(args: &Args) -> Exit {
         term::say(&extensions::draw(&offers, paint));
     }
     if good { Exit::Done } else { Exit::Mistakes }
+}
+
+fn load(args: &Args, path: &Path) -> Result<Loaded, ConfigErrors> {
+    let own = own_addresses();
+    if args.file_only {
+        return config::load_on(path, &own);
+    }
+    let here = Surroundings {
+        taken_by: &taken_by,
+    };
+    config::load_here(path, &own, &here)
+}
+
+/// Who listens there; not said where it is a posthouse.
+fn taken_by(address: SocketAddr) -> Option<String> {
+    let holder = Holder::find(address);
+    let is_ours = holder.name.as_deref() == Some("posthouse");
+    (holder.uid.is_some() && !is_ours).then(|| holder.to_string())
 }
 
 fn print_json(

@@ -3,8 +3,8 @@
 //! Three sinks, a real balancer in front of them, clients that send mail, and a story in which
 //! backends die, refuse and hang. What is shown is read from the balancer's own state and from the
 //! sinks; nothing is made up. In smtp mode every message is numbered, and what was acknowledged is
-//! compared with what is in the sinks. The exit code says whether a client ever lost a session, or
-//! a message was lost or doubled.
+//! compared with what is in the sinks. The exit code says whether a client was ever refused or not
+//! greeted, or a message was lost or doubled.
 
 mod board;
 mod ledger;
@@ -99,9 +99,9 @@ const AFTER_HELP: &str = "\
 Everything listens on 127.0.0.1 only and is gone when the demo ends. Ctrl-C ends it.
 
 Exit codes:
-  0  every session of every client was served; with --mode smtp, every acknowledged message is in
-     exactly one backend (in two at most if its sender was told that its fate was unknown)
-  1  a client lost a session or a message, or a message was doubled
+  0  every client was greeted and every acknowledged message is in a backend; with --mode smtp in
+     exactly one (in two at most if its sender was told that its fate was unknown)
+  1  a client was refused or not greeted, or a message is missing or doubled
   2  wrong usage, or an address cannot be bound";
 
 pub(super) fn run(args: &Args, start: Start) -> Exit {

@@ -122,7 +122,7 @@ fn recent(row: &Row, width: usize) -> String {
 fn totals(board: &Board, paint: Paint) -> Vec<String> {
     let traffic = board.traffic();
     let failed = if traffic.lost == 0 {
-        paint.good("0 failed sessions")
+        paint.good("0 sessions refused")
     } else {
         paint.bad(&format!("{} FAILED SESSIONS", traffic.lost))
     };

@@ -48,7 +48,7 @@ impl Lines {
                 .collect();
             write!(
                 out,
-                "{} {}, failed sessions {}",
+                "{} {}, sessions refused {}",
                 clock(second),
                 counts.join(", "),
                 board.traffic().lost

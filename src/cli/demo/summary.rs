@@ -59,18 +59,21 @@ fn milliseconds(time: Duration) -> String {
 fn of_sessions(board: &Board, paint: Paint) -> Facts {
     let traffic = board.traffic();
     vec![
-        (never(traffic.lost, paint), "failed sessions"),
+        (
+            never(traffic.lost, paint),
+            "sessions refused, or never greeted",
+        ),
         (
             board.failovers.to_string(),
             "failovers: another backend took over before the client saw anything",
         ),
         (
             traffic.cut.to_string(),
-            "cut in the middle of a session by the kill",
+            "sessions cut by the kill, after their backend had greeted (mode \"smtp\" has none)",
         ),
         (
             traffic.sent_again.to_string(),
-            "sent again because of it, as every mail server does",
+            "messages of those, sent again by their clients as every mail server does",
         ),
         (
             milliseconds(traffic.slowest_greeting),
@@ -83,7 +86,10 @@ fn of_messages(board: &Board, smtp: &Smtp, paint: Paint) -> Facts {
     let traffic = board.traffic();
     let account = smtp.account;
     let mut facts = vec![
-        (never(traffic.lost, paint), "failed sessions"),
+        (
+            never(traffic.lost, paint),
+            "sessions refused, or never greeted",
+        ),
         (account.acknowledged.to_string(), "messages acknowledged"),
         (
             never(account.missing, paint),
@@ -124,9 +130,13 @@ fn of_messages(board: &Board, smtp: &Smtp, paint: Paint) -> Facts {
 fn verdict(board: &Board, paint: Paint) -> String {
     let traffic = board.traffic();
     match &board.smtp {
-        None if board.is_clean() => {
+        None if board.is_clean() && traffic.cut == 0 => {
             paint.good("No session was lost, and every acknowledged message is in a backend.")
         }
+        None if board.is_clean() => paint.good(&format!(
+            "Every client was greeted and no message was lost: what was cut ({}) was sent again.",
+            traffic.cut
+        )),
         Some(smtp) if board.is_clean() && smtp.account.in_doubt == 0 => paint
             .good("No session was lost, and every acknowledged message is in exactly one backend."),
         Some(_) if board.is_clean() => paint.good(
@@ -135,7 +145,7 @@ fn verdict(board: &Board, paint: Paint) -> String {
         ),
         _ => match &traffic.last_loss {
             Some(loss) => paint.bad(&format!(
-                "{} sessions were lost; the last one {loss}",
+                "{} sessions were refused or never greeted; the last one {loss}",
                 traffic.lost
             )),
             None if board.unfinished => paint.bad("Some clients were still waiting at the end."),

@@ -35,7 +35,7 @@ pub(super) struct SoFar {
     pub(super) taken: u64,
     /// Sessions that were not served: not greeted, or refused.
     pub(super) lost: u64,
-    /// Sessions cut in the middle.
+    /// Sessions cut after the greeting: not lost, because the client sends its message again.
     pub(super) cut: u64,
     /// Messages that were acknowledged only at a later try.
     pub(super) sent_again: u64,

@@ -7,7 +7,7 @@ use super::super::model::{Admin, Backend, Eject, Health, Hedge, Listener, Log, P
 use super::super::words::{self, word};
 use super::Plan;
 use super::show::{
-    admin_bind, duration, interface_name, list, networks, path, percent, quotas, quoted, rate,
+    admin_binds, duration, interface_name, list, networks, path, percent, quotas, quoted, rate,
 };
 use super::smtp::{diff_listener_smtp, diff_pool_smtp};
 
@@ -107,7 +107,7 @@ pub(super) fn diff_admin(old: Option<&Admin>, new: Option<&Admin>, plan: &mut Pl
     };
     let Admin { bind, token_file } = old;
     let mut keys = Keys::of("admin.");
-    keys.restart("bind", bind, &new.bind, admin_bind);
+    keys.restart("bind", &bind[..], &new.bind[..], admin_binds);
     keys.restart("token_file", token_file, &new.token_file, path);
     keys.finish(plan);
 }

@@ -62,10 +62,23 @@ pub(super) fn interface_name(name: &Option<Arc<str>>) -> String {
     name.as_ref().map_or_else(|| "any".to_owned(), quoted)
 }
 
-pub(super) fn admin_bind(bind: &AdminBind) -> String {
+pub(super) fn admin_binds(binds: &[AdminBind]) -> String {
+    let shown: Vec<String> = binds.iter().map(admin_bind).collect();
+    match shown.as_slice() {
+        [one] => one.clone(),
+        several => list(several),
+    }
+}
+
+fn admin_bind(bind: &AdminBind) -> String {
     match bind {
         AdminBind::Tcp(address) => address.to_string(),
-        AdminBind::Unix { path, mode } => format!("unix:{} ({mode:04o})", path.display()),
+        AdminBind::Unix { path, mode, group } => {
+            let group = group
+                .as_ref()
+                .map_or(String::new(), |name| format!(" {name}"));
+            format!("unix:{} ({mode:04o}{group})", path.display())
+        }
     }
 }
 

@@ -147,6 +147,11 @@ fn what_needs_a_restart_says_so() {
             "admin.bind: 127.0.0.1:8025 → 127.0.0.1:8026: needs a restart",
         ),
         (
+            "bind = \"127.0.0.1:8025\"",
+            "bind = [\"127.0.0.1:8025\", \"unix:/run/a\"]\ngroup = \"adm\"",
+            "admin.bind: 127.0.0.1:8025 → [127.0.0.1:8025, unix:/run/a (0660 adm)]: needs a restart",
+        ),
+        (
             "[admin]\nbind = \"127.0.0.1:8025\"",
             "",
             "the table [admin] was removed: needs a restart",
@@ -249,6 +254,7 @@ fn every_key_that_changes_is_named_in_a_sentence() {
             // These need another key beside them to load at all, or have tests of their own above.
             let skip = [
                 "mode",
+                "group",
                 "bind",
                 "pool",
                 "address",

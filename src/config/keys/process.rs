@@ -151,32 +151,49 @@ pub(super) const ADMIN: Section = Section {
     keys: &[
         Key {
             name: "bind",
-            kind: Kind::Text("an address and port, or \"unix:/path\""),
-            default: Default::Required {
-                example: "\"127.0.0.1:8025\"",
+            kind: Kind::List {
+                form: "an address and port, or \"unix:/path\"",
+                max: 8,
             },
-            at_limit: "A change needs a restart. The path of a Unix socket has at most 107 octets.",
-            why: "Who can reach it can read every address and count: keep it on loopback.",
+            default: Default::Required {
+                example: "[\"127.0.0.1:8025\", \"unix:/run/posthouse/admin.sock\"]",
+            },
+            at_limit: "1 to 8. A change needs a restart. The path of a Unix socket has at most 107 \
+                       octets; its folder is made if that is allowed.",
+            why: "Loopback is for browsers and Prometheus: who can reach it can read every address \
+                  and count. The Unix socket is for `posthouse status`, `reload` and `backend`: who \
+                  may write to it may change things without a token.",
         },
         Key {
             name: "mode",
             kind: Kind::Text("permission bits in octal"),
             default: Default::Absent {
-                example: "\"0660\"",
+                example: "\"0600\"",
                 means: "\"0660\" for a Unix socket; TCP has no permissions",
             },
             at_limit: "A change needs a restart.",
             why: "Who may write to the Unix socket may change backends without a token.",
         },
         Key {
+            name: "group",
+            kind: Kind::Text("the name or number of a group"),
+            default: Default::Absent {
+                example: "\"adm\"",
+                means: "the group of the process",
+            },
+            at_limit: "A change needs a restart. Only root can give the socket to a group that it \
+                       is not in itself; under systemd set Group= in the unit instead.",
+            why: "Whose members may use the Unix socket.",
+        },
+        Key {
             name: "token_file",
             kind: Kind::Text("a path"),
             default: Default::Absent {
                 example: "\"/etc/posthouse/token\"",
-                means: "verbs that change something are refused on TCP and allowed on a Unix socket",
+                means: "verbs that change something are refused on TCP; a Unix socket needs no token",
             },
             at_limit: "Relative to the folder of this file.",
-            why: "Its first line is the bearer token for POST and PUT.",
+            why: "Its first line is the bearer token for POST and PUT over TCP.",
         },
     ],
     tables: &[],

@@ -56,6 +56,19 @@ pub enum Header {
     None,
     V1,
     V2,
+    /// v1 that names this client, to see whether the backend takes such clients.
+    V1Of(NamedClient),
+    /// v2 that names this client.
+    V2Of(NamedClient),
+}
+
+/// A client as a PROXY header names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NamedClient {
+    /// Its own address.
+    pub from: SocketAddr,
+    /// Where it connected.
+    pub to: SocketAddr,
 }
 
 /// How far to go and how long to wait.

@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::client::TlsStream;
 
-use super::{Header, Target};
+use super::{Header, NamedClient, Target};
 use crate::identity::{HeaderOut, LOCAL_V2, ProxyVersion};
 use crate::net::dial::{self, Origin};
 use crate::smtp::ProbeInput;
@@ -60,10 +60,17 @@ pub(super) fn header(target: &Target, stream: &TcpStream) -> io::Result<Vec<u8>>
         Header::V2 => Ok(LOCAL_V2.to_vec()),
         Header::V1 => {
             let (from, to) = (stream.local_addr()?, stream.peer_addr()?);
-            let header = HeaderOut::new(ProxyVersion::V1, from, to, None, &[], HEADER_MAX);
-            Ok(header.octets().to_vec())
+            Ok(naming(ProxyVersion::V1, NamedClient { from, to }))
         }
+        Header::V1Of(client) => Ok(naming(ProxyVersion::V1, client)),
+        Header::V2Of(client) => Ok(naming(ProxyVersion::V2, client)),
     }
+}
+
+fn naming(version: ProxyVersion, client: NamedClient) -> Vec<u8> {
+    let NamedClient { from, to } = client;
+    let header = HeaderOut::new(version, from, to, None, &[], HEADER_MAX);
+    header.octets().to_vec()
 }
 
 /// Sends octets that fit a socket buffer, in one write.
