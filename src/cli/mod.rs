@@ -31,6 +31,7 @@ pub use exit::Exit;
 
 use crate::config::Config;
 use crate::control::{Running, Signals, StartError};
+use crate::types::chain_in_words;
 
 /// Where `run` and `check` look for a configuration if none is named.
 const CONFIG_PATH: &str = "/etc/posthouse/posthouse.toml";
@@ -196,5 +197,5 @@ fn asked(answer: anyhow::Result<Exit>) -> Exit {
 /// Prints an error with all its causes.
 fn complain(error: &anyhow::Error) {
     let paint = term::Paint::for_stderr();
-    eprintln!("{} {error:#}", paint.bad("error:"));
+    eprintln!("{} {}", paint.bad("error:"), chain_in_words(error.as_ref()));
 }

@@ -20,6 +20,7 @@ use super::reload::{self, Reloader};
 use super::running::Ended;
 use super::start::Signals;
 use super::{prober, quotas, service, ticker, watch};
+use crate::types::in_words;
 use crate::worker::{Command, Worker};
 
 /// Reloads that may wait for the one that is being done.
@@ -236,7 +237,7 @@ impl Listening {
         let signals = match caught {
             Ok(signals) => signals.try_into().ok(),
             Err(error) => {
-                tracing::error!(%error, "signals.failed");
+                tracing::error!(error = &*in_words(&error), "signals.failed");
                 None
             }
         };

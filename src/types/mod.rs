@@ -7,9 +7,11 @@ mod count;
 mod id;
 mod net;
 mod rng;
+mod words;
 
 pub use amount::{Percent, Rate, Tier, Weight};
 pub use count::{Counter, Histogram, HistogramTotals, Shards};
 pub use id::{Generation, SessionId, WorkerId};
 pub use net::{ClientKey, Networks};
 pub use rng::Rng;
+pub use words::{chain_in_words, in_words, without_numbers};
