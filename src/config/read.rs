@@ -199,6 +199,7 @@ fn admin(section: &Section<'_>, files: &Files<'_>) -> Option<(Admin, Place)> {
     });
     let mode = section.text("mode", value::permissions);
     let token_file = section.text("token_file", |path| files.path(path));
+    let hosts = section.list("hosts", value::asked_host);
     section.finish();
     let mut bind = bind?;
     match (&mut bind, mode) {
@@ -212,5 +213,10 @@ fn admin(section: &Section<'_>, files: &Files<'_>) -> Option<(Admin, Place)> {
         ),
         (_, None) => {}
     }
-    Some((Admin { bind, token_file }, section.place_of("bind")))
+    let admin = Admin {
+        bind,
+        token_file,
+        hosts: hosts.into_iter().map(|(host, _)| host).collect(),
+    };
+    Some((admin, section.place_of("bind")))
 }
