@@ -12,6 +12,10 @@ use std::path::{Path, PathBuf};
 
 use crate::config::model::AdminBind;
 
+/// Connections that wait in the kernel to be accepted, as far as it allows (`net.core.somaxconn`).
+/// Many clients that come again as soon as they are dropped must leave room for others.
+const BACKLOG: i32 = 4096;
+
 /// A socket that listens.
 #[derive(Debug)]
 pub struct AdminListener {
@@ -92,6 +96,8 @@ fn tcp(address: SocketAddr) -> Result<AdminListener, BindError> {
         },
     };
     let socket = TcpListener::bind(address).map_err(other)?;
+    // std listens with a short queue; a second call makes it longer (listen(2)).
+    rustix::net::listen(&socket, BACKLOG).map_err(|error| other(error.into()))?;
     socket.set_nonblocking(true).map_err(other)?;
     Ok(AdminListener {
         socket: Socket::Tcp(socket),
@@ -107,6 +113,7 @@ fn unix(path: &Path, mode: u32) -> Result<AdminListener, BindError> {
         remedy: "the folder must exist and belong to the user posthouse runs as",
     };
     let socket = UnixListener::bind(path).map_err(other)?;
+    rustix::net::listen(&socket, BACKLOG).map_err(|error| other(error.into()))?;
     let file = SocketFile::new(path).map_err(other)?;
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(other)?;
     socket.set_nonblocking(true).map_err(other)?;

@@ -25,7 +25,7 @@ mod supervise;
 mod ticker;
 mod watch;
 
-pub use descriptors::DescriptorError;
+pub use descriptors::{ADMIN_CONNECTIONS_MAX, DescriptorError};
 pub use handle::{BackendChange, ChangeError, Handle, LocalTask, ReloadReport};
 pub use own::own_addresses;
 pub use running::{Ended, Running};

@@ -61,6 +61,11 @@
 //! | events kept between ticks of a pool | 256 | `balance::shared` | the oldest go first |
 //! | clients in a listener's table of limits | 1,048,576 | `balance::admit` | idle ones are forgotten first; then refused as `TableFull` |
 //! | slow start | from 1/16 of the weight | `balance::slow_start` | grows in a straight line over `slow_start` |
+//! | connections to the status endpoint | 128; the kernel's queue 4,096 | `control::descriptors`, `admin` | for one more the peer with the most silent ones loses the oldest of these, if it has been silent for 50 ms; else one that comes waits so long |
+//! | header of a question | 2 s from the accept, 16 KiB, 64 lines | `admin` | closed |
+//! | body of a question | 5 s, 64 KiB | `admin` | `408`, `413` |
+//! | answer that is not read | 5 s without an octet; 30 s for the whole connection | `admin::patient` | closed |
+//! | pages gathered or sent | 4 at once; 32 questions wait, 8 of one peer | `admin::routes` | the one that has been on its way longest gives way after 2 s; more questions get `503`; health checks need no place |
 //! | lines that wait for the log's reader | 64 batches of 64 KiB, 256 KiB of events | `telemetry` | dropped, counted, said by `log.dropped` |
 //! | one kind of line in a second | 50 per worker and outcome (not of what went well, nor of messages in doubt), 200 per event | `telemetry::storm` | counted, said by `log.suppressed` |
 //! | a value in the log | 1,024 octets; a reply 512, recipients 8 KiB together | `telemetry` | cut; recipients that are left out are counted |
