@@ -12,6 +12,7 @@ mod cuts;
 mod descriptors;
 mod discovery;
 mod handle;
+mod lookup_error;
 mod own;
 pub mod probe;
 mod prober;
