@@ -177,6 +177,9 @@ fn pool(out: &mut String, pool: &Pool, room: &mut usize) {
     if pool.all_down {
         out.push_str(" · <b class=down>no backend is healthy</b>");
     }
+    if pool.failback_pending {
+        out.push_str(" · a standby tier serves until failback");
+    }
     for name in &pool.unresolved {
         out.push_str(" · no address for ");
         escape(out, name);
