@@ -1,8 +1,7 @@
 //! Bodies and replies of the status endpoint.
 //!
 //! A body is one piece in memory that is sent in slices, or the text of a scrape that is made while
-//! it is sent: then one chunk exists at a time. A page holds its place among the pages until its last
-//! slice has been handed on, so that a slow reader cannot make many of them stay in memory.
+//! it is sent: then one chunk exists at a time.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -12,7 +11,6 @@ use hyper::body::{Body, Bytes, Frame, SizeHint};
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::views::Refusal;
 use crate::metrics::exposition::{self, Exposition};
@@ -25,11 +23,7 @@ const SLICE_OCTETS_MAX: usize = 64 * 1024;
 
 /// The body of a reply.
 #[derive(Debug)]
-pub(super) struct Octets {
-    text: Text,
-    /// The place among the pages, where it is one.
-    _place: Option<OwnedSemaphorePermit>,
-}
+pub(super) struct Octets(Text);
 
 #[derive(Debug)]
 enum Text {
@@ -75,7 +69,7 @@ impl Body for Octets {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let chunk = match &mut self.get_mut().text {
+        let chunk = match &mut self.get_mut().0 {
             Text::Whole(rest) if rest.is_empty() => Poll::Ready(None),
             Text::Whole(rest) => {
                 let slice = rest.split_to(rest.len().min(SLICE_OCTETS_MAX));
@@ -87,11 +81,11 @@ impl Body for Octets {
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(&self.text, Text::Whole(rest) if rest.is_empty())
+        matches!(&self.0, Text::Whole(rest) if rest.is_empty())
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.text {
+        match &self.0 {
             Text::Whole(rest) => SizeHint::with_exact(rest.len() as u64),
             Text::Scrape(..) => SizeHint::default(),
         }
@@ -113,14 +107,6 @@ pub(super) fn scrape(text: Exposition) -> Reply {
     let turn = Turn::Ours;
     let scrape = Text::Scrape(Box::new(Scrape { text, turn }));
     with_kind(StatusCode::OK, exposition::CONTENT_TYPE, scrape)
-}
-
-/// The same reply, which holds this place until it has been handed on.
-pub(super) fn holding(reply: Reply, place: OwnedSemaphorePermit) -> Reply {
-    reply.map(|body| Octets {
-        _place: Some(place),
-        ..body
-    })
 }
 
 /// JSON, one line per field for those who read it with their eyes.
@@ -169,7 +155,7 @@ pub(super) fn wrong_method(allowed: &'static str) -> Reply {
 }
 
 fn with_kind(status: StatusCode, kind: &'static str, text: Text) -> Reply {
-    let mut reply = Response::new(Octets { text, _place: None });
+    let mut reply = Response::new(Octets(text));
     *reply.status_mut() = status;
     let headers = reply.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));

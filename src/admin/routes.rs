@@ -7,7 +7,7 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use http_body_util::{BodyExt, Limited};
@@ -103,11 +103,15 @@ impl fmt::Display for Who {
 pub(super) struct Asker {
     pub(super) who: Who,
     pub(super) place: Place,
+    /// The place among the pages, if it was given one: until the connection has ended, so that slow
+    /// readers cannot make many pages stay in memory.
+    page: OnceLock<Arc<OwnedSemaphorePermit>>,
 }
 
 impl Asker {
     pub(super) fn new(who: Who, place: Place) -> Self {
-        Self { who, place }
+        let page = OnceLock::new();
+        Self { who, place, page }
     }
 }
 
@@ -179,14 +183,12 @@ impl Endpoint {
             log_foreign(&asker.who, asked.uri().path(), &refused);
             return *refused;
         }
-        let reply = match page {
+        match page {
             Page::Style => reply::whole(StatusCode::OK, "text/css; charset=utf-8", page::STYLE),
             Page::Status => self.gathered(asker, status_json).await,
             Page::Html => self.gathered(asker, status_page).await,
             Page::Metrics => self.gathered(asker, metrics_page).await,
-        };
-        asker.place.is_now(Phase::Page, Instant::now());
-        reply
+        }
     }
 
     fn ready(&self) -> Reply {
@@ -207,9 +209,17 @@ impl Endpoint {
             Ok(place) => place,
             Err(refused) => return *refused,
         };
+        // Gathering goes on, and keeps the place, if the connection ends meanwhile.
+        let place = Arc::clone(asker.page.get_or_init(|| Arc::new(place)));
         let handle = self.handle.clone();
-        let gathered = spawn_blocking(move || reply::holding(gather(&handle), place));
-        gathered.await.unwrap_or_else(|_| stopping())
+        let gathered = spawn_blocking(move || {
+            let page = gather(&handle);
+            drop(place);
+            page
+        });
+        let page = gathered.await;
+        asker.place.is_now(Phase::Page, Instant::now());
+        page.unwrap_or_else(|_| stopping())
     }
 
     /// A place for one more page. While there is none, pages that have been on their way for long

@@ -192,3 +192,27 @@ fn a_body_that_does_not_come_is_said() {
         assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
     });
 }
+
+#[test]
+fn many_slow_readers_leave_room_for_health_checks() {
+    let long = Duration::from_mins(5);
+    let patience = Patience {
+        stall: long,
+        connection: long,
+        page: long,
+        ..Patience::default()
+    };
+    // Pages that nearly fit into the buffers of the system are the easiest to have many of.
+    let shared = process(300);
+    beside_with(patience, &shared, &loopback(), None, async |address| {
+        let mut readers = Vec::new();
+        let client = client(&address, None);
+        for _ in 0..300 {
+            readers.push(unread(&address).await);
+            let asked = client.ask(Method::GET, "/healthz", None);
+            let answer = timeout(whole::PATIENCE, asked).await;
+            let answer = answer.expect("an answer in time").expect("an answer");
+            assert_eq!(answer.status, StatusCode::OK);
+        }
+    });
+}
