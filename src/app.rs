@@ -11,6 +11,7 @@ use crate::cli::{self, Exit, LogChoice, StartPlan};
 use crate::config::model;
 use crate::control::{self, LocalTask, OnControl, Running, StartError, StartOptions};
 use crate::telemetry;
+use crate::types::{chain_in_words, in_words};
 
 /// How long the log of a start that failed may take to be written.
 const LAST_LINES: Duration = Duration::from_secs(2);
@@ -41,11 +42,10 @@ pub fn start(plan: StartPlan) -> Result<Running, StartError> {
 /// The status endpoint, to be served by the control thread.
 fn status_endpoint(settings: model::Admin) -> OnControl {
     Box::new(move |handle| {
-        let endpoint = admin::start(&settings, handle)
-            .map_err(|error| format!("{:#}", anyhow::Error::new(error)))?;
+        let endpoint = admin::start(&settings, handle).map_err(|error| chain_in_words(&error))?;
         let task = async move {
             if let Err(error) = endpoint.await {
-                tracing::error!(name: "admin.stopped", %error);
+                tracing::error!(name: "admin.stopped", error = &*in_words(&error));
             }
         };
         Ok(Box::pin(task) as LocalTask)

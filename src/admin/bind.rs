@@ -19,6 +19,10 @@ use crate::config::model::AdminBind;
 /// the socket itself decide.
 const FOLDER_MODE: u32 = 0o755;
 
+/// Connections that wait in the kernel to be accepted, as far as it allows (`net.core.somaxconn`).
+/// Many clients that come again as soon as they are dropped must leave room for others.
+const BACKLOG: i32 = 4096;
+
 /// A socket that listens.
 #[derive(Debug)]
 pub struct AdminListener {
@@ -110,6 +114,8 @@ fn tcp(address: SocketAddr) -> Result<AdminListener, BindError> {
         },
     };
     let socket = TcpListener::bind(address).map_err(other)?;
+    // std listens with a short queue; a second call makes it longer (listen(2)).
+    rustix::net::listen(&socket, BACKLOG).map_err(|error| other(error.into()))?;
     socket.set_nonblocking(true).map_err(other)?;
     Ok(AdminListener {
         socket: Socket::Tcp(socket),
@@ -126,6 +132,8 @@ fn unix(path: &Path, mode: u32, group: Option<&str>) -> Result<AdminListener, Bi
     make_folder(path).map_err(failed(FOLDER_REMEDY))?;
     remove_stale(path, &at)?;
     let socket = UnixListener::bind(path).map_err(failed(FOLDER_REMEDY))?;
+    rustix::net::listen(&socket, BACKLOG)
+        .map_err(|error| failed("see [admin] bind")(error.into()))?;
     let file = SocketFile::new(path).map_err(failed(FOLDER_REMEDY))?;
     if group.is_some() {
         chown(path, None, group).map_err(failed(

@@ -4,6 +4,7 @@
 //! time. Every error says what to do.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -146,30 +147,32 @@ impl Client {
         path: &str,
         body: Option<Vec<u8>>,
     ) -> Result<Answer, ClientError> {
-        let host = match &self.address {
-            Address::Tcp(address) => address.clone(),
-            Address::Unix(_) => "localhost".to_owned(),
-        };
-        let mut question = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(HOST, host);
+        let mut question = Request::builder().method(method).uri(path);
         if let Some(token) = &self.token {
             question = question.header(AUTHORIZATION, format!("Bearer {token}"));
         }
         if body.is_some() {
             question = question.header(CONTENT_TYPE, "application/json");
         }
-        let question = question
+        let mut question = question
             .body(Full::new(Bytes::from(body.unwrap_or_default())))
             .map_err(|error| self.garbled(&error))?;
         match &self.address {
             Address::Tcp(address) => {
                 let stream = self.connected(TcpStream::connect(address.as_str())).await?;
+                // Its address is always one of its hosts; a name that leads there need not be.
+                let host = stream.peer_addr().map_or(address.clone(), |at| {
+                    // Without the scope of a link-local address.
+                    SocketAddr::new(at.ip(), at.port()).to_string()
+                });
+                let host = HeaderValue::try_from(host).map_err(|error| self.garbled(&error))?;
+                question.headers_mut().insert(HOST, host);
                 self.exchange(stream, question).await
             }
             Address::Unix(path) => {
                 let stream = self.connected(UnixStream::connect(path)).await?;
+                let host = HeaderValue::from_static("localhost");
+                question.headers_mut().insert(HOST, host);
                 self.exchange(stream, question).await
             }
         }

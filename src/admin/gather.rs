@@ -10,9 +10,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::mail::{self, MailUse};
 use super::page::period;
+use super::readiness;
 use super::views::{self, QUOTA_CAUSE};
 use crate::balance::{
-    AdminState, BackendState, BackendView, Balance, Cause, FailureKind, Member, ProbeReport,
+    AdminState, BackendState, BackendView, Balance, Cause, FailureKind, Mark, Member, ProbeReport,
     QuotaUse, Stage,
 };
 use crate::config::model;
@@ -24,45 +25,12 @@ use crate::snapshot::{ListenerView, PoolView, RunPhase, Shared, Snapshot};
 use crate::telemetry::state_name;
 use crate::types::Shards;
 
-/// Whether this process should be sent mail: some pool that a listener leads to can take it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Readiness {
-    pub(super) ready: bool,
-    /// Everything that is wrong, even if it is ready.
-    pub(super) reasons: Vec<String>,
-}
-
-pub(super) fn readiness(shared: &Shared) -> Readiness {
-    let snapshot = shared.current.load();
-    let mut reasons = Vec::new();
-    let mut some_usable = false;
-    for pool in snapshot.pools() {
-        let used = snapshot.listeners().any(|l| l.pool == pool.index);
-        if used && pool.pool.is_usable() {
-            some_usable = true;
-        } else if used {
-            reasons.push(format!("pool {:?} cannot take mail", &*pool.name));
-        }
-    }
-    if snapshot.listeners().next().is_none() {
-        reasons.push("there is no listener".to_owned());
-    }
-    let draining = shared.phase() == RunPhase::Draining;
-    if draining {
-        reasons.push("draining: the process is shutting down".to_owned());
-    }
-    Readiness {
-        ready: some_usable && !draining,
-        reasons,
-    }
-}
-
 /// The whole status.
 pub(super) fn status(handle: &Handle) -> views::Status {
     let shared = handle.shared();
     let snapshot = shared.current.load_full();
     let clock = Clock::now();
-    let readiness = readiness(shared);
+    let readiness = readiness::of_process(shared);
     let listening = handle.listening();
     let suppressed = shared
         .workers
@@ -283,10 +251,18 @@ pub(super) fn admin_name(state: AdminState) -> &'static str {
 fn backend(member: &Member, mail_use: MailUse, clock: Clock) -> views::Backend {
     let settings = &member.settings;
     let view = settings.state.view(clock.now);
+    let weight_effective = weight(&view);
     let until = |at: Instant| seconds(at.saturating_duration_since(clock.now));
     let used_up = mail::used_up(member, &view, clock.now);
     let lasting = used_up.and_then(|of| of.used_up_for);
     let lasting = lasting.unwrap_or_else(|| clock.now.saturating_duration_since(view.since));
+    let mark = |mark: Option<Mark>| {
+        mark.map(|mark| views::Mark {
+            by: mark.who.to_string(),
+            at: clock.unix_before(clock.now.saturating_duration_since(mark.at)),
+            seconds: seconds(clock.now.saturating_duration_since(mark.at)),
+        })
+    };
     views::Backend {
         name: settings.name.to_string(),
         address: settings.address.to_string(),
@@ -296,6 +272,7 @@ fn backend(member: &Member, mail_use: MailUse, clock: Clock) -> views::Backend {
         }
         .to_owned(),
         admin: admin_name(view.admin).to_owned(),
+        admin_mark: mark(view.admin_mark),
         health: view.health.name().to_owned(),
         since: clock.unix_before(lasting),
         since_seconds: seconds(lasting),
@@ -304,7 +281,8 @@ fn backend(member: &Member, mail_use: MailUse, clock: Clock) -> views::Backend {
         consecutive_strikes: view.consecutive_strikes,
         weight_configured: settings.weight.value(),
         weight_override: view.weight_override.map(crate::types::Weight::value),
-        weight_effective: weight(&view),
+        weight_effective,
+        weight_mark: mark(view.weight_mark),
         open: view.open,
         open_max: settings.max_connections,
         in_flight: view.in_flight,
@@ -330,15 +308,18 @@ pub(super) fn weight(view: &BackendView) -> f64 {
 fn quota_cause(of: QuotaUse) -> views::Cause {
     let window = period(of.quota.period.as_secs());
     let (used, limit, unit) = (of.used, of.quota.count, of.quota.unit.name());
+    let words = format!("{used} of {limit} {unit} in {window}");
     views::Cause {
+        words: words.clone(),
         origin: QUOTA_CAUSE.to_owned(),
-        text: Some(format!("{used} of {limit} {unit} in {window}")),
+        text: Some(words),
         ..views::Cause::default()
     }
 }
 
 fn cause(cause: Cause) -> views::Cause {
     views::Cause {
+        words: cause.to_string(),
         origin: cause.origin.to_owned(),
         stage: cause.stage.map(|stage| stage.name().to_owned()),
         kind: cause.kind.map(|kind| kind.name().to_owned()),

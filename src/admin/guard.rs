@@ -1,14 +1,13 @@
-//! Who may change things.
+//! Who may read and who may change things.
 //!
 //! On a Unix socket its group and permissions decide, on TCP the bearer token (RFC 6750). A browser
 //! that was led here by a foreign page (DNS rebinding, cross-site forms) is turned away by its Host
 //! and Origin before anything else is looked at.
 
-use std::net::IpAddr;
-
 use hyper::StatusCode;
-use hyper::header::{AUTHORIZATION, HOST, HeaderMap, HeaderValue, ORIGIN, WWW_AUTHENTICATE};
+use hyper::header::{AUTHORIZATION, HeaderMap, HeaderValue, ORIGIN, WWW_AUTHENTICATE};
 
+use super::host::{AskedHost, HostError, OurHosts};
 use super::reply::{Reply, refusal};
 use super::token::Token;
 
@@ -19,26 +18,80 @@ pub(super) enum Door {
     Unix,
 }
 
-/// `Ok` if a changing verb with these headers is allowed, else the refusal.
+/// By what right a change is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Right {
+    /// The client has shown the token.
+    Token,
+    /// The permissions of the Unix socket let it in.
+    Socket,
+}
+
+impl Right {
+    /// Its name in the log.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Token => "token",
+            Self::Socket => "socket",
+        }
+    }
+}
+
+/// What a question says of the host that it is for.
+pub(super) type AskedOf = Result<AskedHost, HostError>;
+
+/// `Ok` if a page may be read by whoever asks `host`, else the refusal.
+pub(super) fn may_read(door: Door, ours: &OurHosts<'_>, host: &AskedOf) -> Result<(), Box<Reply>> {
+    match (door, host) {
+        // No browser gets to a Unix socket, and none speaks HTTP/1.0 without a Host.
+        (Door::Unix, _) | (Door::Tcp, Err(HostError::Absent)) => Ok(()),
+        (Door::Tcp, Err(error)) => Err(not_one_host(error)),
+        (Door::Tcp, Ok(host)) => is_ours(ours, host),
+    }
+}
+
+/// By what right a change with these headers is allowed, else the refusal.
 pub(super) fn may_change(
     door: Door,
     token: Option<&Token>,
-    hostname: &str,
+    ours: &OurHosts<'_>,
+    host: &AskedOf,
     headers: &HeaderMap,
-) -> Result<(), Box<Reply>> {
+) -> Result<Right, Box<Reply>> {
     if door == Door::Tcp {
-        same_site(hostname, headers)?;
+        let host = host.as_ref().map_err(not_one_host)?;
+        is_ours(ours, host)?;
+        same_site(host, headers)?;
     }
     match (token, door) {
-        (_, Door::Unix) => Ok(()),
+        (_, Door::Unix) => Ok(Right::Socket),
         (None, Door::Tcp) => Err(Box::new(refusal(
             StatusCode::FORBIDDEN,
             "changes over TCP need a token and none is configured",
             "use a Unix socket, which needs none: add \"unix:/run/posthouse/admin.sock\" to [admin] \
              bind; or set [admin] token_file to a file whose first line is a secret",
         ))),
-        (Some(token), Door::Tcp) => with_token(token, headers),
+        (Some(token), Door::Tcp) => with_token(token, headers).map(|()| Right::Token),
     }
+}
+
+fn not_one_host(error: &HostError) -> Box<Reply> {
+    Box::new(refusal(
+        StatusCode::BAD_REQUEST,
+        error.to_string(),
+        "send one Host header: an address or a name, and a port if you like",
+    ))
+}
+
+fn is_ours(ours: &OurHosts<'_>, host: &AskedHost) -> Result<(), Box<Reply>> {
+    if ours.has(host) {
+        return Ok(());
+    }
+    Err(Box::new(refusal(
+        StatusCode::FORBIDDEN,
+        format!("this endpoint does not answer for the host \"{host}\""),
+        format!("ask {}, or add the name to [admin] hosts", ours.in_words()),
+    )))
 }
 
 fn with_token(token: &Token, headers: &HeaderMap) -> Result<(), Box<Reply>> {
@@ -78,26 +131,17 @@ fn bearer(value: &HeaderValue) -> Option<&[u8]> {
     (scheme.eq_ignore_ascii_case(b"Bearer ") && !token.is_empty()).then_some(token)
 }
 
-/// A rebound name is never an address, `localhost` or our own name; a foreign page's Origin is
-/// never what was asked for.
-fn same_site(hostname: &str, headers: &HeaderMap) -> Result<(), Box<Reply>> {
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
-    let known = host.is_some_and(|host| is_known(host, hostname));
-    if !known {
-        return Err(Box::new(refusal(
-            StatusCode::FORBIDDEN,
-            "changes are not taken for that Host",
-            "ask by IP address, by localhost, or by the configured hostname",
-        )));
-    }
+/// A foreign page's Origin is never what was asked for.
+fn same_site(host: &AskedHost, headers: &HeaderMap) -> Result<(), Box<Reply>> {
     let Some(origin) = headers.get(ORIGIN) else {
         return Ok(());
     };
-    let own = origin
-        .to_str()
-        .ok()
-        .and_then(|origin| origin.strip_prefix("http://"));
-    if own.is_some() && own == host {
+    let own = origin.to_str().ok().and_then(|origin| {
+        // A reverse proxy may have ended the TLS of the page.
+        let secure = origin.strip_prefix("https://");
+        secure.or_else(|| origin.strip_prefix("http://"))
+    });
+    if own.is_some_and(|own| host.is_written(own)) {
         return Ok(());
     }
     Err(Box::new(refusal(
@@ -105,16 +149,6 @@ fn same_site(hostname: &str, headers: &HeaderMap) -> Result<(), Box<Reply>> {
         "changes are not taken from pages of another site",
         "use posthouse, curl, or a page of this endpoint",
     )))
-}
-
-fn is_known(host: &str, hostname: &str) -> bool {
-    let name = match host.strip_prefix('[') {
-        Some(inside) => inside.split(']').next().unwrap_or_default(),
-        None => host.split(':').next().unwrap_or_default(),
-    };
-    name.parse::<IpAddr>().is_ok()
-        || name.eq_ignore_ascii_case("localhost")
-        || name.eq_ignore_ascii_case(hostname)
 }
 
 #[cfg(test)]
@@ -134,8 +168,23 @@ mod tests {
     }
 
     fn status(door: Door, token: Option<&Token>, pairs: &[(&'static str, &'static str)]) -> u16 {
-        match may_change(door, token, "lb.example", &headers(pairs)) {
-            Ok(()) => 200,
+        let ours = OurHosts {
+            bound: Some("0.0.0.0".parse().expect("an address")),
+            hostname: "lb.example",
+            hosts: &[],
+        };
+        let headers = headers(pairs);
+        let host = AskedHost::of(
+            &headers,
+            &hyper::Uri::from_static("/"),
+            hyper::Version::HTTP_11,
+        );
+        match may_change(door, token, &ours, &host, &headers) {
+            Ok(right) => {
+                let expected = token.map_or(Right::Socket, |_| Right::Token);
+                assert_eq!(right, expected);
+                200
+            }
             Err(reply) => reply.status().as_u16(),
         }
     }
@@ -180,7 +229,8 @@ mod tests {
                 &[host, ("authorization", "Bearer ")],
                 401,
             ),
-            (Door::Tcp, Some(&token), &[good], 403),
+            (Door::Tcp, Some(&token), &[good], 400),
+            (Door::Tcp, Some(&token), &[host, host, good], 400),
             (
                 Door::Tcp,
                 Some(&token),
@@ -211,6 +261,18 @@ mod tests {
                 Some(&token),
                 &[host, good, ("origin", "http://127.0.0.1:8025")],
                 200,
+            ),
+            (
+                Door::Tcp,
+                Some(&token),
+                &[host, good, ("origin", "https://127.0.0.1:8025")],
+                200,
+            ),
+            (
+                Door::Tcp,
+                Some(&token),
+                &[host, good, ("origin", "http://127.0.0.1:8026")],
+                403,
             ),
             (
                 Door::Tcp,

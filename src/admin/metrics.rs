@@ -5,10 +5,9 @@
 use std::sync::Arc;
 use std::time::{Instant, UNIX_EPOCH};
 
-use super::gather::{
-    heartbeat_age, open_descriptors, readiness, refusals, resident_octets, strikes, weight,
-};
+use super::gather::{heartbeat_age, open_descriptors, refusals, resident_octets, strikes, weight};
 use super::mail::{self, MailUse};
+use super::readiness;
 use crate::balance::{BackendState, Member};
 use crate::control::Handle;
 use crate::metrics::SessionOutcome;
@@ -51,7 +50,7 @@ fn process(handle: &Handle, generation: u64) -> ProcessSample {
     let control = &shared.control;
     let relaxed = std::sync::atomic::Ordering::Relaxed;
     ProcessSample {
-        ready: readiness(shared).ready,
+        ready: readiness::of_process(shared).ready,
         draining: shared.phase() == RunPhase::Draining,
         sessions: u64::from(shared.sessions()),
         session_limit: u64::from(shared.session_limit.load(relaxed)),

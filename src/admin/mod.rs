@@ -1,31 +1,39 @@
 //! The HTTP status endpoint: state, metrics, and the few changes an operator makes at run time.
 //!
 //! Served on the control thread, so that no page ever costs a session. Everything is bounded:
-//! connections, header, body, time, pages at once; one question per connection. No TLS of its own:
-//! loopback or a Unix socket is the default, and a reverse proxy does the rest. The JSON is
-//! described in the manual's `status` page.
+//! connections, header, body, time, pages at once; one question per connection. Every connection is
+//! accepted at once, and one that is silent gives way, so that health checks are always answered.
+//! No TLS of its own: loopback or a Unix socket is the default, and a reverse proxy does the rest.
+//! The JSON is described in the manual's `status` page.
 
 mod bind;
+mod changes;
 pub mod client;
+mod crowd;
 mod gather;
 mod guard;
+mod host;
 mod mail;
 mod metrics;
 mod page;
+mod patient;
+mod readiness;
 mod reply;
 mod routes;
 mod token;
 pub mod views;
 
 pub use bind::{AdminListener, BindError};
-pub use page::{duration, period, replay_memory, short};
+pub use page::{duration, marks, period, replay_memory, short};
+pub use patient::Patience;
 pub use token::{Token, TokenError, read as read_token};
 
 use std::convert::Infallible;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -33,16 +41,16 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep_until, timeout};
 
 use crate::config::model;
-use crate::control::Handle;
+use crate::control::{ADMIN_CONNECTIONS_MAX, Handle};
+use crate::types::in_words;
 use bind::Socket;
-use guard::Door;
-use routes::{Asker, Endpoint};
+use crowd::{Crowd, Phase, Place, SILENT_KEPT_MIN};
+use patient::Patient;
+use routes::{Asker, Endpoint, Who};
 
-/// Connections at once of one listener; more wait in the kernel's accept queue.
-const CONNECTIONS_MAX: usize = 64;
 /// The longest header of a question, in octets.
 const HEADER_OCTETS_MAX: usize = 16 * 1024;
 /// Header lines of a question.
@@ -51,27 +59,10 @@ const HEADER_LINES_MAX: usize = 64;
 const BODY_OCTETS_MAX: usize = 64 * 1024;
 /// Pages that are gathered or sent at once: each may be megabytes.
 const PAGES_AT_ONCE_MAX: usize = 4;
+/// Questions that wait for one of these places, of one peer and of all.
+const PAGES_WAITING_MAX: (usize, usize) = (8, 32);
 /// How long accepting pauses when no descriptor or memory is to be had.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// How long a client may take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Patience {
-    /// For the header of its question.
-    pub header: Duration,
-    /// For the whole connection: question, answer and close.
-    pub connection: Duration,
-}
-
-impl Default for Patience {
-    /// 10 s and 30 s.
-    fn default() -> Self {
-        Self {
-            header: Duration::from_secs(10),
-            connection: Duration::from_secs(30),
-        }
-    }
-}
 
 /// Why the endpoint cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -139,19 +130,36 @@ pub async fn serve(
     patience: Patience,
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let endpoint = Arc::new(Endpoint::new(handle, token));
+    let bound = listener.address().map(|address| address.ip());
+    let crowd = Crowd::default();
+    let endpoint = Endpoint::new(handle, token, bound, crowd.clone(), patience);
+    let endpoint = Arc::new(endpoint);
     let mut stop = pin!(stop);
     let mut connections = JoinSet::new();
     let (socket, _file) = Accepting::new(listener.socket)?;
     loop {
+        // One connection more than there may be is accepted: then a silent one gives way.
+        let may_accept = connections.len() <= ADMIN_CONNECTIONS_MAX;
+        let gives_way = (crowd.len() > ADMIN_CONNECTIONS_MAX)
+            .then(|| crowd.longest_silent())
+            .flatten();
+        let gives_way_at = gives_way.unwrap_or_else(Instant::now) + SILENT_KEPT_MIN;
         // Cancel-safe: accept and join_next lose nothing when dropped.
         tokio::select! {
             () = &mut stop => return Ok(()),
             Some(_) = connections.join_next() => {}
-            accepted = socket.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
-                Ok(connection) => drop(connections.spawn(connection.serve(Arc::clone(&endpoint), patience))),
+            () = sleep_until(gives_way_at.into()), if gives_way.is_some() => {
+                crowd.drop_longest_silent(Instant::now());
+            }
+            accepted = socket.accept(), if may_accept => match accepted {
+                Ok(connection) => {
+                    let place = crowd.enter(connection.who().peer(), Instant::now());
+                    let id = place.id();
+                    let served = connection.serve(Arc::clone(&endpoint), place);
+                    crowd.is_served_by(id, connections.spawn(served));
+                }
                 Err(error) => {
-                    tracing::warn!(name: "admin.accept_failed", %error);
+                    tracing::warn!(name: "admin.accept_failed", error = &*in_words(&error));
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },
@@ -165,8 +173,8 @@ enum Accepting {
 }
 
 enum Connection {
-    Tcp(TcpStream, Asker),
-    Unix(UnixStream, Asker),
+    Tcp(TcpStream, SocketAddr),
+    Unix(UnixStream),
 }
 
 impl Accepting {
@@ -178,56 +186,59 @@ impl Accepting {
     }
 
     async fn accept(&self) -> io::Result<Connection> {
-        match self {
+        Ok(match self {
             Self::Tcp(socket) => {
                 let (stream, peer) = socket.accept().await?;
-                let who = Arc::from(peer.ip().to_canonical().to_string());
-                let door = Door::Tcp;
-                Ok(Connection::Tcp(stream, Asker { door, who }))
+                Connection::Tcp(stream, peer)
             }
-            Self::Unix(socket) => {
-                let (stream, _) = socket.accept().await?;
-                let who = match stream.peer_cred() {
-                    Ok(credentials) => Arc::from(format!("uid {}", credentials.uid())),
-                    Err(_) => Arc::from("unix"),
-                };
-                let door = Door::Unix;
-                Ok(Connection::Unix(stream, Asker { door, who }))
-            }
-        }
+            Self::Unix(socket) => Connection::Unix(socket.accept().await?.0),
+        })
     }
 }
 
 impl Connection {
-    async fn serve(self, endpoint: Arc<Endpoint>, patience: Patience) {
+    fn who(&self) -> Who {
         match self {
-            Self::Tcp(stream, asker) => serve_one(stream, asker, &endpoint, patience).await,
-            Self::Unix(stream, asker) => serve_one(stream, asker, &endpoint, patience).await,
+            Self::Tcp(_, peer) => Who::At(*peer),
+            Self::Unix(stream) => stream.peer_cred().map_or(Who::Unknown, |of| Who::User {
+                uid: of.uid(),
+                pid: of.pid(),
+            }),
+        }
+    }
+
+    async fn serve(self, endpoint: Arc<Endpoint>, place: Place) {
+        let asker = Asker::new(self.who(), place);
+        match self {
+            Self::Tcp(stream, _) => serve_one(stream, asker, &endpoint).await,
+            Self::Unix(stream) => serve_one(stream, asker, &endpoint).await,
         }
     }
 }
 
 /// One question and its reply; a client's faults end its connection and nothing else.
-async fn serve_one(
-    stream: impl AsyncRead + AsyncWrite + Unpin,
-    asker: Asker,
-    endpoint: &Endpoint,
-    patience: Patience,
-) {
+async fn serve_one(stream: impl AsyncRead + AsyncWrite + Unpin, asker: Asker, endpoint: &Endpoint) {
+    let patience = endpoint.patience;
     let answer = service_fn(|asked| {
         let asker = &asker;
-        async move { Ok::<_, Infallible>(endpoint.answer(asker, asked).await) }
+        async move {
+            asker.place.is_now(Phase::Answering, Instant::now());
+            Ok::<_, Infallible>(endpoint.answer(asker, asked).await)
+        }
     });
+    let stream = TokioIo::new(Patient::new(stream, patience.stall));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(patience.header)
         .max_buf_size(HEADER_OCTETS_MAX)
         .max_headers(HEADER_LINES_MAX)
         .keep_alive(false)
-        .serve_connection(TokioIo::new(stream), answer);
+        .serve_connection(stream, answer);
     match timeout(patience.connection, connection).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(name: "admin.connection_failed", %error),
+        Ok(Err(error)) => {
+            tracing::debug!(name: "admin.connection_failed", client = %asker.who, %error);
+        }
         Err(_) => tracing::debug!(name: "admin.connection_timeout", client = %asker.who),
     }
 }

@@ -10,7 +10,7 @@ use hyper::StatusCode;
 use hyper::header::{CONTENT_SECURITY_POLICY, HeaderValue};
 
 use super::reply::{self, Reply};
-use super::views::{Backend, Pool, Status, Tier};
+use super::views::{Backend, Mark, Pool, Status, Tier};
 
 /// Backends shown on the page; more are in `/status`.
 const BACKENDS_SHOWN_MAX: usize = 500;
@@ -177,6 +177,9 @@ fn pool(out: &mut String, pool: &Pool, room: &mut usize) {
     if pool.all_down {
         out.push_str(" · <b class=down>no backend is healthy</b>");
     }
+    if pool.failback_pending {
+        out.push_str(" · a standby tier serves until failback");
+    }
     for name in &pool.unresolved {
         out.push_str(" · no address for ");
         escape(out, name);
@@ -201,6 +204,11 @@ fn pool(out: &mut String, pool: &Pool, room: &mut usize) {
         *room = room.saturating_sub(tier.backends.len());
     }
     out.push_str("</table>");
+    for mark in marks(pool) {
+        out.push_str("<p class=mark>");
+        escape(out, &mark);
+        out.push_str("</p>");
+    }
     quotas(out, pool);
 }
 
@@ -263,7 +271,7 @@ fn row(out: &mut String, tier: &Tier, backend: &Backend, columns: Columns) {
         backend.state_words(),
         duration(backend.since_seconds)
     );
-    escape(out, &backend.cause.sentence());
+    escape(out, &backend.cause.words);
     let mail = backend.mail.as_ref().filter(|_| columns == Columns::Mail);
     let _ = write!(out, "<td class=n>{}", backend.open);
     if columns == Columns::Mail {
@@ -313,6 +321,38 @@ pub fn replay_memory(status: &Status) -> Option<String> {
         mib(used),
         short(mib(most))
     ))
+}
+
+/// What operators have set at run time against the configuration, as far as states and causes do
+/// not say so already: one sentence each.
+pub fn marks(pool: &Pool) -> Vec<String> {
+    let mut marks = Vec::new();
+    for backend in pool.tiers.iter().flat_map(|tier| &tier.backends) {
+        let name = &backend.name;
+        if let Some(mark) = backend
+            .admin_mark
+            .as_ref()
+            .filter(|_| backend.admin == "ready")
+        {
+            let by = set_by(mark);
+            marks.push(format!(
+                "{name}: ready {by}; the configuration says otherwise"
+            ));
+        }
+        if let (Some(mark), Some(weight)) = (&backend.weight_mark, backend.weight_override) {
+            let (by, configured) = (set_by(mark), backend.weight_configured);
+            marks.push(format!(
+                "{name}: weight {weight} {by}; {configured} is configured"
+            ));
+        }
+    }
+    // All addresses of a name were set together.
+    marks.dedup();
+    marks
+}
+
+fn set_by(mark: &Mark) -> String {
+    format!("set by {} {} ago", mark.by, duration(mark.seconds))
 }
 
 /// A period as a quota names it: in the largest unit that divides it.
@@ -375,9 +415,14 @@ mod tests {
             state: "down".to_owned(),
             cause: Cause {
                 origin: "probe".to_owned(),
-                text: Some(evil.clone()),
+                words: evil.clone(),
                 ..Cause::default()
             },
+            weight_override: Some(7),
+            weight_mark: Some(Mark {
+                by: evil.clone(),
+                ..Mark::default()
+            }),
             ..Backend::default()
         };
         let status = Status {
@@ -408,7 +453,7 @@ mod tests {
         };
         let page = html(&status);
         assert!(!page.contains("<script"), "{page}");
-        assert_eq!(page.matches("&lt;script&gt;").count(), 12);
+        assert_eq!(page.matches("&lt;script&gt;").count(), 14);
     }
 
     #[test]

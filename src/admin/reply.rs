@@ -1,7 +1,7 @@
 //! Bodies and replies of the status endpoint.
 //!
-//! A body is one piece in memory, or the text of a scrape that is made while it is sent: then one
-//! chunk exists at a time, and the place of the scrape is given back when the body is dropped.
+//! A body is one piece in memory that is sent in slices, or the text of a scrape that is made while
+//! it is sent: then one chunk exists at a time.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -11,7 +11,6 @@ use hyper::body::{Body, Bytes, Frame, SizeHint};
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::views::Refusal;
 use crate::metrics::exposition::{self, Exposition};
@@ -19,19 +18,24 @@ use crate::metrics::exposition::{self, Exposition};
 /// A reply of the endpoint.
 pub(super) type Reply = Response<Octets>;
 
+/// The longest slice of a body that is handed on at once.
+const SLICE_OCTETS_MAX: usize = 64 * 1024;
+
 /// The body of a reply.
 #[derive(Debug)]
-pub(super) enum Octets {
-    Whole(Option<Bytes>),
+pub(super) struct Octets(Text);
+
+#[derive(Debug)]
+enum Text {
+    Whole(Bytes),
     Scrape(Box<Scrape>),
 }
 
 /// A scrape while it is sent.
 #[derive(Debug)]
-pub(super) struct Scrape {
+struct Scrape {
     text: Exposition,
     turn: Turn,
-    _place: OwnedSemaphorePermit,
 }
 
 /// Whose turn on the loop it is: between two chunks everybody else gets one.
@@ -65,45 +69,44 @@ impl Body for Octets {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let chunk = match self.get_mut() {
-            Self::Whole(bytes) => Poll::Ready(bytes.take()),
-            Self::Scrape(scrape) => scrape.poll_chunk(cx),
+        let chunk = match &mut self.get_mut().0 {
+            Text::Whole(rest) if rest.is_empty() => Poll::Ready(None),
+            Text::Whole(rest) => {
+                let slice = rest.split_to(rest.len().min(SLICE_OCTETS_MAX));
+                Poll::Ready(Some(slice))
+            }
+            Text::Scrape(scrape) => scrape.poll_chunk(cx),
         };
         chunk.map(|chunk| chunk.map(|chunk| Ok(Frame::data(chunk))))
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self, Self::Whole(None))
+        matches!(&self.0, Text::Whole(rest) if rest.is_empty())
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Whole(bytes) => {
-                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
-            }
-            Self::Scrape(..) => SizeHint::default(),
+        match &self.0 {
+            Text::Whole(rest) => SizeHint::with_exact(rest.len() as u64),
+            Text::Scrape(..) => SizeHint::default(),
         }
     }
 }
 
 /// A reply with this body.
 pub(super) fn whole(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Reply {
-    let body: Bytes = body.into();
-    let body = Octets::Whole((!body.is_empty()).then_some(body));
-    with_kind(status, kind, body)
+    with_kind(status, kind, Text::Whole(body.into()))
+}
+
+/// A few words.
+pub(super) fn plain(status: StatusCode, body: impl Into<Bytes>) -> Reply {
+    whole(status, "text/plain; charset=utf-8", body)
 }
 
 /// The page of a scrape.
-pub(super) fn scrape(text: Exposition, place: OwnedSemaphorePermit) -> Reply {
-    with_kind(
-        StatusCode::OK,
-        exposition::CONTENT_TYPE,
-        Octets::Scrape(Box::new(Scrape {
-            text,
-            turn: Turn::Ours,
-            _place: place,
-        })),
-    )
+pub(super) fn scrape(text: Exposition) -> Reply {
+    let turn = Turn::Ours;
+    let scrape = Text::Scrape(Box::new(Scrape { text, turn }));
+    with_kind(StatusCode::OK, exposition::CONTENT_TYPE, scrape)
 }
 
 /// JSON, one line per field for those who read it with their eyes.
@@ -113,11 +116,7 @@ pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Reply {
             text.push(b'\n');
             whole(status, "application/json", text)
         }
-        Err(error) => whole(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "text/plain; charset=utf-8",
-            format!("{error}\n"),
-        ),
+        Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
     }
 }
 
@@ -127,13 +126,19 @@ pub(super) fn refusal(
     error: impl Into<String>,
     remedy: impl Into<String>,
 ) -> Reply {
-    json(
-        status,
-        &Refusal {
-            error: error.into(),
-            remedy: remedy.into(),
-        },
-    )
+    let refusal = Refusal {
+        error: error.into(),
+        remedy: remedy.into(),
+    };
+    let mut reply = json(status, &refusal);
+    // For the log: an extension is not sent.
+    reply.extensions_mut().insert(refusal);
+    reply
+}
+
+/// What a refusal says.
+pub(super) fn refused(reply: &Reply) -> Option<&Refusal> {
+    reply.extensions().get()
 }
 
 /// The path is known and the method is not one of `allowed`.
@@ -149,8 +154,8 @@ pub(super) fn wrong_method(allowed: &'static str) -> Reply {
     reply
 }
 
-fn with_kind(status: StatusCode, kind: &'static str, body: Octets) -> Reply {
-    let mut reply = Response::new(body);
+fn with_kind(status: StatusCode, kind: &'static str, text: Text) -> Reply {
+    let mut reply = Response::new(Octets(text));
     *reply.status_mut() = status;
     let headers = reply.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));

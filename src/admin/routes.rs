@@ -1,20 +1,32 @@
 //! Every path of the status endpoint and what is done for it.
 //!
-//! Reading needs nothing; changing verbs pass the guard first. Pages are gathered off the loop, and
-//! few at a time: with ten thousand backends a page is megabytes.
+//! Whoever asks is first asked for which host; changing verbs pass the rest of the guard. Health checks
+//! pass none, take no place and are answered at once: they say nothing that is worth guarding. Pages
+//! are gathered off the loop, and few at a time: with ten thousand backends a page is megabytes.
 
-use std::sync::Arc;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use http_body_util::{BodyExt, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::{Method, Request, StatusCode};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::spawn_blocking;
+use tokio::time::{sleep_until, timeout};
 
-use super::guard::{self, Door};
+use super::changes::{Asked, log_foreign};
+use super::crowd::{Crowd, Peer, Phase, Place};
+use super::guard::{self, AskedOf, Door, Right};
+use super::host::{AskedHost, OurHosts};
+use super::patient::Patience;
 use super::reply::{self, Reply, refusal, wrong_method};
 use super::token::Token;
-use super::{BODY_OCTETS_MAX, PAGES_AT_ONCE_MAX, gather, metrics, page, views};
+use super::{
+    BODY_OCTETS_MAX, PAGES_AT_ONCE_MAX, PAGES_WAITING_MAX, gather, metrics, page, readiness, views,
+};
 use crate::balance::AdminState;
 use crate::control::{BackendChange, ChangeError, Handle};
 use crate::metrics::exposition::Exposition;
@@ -24,24 +36,99 @@ const READ: &str = "GET, HEAD";
 
 /// What all connections share.
 pub(super) struct Endpoint {
-    pub(super) handle: Handle,
-    pub(super) token: Option<Token>,
+    pub(super) patience: Patience,
+    handle: Handle,
+    token: Option<Token>,
+    /// Where it listens; `None` for a Unix socket.
+    bound: Option<IpAddr>,
+    crowd: Crowd,
     pages: Arc<Semaphore>,
 }
 
 /// Who asks.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Who {
+    /// A client over TCP.
+    At(SocketAddr),
+    /// A process on this host, over the Unix socket.
+    User { uid: u32, pid: Option<i32> },
+    /// One of whom the kernel says nothing.
+    Unknown,
+}
+
+impl Who {
+    /// Whose share of the connections it takes.
+    pub(super) fn peer(&self) -> Peer {
+        match self {
+            Self::At(address) => Peer::at(address.ip()),
+            Self::User { uid, .. } => Peer::User(*uid),
+            Self::Unknown => Peer::Unknown,
+        }
+    }
+
+    fn door(&self) -> Door {
+        match self {
+            Self::At(_) => Door::Tcp,
+            Self::User { .. } | Self::Unknown => Door::Unix,
+        }
+    }
+
+    /// For the status page: an address or a user id.
+    fn mark(&self) -> Arc<str> {
+        match self {
+            Self::At(address) => address.ip().to_canonical().to_string().into(),
+            Self::User { uid, .. } => format!("uid {uid}").into(),
+            Self::Unknown => Arc::from("unix"),
+        }
+    }
+}
+
+/// For the log.
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::At(address) => address.fmt(f),
+            Self::User {
+                uid,
+                pid: Some(pid),
+            } => write!(f, "uid {uid} pid {pid}"),
+            Self::User { uid, pid: None } => write!(f, "uid {uid}"),
+            Self::Unknown => f.write_str("unix"),
+        }
+    }
+}
+
+/// A connection as far as answers ask for it.
+#[derive(Debug)]
 pub(super) struct Asker {
-    pub(super) door: Door,
-    /// For the log and the status page: an address or a user id.
-    pub(super) who: Arc<str>,
+    pub(super) who: Who,
+    pub(super) place: Place,
+    /// The place among the pages, if it was given one: until the connection has ended, so that slow
+    /// readers cannot make many pages stay in memory.
+    page: OnceLock<Arc<OwnedSemaphorePermit>>,
+}
+
+impl Asker {
+    pub(super) fn new(who: Who, place: Place) -> Self {
+        let page = OnceLock::new();
+        Self { who, place, page }
+    }
 }
 
 impl Endpoint {
-    pub(super) fn new(handle: Handle, token: Option<Token>) -> Self {
+    pub(super) fn new(
+        handle: Handle,
+        token: Option<Token>,
+        bound: Option<IpAddr>,
+        crowd: Crowd,
+        patience: Patience,
+    ) -> Self {
         Self {
+            patience,
             handle,
             token,
+            bound,
+            crowd,
             pages: Arc::new(Semaphore::new(PAGES_AT_ONCE_MAX)),
         }
     }
@@ -57,12 +144,15 @@ impl Endpoint {
         let parts: [Option<String>; 5] = std::array::from_fn(|_| parts.next());
         let parts = parts.each_ref().map(|part| part.as_deref());
         match parts {
-            [Some(""), None, ..] => self.read(&asked, Page::Html).await,
-            [Some("style.css"), None, ..] => self.read(&asked, Page::Style).await,
-            [Some("healthz"), None, ..] => self.read(&asked, Page::Alive).await,
-            [Some("readyz"), None, ..] => self.read(&asked, Page::Ready).await,
-            [Some("status"), None, ..] => self.read(&asked, Page::Status).await,
-            [Some("metrics"), None, ..] => self.read(&asked, Page::Metrics).await,
+            [Some(""), None, ..] => self.read(asker, &asked, Page::Html).await,
+            [Some("style.css"), None, ..] => self.read(asker, &asked, Page::Style).await,
+            [Some("healthz"), None, ..] => {
+                check(&asked, || reply::plain(StatusCode::OK, "alive\n"))
+            }
+            [Some("readyz"), None, ..] => check(&asked, || self.ready()),
+            [Some("readyz"), Some(pool), None, ..] => check(&asked, || self.pool_ready(pool)),
+            [Some("status"), None, ..] => self.read(asker, &asked, Page::Status).await,
+            [Some("metrics"), None, ..] => self.read(asker, &asked, Page::Metrics).await,
             [Some("reload"), None, ..] => self.reload(asker, &asked).await,
             [Some("pools"), Some(pool), Some("failback"), None, ..] => {
                 self.fail_back(asker, &asked, pool).await
@@ -77,78 +167,126 @@ impl Endpoint {
             _ => refusal(
                 StatusCode::NOT_FOUND,
                 format!("there is nothing at {path:?}"),
-                "paths: / /healthz /readyz /status /metrics /reload /pools/P/backends/B \
-                 /pools/P/failback",
+                "paths: / /healthz /readyz /readyz/P /status /metrics /reload \
+                 /pools/P/backends/B /pools/P/failback",
             ),
         }
     }
 
-    async fn read(&self, asked: &Request<Incoming>, page: Page) -> Reply {
+    async fn read(&self, asker: &Asker, asked: &Request<Incoming>, page: Page) -> Reply {
         if !matches!(*asked.method(), Method::GET | Method::HEAD) {
             return wrong_method(READ);
         }
+        let host = asked_host(asked);
+        let may = self.with_our_hosts(|ours| guard::may_read(asker.who.door(), ours, &host));
+        if let Err(refused) = may {
+            log_foreign(&asker.who, asked.uri().path(), &refused);
+            return *refused;
+        }
         match page {
-            Page::Alive => reply::whole(StatusCode::OK, "text/plain; charset=utf-8", "alive\n"),
             Page::Style => reply::whole(StatusCode::OK, "text/css; charset=utf-8", page::STYLE),
-            Page::Ready => self.ready(),
-            Page::Status => match self.gathered(status_json).await {
-                Some((reply, _permit)) => reply,
-                None => stopping(),
-            },
-            Page::Html => match self.gathered(status_page).await {
-                Some((reply, _permit)) => reply,
-                None => stopping(),
-            },
-            Page::Metrics => match self.gathered(metrics::scrape).await {
-                Some((scrape, permit)) => reply::scrape(Exposition::new(scrape), permit),
-                None => stopping(),
-            },
+            Page::Status => self.gathered(asker, status_json).await,
+            Page::Html => self.gathered(asker, status_page).await,
+            Page::Metrics => self.gathered(asker, metrics_page).await,
         }
     }
 
     fn ready(&self) -> Reply {
-        let readiness = gather::readiness(self.handle.shared());
-        let status = if readiness.ready {
-            StatusCode::OK
-        } else {
-            StatusCode::SERVICE_UNAVAILABLE
-        };
-        let mut text = String::from(if readiness.ready {
-            "ready\n"
-        } else {
-            "not ready\n"
-        });
-        for reason in readiness.reasons {
-            text.push_str(&reason);
-            text.push('\n');
+        let readiness = readiness::of_process(self.handle.shared());
+        readiness::reply(&readiness)
+    }
+
+    fn pool_ready(&self, pool: &str) -> Reply {
+        match readiness::of_pool(self.handle.shared(), pool) {
+            Some(readiness) => readiness::reply(&readiness),
+            None => change_error(&ChangeError::NoPool(pool.to_owned())),
         }
-        reply::whole(status, "text/plain; charset=utf-8", text)
     }
 
-    /// What `gather` finds, off the loop, when a place for one more page is free.
-    async fn gathered<T: Send + 'static>(
-        &self,
-        gather: fn(&Handle) -> T,
-    ) -> Option<(T, tokio::sync::OwnedSemaphorePermit)> {
-        let permit = Arc::clone(&self.pages).acquire_owned().await.ok()?;
+    /// The page that `gather` makes, off the loop, when a place for one more page is free.
+    async fn gathered(&self, asker: &Asker, gather: fn(&Handle) -> Reply) -> Reply {
+        let place = match self.page_place(asker).await {
+            Ok(place) => place,
+            Err(refused) => return *refused,
+        };
+        // Gathering goes on, and keeps the place, if the connection ends meanwhile.
+        let place = Arc::clone(asker.page.get_or_init(|| Arc::new(place)));
         let handle = self.handle.clone();
-        let found = spawn_blocking(move || gather(&handle)).await.ok()?;
-        Some((found, permit))
+        let gathered = spawn_blocking(move || {
+            let page = gather(&handle);
+            drop(place);
+            page
+        });
+        let page = gathered.await;
+        asker.place.is_now(Phase::Page, Instant::now());
+        page.unwrap_or_else(|_| stopping())
     }
 
-    fn may_change(&self, asker: &Asker, asked: &Request<Incoming>) -> Result<(), Box<Reply>> {
-        let hostname = Arc::clone(&self.handle.shared().current.load().config.hostname);
-        guard::may_change(asker.door, self.token.as_ref(), &hostname, asked.headers())
+    /// A place for one more page. While there is none, pages that have been on their way for long
+    /// give way.
+    async fn page_place(&self, asker: &Asker) -> Result<OwnedSemaphorePermit, Box<Reply>> {
+        let waiting = |peer| self.crowd.count(Phase::Waiting, peer);
+        let (of_peer, of_all) = PAGES_WAITING_MAX;
+        if waiting(Some(asker.place.peer())) >= of_peer || waiting(None) >= of_all {
+            return Err(Box::new(refusal(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "too many questions wait for a page",
+                "ask again later; /healthz and /readyz are always answered",
+            )));
+        }
+        asker.place.is_now(Phase::Waiting, Instant::now());
+        let kept_min = self.patience.page;
+        let mut place = pin!(Arc::clone(&self.pages).acquire_owned());
+        loop {
+            let since = self.crowd.longest_page().unwrap_or_else(Instant::now);
+            // Cancel-safe: the wait for a place keeps its turn, and time passes anyway.
+            tokio::select! {
+                biased;
+                place = &mut place => {
+                    asker.place.is_now(Phase::Answering, Instant::now());
+                    return place.map_err(|_| Box::new(stopping()));
+                }
+                () = sleep_until((since + kept_min).into()) => {
+                    self.crowd.drop_longest_page(kept_min, Instant::now());
+                }
+            }
+        }
+    }
+
+    fn with_our_hosts<T>(&self, judge: impl FnOnce(&OurHosts<'_>) -> T) -> T {
+        let snapshot = self.handle.shared().current.load();
+        let admin = snapshot.config.admin.as_ref();
+        judge(&OurHosts {
+            bound: self.bound,
+            hostname: &snapshot.config.hostname,
+            hosts: admin.map_or(&[], |admin| &admin.hosts),
+        })
+    }
+
+    /// By what right `asker` may change something; else the refusal, which has been logged.
+    fn may_change(
+        &self,
+        asker: &Asker,
+        asked: &Request<Incoming>,
+        what: &Asked<'_>,
+    ) -> Result<Right, Box<Reply>> {
+        let host = asked_host(asked);
+        let (door, token) = (asker.who.door(), self.token.as_ref());
+        let headers = asked.headers();
+        let may = self.with_our_hosts(|ours| guard::may_change(door, token, ours, &host, headers));
+        may.inspect_err(|refused| what.log(&asker.who, None, refused))
     }
 
     async fn reload(&self, asker: &Asker, asked: &Request<Incoming>) -> Reply {
         if *asked.method() != Method::POST {
             return wrong_method("POST");
         }
-        if let Err(refused) = self.may_change(asker, asked) {
-            return *refused;
-        }
-        match self.handle.reload("http").await {
+        let what = Asked::of("reload");
+        let right = match self.may_change(asker, asked, &what) {
+            Ok(right) => right,
+            Err(refused) => return *refused,
+        };
+        let reply = match self.handle.reload("http").await {
             Ok(report) => {
                 let status = if report.ok {
                     StatusCode::OK
@@ -158,20 +296,26 @@ impl Endpoint {
                 reply::json(status, &gather::reload(report))
             }
             Err(error) => change_error(&error),
-        }
+        };
+        what.log(&asker.who, Some(right), &reply);
+        reply
     }
 
     async fn fail_back(&self, asker: &Asker, asked: &Request<Incoming>, pool: &str) -> Reply {
         if *asked.method() != Method::POST {
             return wrong_method("POST");
         }
-        if let Err(refused) = self.may_change(asker, asked) {
-            return *refused;
-        }
-        match self.handle.fail_back(pool).await {
+        let what = Asked::of_pool("failback", pool);
+        let right = match self.may_change(asker, asked, &what) {
+            Ok(right) => right,
+            Err(refused) => return *refused,
+        };
+        let reply = match self.handle.fail_back(pool).await {
             Ok(()) => reply::json(StatusCode::OK, &serde_json::json!({ "pool": pool })),
             Err(error) => change_error(&error),
-        }
+        };
+        what.log(&asker.who, Some(right), &reply);
+        reply
     }
 
     async fn set_backend(
@@ -184,26 +328,47 @@ impl Endpoint {
         if *asked.method() != Method::PUT {
             return wrong_method("PUT");
         }
-        if let Err(refused) = self.may_change(asker, &asked) {
-            return *refused;
-        }
-        let body = match Limited::new(asked.into_body(), BODY_OCTETS_MAX)
-            .collect()
-            .await
-        {
-            Ok(body) => body.to_bytes(),
-            Err(error) => {
-                return refusal(
-                    StatusCode::PAYLOAD_TOO_LARGE,
-                    format!("the body cannot be read: {error}"),
-                    "send at most 65,536 octets",
-                );
-            }
-        };
-        let change = match change(&body, &asker.who) {
-            Ok(change) => change,
+        let mut what = Asked::of_backend("backend", pool, backend);
+        let right = match self.may_change(asker, &asked, &what) {
+            Ok(right) => right,
             Err(refused) => return *refused,
         };
+        let reply = match self.wanted(asker, asked).await {
+            Ok(change) => {
+                what.wants(&change);
+                self.change_backend(pool, backend, change).await
+            }
+            Err(refused) => *refused,
+        };
+        what.log(&asker.who, Some(right), &reply);
+        reply
+    }
+
+    /// The change that the body asks for.
+    async fn wanted(
+        &self,
+        asker: &Asker,
+        asked: Request<Incoming>,
+    ) -> Result<BackendChange, Box<Reply>> {
+        let body = Limited::new(asked.into_body(), BODY_OCTETS_MAX).collect();
+        let refused =
+            |status, error: String, remedy: &str| Box::new(refusal(status, error, remedy));
+        match timeout(self.patience.body, body).await {
+            Ok(Ok(body)) => change(&body.to_bytes(), &asker.who.mark()),
+            Ok(Err(error)) => Err(refused(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                format!("the body cannot be read: {error}"),
+                "send at most 65,536 octets",
+            )),
+            Err(_) => Err(refused(
+                StatusCode::REQUEST_TIMEOUT,
+                "the body did not come in time".to_owned(),
+                "send it together with the header",
+            )),
+        }
+    }
+
+    async fn change_backend(&self, pool: &str, backend: &str, change: BackendChange) -> Reply {
         match self.handle.set_backend(pool, backend, change).await {
             Ok(()) => reply::json(
                 StatusCode::OK,
@@ -215,6 +380,23 @@ impl Endpoint {
             Err(error) => change_error(&error),
         }
     }
+}
+
+/// A health check: for whatever host, and nothing it would have to wait for.
+fn check(asked: &Request<Incoming>, answer: impl FnOnce() -> Reply) -> Reply {
+    if matches!(*asked.method(), Method::GET | Method::HEAD) {
+        answer()
+    } else {
+        wrong_method(READ)
+    }
+}
+
+fn asked_host(asked: &Request<Incoming>) -> AskedOf {
+    AskedHost::of(asked.headers(), asked.uri(), asked.version())
+}
+
+fn metrics_page(handle: &Handle) -> Reply {
+    reply::scrape(Exposition::new(metrics::scrape(handle)))
 }
 
 fn status_json(handle: &Handle) -> Reply {
@@ -230,8 +412,6 @@ fn status_page(handle: &Handle) -> Reply {
 enum Page {
     Html,
     Style,
-    Alive,
-    Ready,
     Status,
     Metrics,
 }

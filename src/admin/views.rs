@@ -197,6 +197,9 @@ pub struct Backend {
     pub state: String,
     /// What the operator set: `ready`, `drain`, `maint`.
     pub admin: String,
+    /// Who set that at run time; `null` where it is what the configuration says.
+    #[serde(default)]
+    pub admin_mark: Option<Mark>,
     /// What was found: `unknown`, `up`, `degraded`, `down`, `ejected`.
     pub health: String,
     /// Why it is in this state.
@@ -213,8 +216,11 @@ pub struct Backend {
     pub consecutive_strikes: u32,
     /// The weight of the configuration.
     pub weight_configured: u16,
-    /// The operator's weight, if set at run time.
+    /// The operator's weight, if another one than the configured is set at run time.
     pub weight_override: Option<u16>,
+    /// Who set it; `null` where it is what the configuration says.
+    #[serde(default)]
+    pub weight_mark: Option<Mark>,
     /// The weight as balancing sees it now (slow start).
     pub weight_effective: f64,
     /// Open connections.
@@ -257,10 +263,24 @@ pub struct BackendMail {
     pub moved: BTreeMap<String, u64>,
 }
 
+/// Who set something at run time, and when; while the configuration says something else.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Mark {
+    /// An address, or `uid` and a number.
+    pub by: String,
+    /// When, in seconds since 1970.
+    pub at: u64,
+    /// How long ago.
+    pub seconds: f64,
+}
+
 /// Why a backend is in its state.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Cause {
-    /// `probe`, `session`, `operator`, `timer` or `reload`; `quota` of the state `full`.
+    /// All of it in a few words, for people.
+    #[serde(default)]
+    pub words: String,
+    /// `probe`, `session`, `operator`, `timer`, `reload` or `start`; `quota` of the state `full`.
     pub origin: String,
     /// The step that failed.
     pub stage: Option<String>,
@@ -428,22 +448,6 @@ impl Backend {
         } else {
             self.state.clone()
         }
-    }
-}
-
-impl Cause {
-    /// The cause in a few words, for people.
-    pub fn sentence(&self) -> String {
-        let mut words = vec![self.origin.clone()];
-        words.extend([&self.stage, &self.kind].into_iter().flatten().cloned());
-        words.extend(self.code.map(|code| code.to_string()));
-        words.extend(self.text.as_ref().map(|text| format!("\"{text}\"")));
-        words.extend(
-            self.duration_ms
-                .map(|millis| format!("after {millis:.1} ms")),
-        );
-        words.extend(self.who.as_ref().map(|who| format!("by {who}")));
-        words.join(" ")
     }
 }
 

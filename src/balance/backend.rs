@@ -17,7 +17,7 @@ use super::health::{Machine, Rules, Spare, Strike};
 use super::shared::{PoolShared, lock};
 use super::slow_start::{Fullness, Ramp, UNIT, effective};
 use super::{
-    AdminState, BackendTotals, BackendView, Cause, FailureKind, HealthState, Observation,
+    AdminState, BackendTotals, BackendView, Cause, FailureKind, HealthState, Mark, Observation,
     PoolSettings, ProbeReport, Stage, StateChange, Totals,
 };
 use crate::types::{Shards, Weight};
@@ -102,14 +102,21 @@ pub(super) struct Place {
 #[derive(Debug)]
 pub(super) struct Record {
     pub(super) admin: AdminState,
-    /// Whether an operator has said that, and not the configuration.
-    is_overridden: bool,
+    /// What the configuration says.
+    configured_admin: AdminState,
+    /// Who has said otherwise at run time; only while it differs from the configuration.
+    admin_mark: Option<Mark>,
+    /// Why it is in drain or in maintenance.
+    admin_cause: Cause,
     pub(super) machine: Machine,
+    /// Why its health is as it is.
     cause: Cause,
+    /// When the one word for its state last changed.
     since: Instant,
     configured: Weight,
     weight_override: Option<Weight>,
-    weight_by: Option<Arc<str>>,
+    /// Who has set it; only while it differs from the configuration.
+    weight_mark: Option<Mark>,
     ramp_from: Option<Instant>,
     slow_start: Duration,
     last_probe: Option<(Instant, ProbeReport)>,
@@ -132,6 +139,15 @@ impl Record {
         (self.admin, self.machine.state())
     }
 
+    /// Why it is in the state that is shown: what sessions and probes find of a backend that the
+    /// operator keeps out of service is not why it is out.
+    fn shown_cause(&self) -> &Cause {
+        match self.admin {
+            AdminState::Ready => &self.cause,
+            AdminState::Drain | AdminState::Maint => &self.admin_cause,
+        }
+    }
+
     /// The weight without slow start.
     pub(super) fn weight(&self) -> Weight {
         self.weight_override.unwrap_or(self.configured)
@@ -140,6 +156,18 @@ impl Record {
     pub(super) fn configure(&mut self, weight: Weight, slow_start: Duration) {
         self.configured = weight;
         self.slow_start = slow_start;
+        self.forget_idle_weight();
+    }
+
+    /// A weight that is the configured one is nobody's word any more.
+    fn forget_idle_weight(&mut self) {
+        if self
+            .weight_override
+            .is_none_or(|weight| weight == self.configured)
+        {
+            self.weight_override = None;
+            self.weight_mark = None;
+        }
     }
 }
 
@@ -161,13 +189,15 @@ impl BackendState {
     ) -> Arc<Self> {
         let record = Record {
             admin,
-            is_overridden: false,
+            configured_admin: admin,
+            admin_mark: None,
+            admin_cause: Cause::of("start"),
             machine: Machine::new(),
             cause: Cause::of("start"),
             since: now,
             configured: Weight::ONE,
             weight_override: None,
-            weight_by: None,
+            weight_mark: None,
             ramp_from: None,
             slow_start: Duration::ZERO,
             last_probe: None,
@@ -325,45 +355,61 @@ impl BackendState {
         })
     }
 
-    /// The operator's word; survives reloads. `None` if it was so already.
+    /// The operator's word at run time. It holds until it is what the configuration says, or a new
+    /// configuration says something else than the one before. `None` if it was so already.
     pub fn set_admin(&self, state: AdminState, who: Arc<str>, now: Instant) -> Option<StateChange> {
         let change = self.change(now, |record, _, _| {
-            record.is_overridden = true;
             if record.admin == state {
                 return None;
             }
             record.admin = state;
-            Some(Cause {
+            record.admin_mark = (state != record.configured_admin).then(|| Mark {
+                who: Arc::clone(&who),
+                at: now,
+            });
+            record.admin_cause = Cause {
                 who: Some(who),
                 ..Cause::of("operator")
-            })
+            };
+            Some(record.admin_cause.clone())
         });
         // What a backend out of service announces does not count.
         self.note_announcement();
         change
     }
 
-    /// The word of a new configuration; what an operator has said at run time goes before it.
+    /// The word of a new configuration. One that is the same as before leaves what an operator has
+    /// said at run time; another one is the newer word.
     pub fn configure_admin(&self, state: AdminState, now: Instant) -> Option<StateChange> {
         let change = self.change(now, |record, _, _| {
-            if record.is_overridden || record.admin == state {
+            if record.configured_admin == state {
                 return None;
             }
+            record.configured_admin = state;
+            record.admin_mark = None;
+            record.admin_cause = Cause::of("reload");
             record.admin = state;
-            Some(Cause::of("reload"))
+            Some(record.admin_cause.clone())
         });
         self.note_announcement();
         change
     }
 
-    /// Sets the weight at run time; `None` returns to the configured one. Survives reloads.
-    /// `source-hash` follows a weight above the configured one at the next reload.
+    /// Sets the weight at run time; `None` returns to the configured one. Survives reloads, until it
+    /// is the configured one. `source-hash` follows a weight above the configured one at the next
+    /// reload.
     pub fn set_weight(&self, weight: Option<Weight>, who: Arc<str>, now: Instant) {
         self.change(now, |record, _, _| {
             record.weight_override = weight;
-            record.weight_by = Some(who);
+            record.weight_mark = Some(Mark { who, at: now });
+            record.forget_idle_weight();
             None
         });
+    }
+
+    /// What the operator wants, and what we found.
+    pub fn state(&self) -> (AdminState, HealthState) {
+        lock(&self.record).state()
     }
 
     /// The operator's weight, if set at run time.
@@ -374,11 +420,6 @@ impl BackendState {
     /// Whether sessions' failures keep it out for now, and probes did not find it down.
     pub(super) fn is_ejected(&self) -> bool {
         lock(&self.record).machine.state() == HealthState::Ejected
-    }
-
-    /// Who set the weight last, if anybody did.
-    pub fn weight_by(&self) -> Option<Arc<str>> {
-        lock(&self.record).weight_by.clone()
     }
 
     /// The usual time to greet (an average that decays), for the hedge rule; `None` before the
@@ -428,7 +469,8 @@ impl BackendState {
         BackendView {
             admin: record.admin,
             health: record.machine.state(),
-            cause: record.cause.clone(),
+            admin_mark: record.admin_mark.clone(),
+            cause: record.shown_cause().clone(),
             since: record.since,
             ejected_until: record.machine.ejected_until(),
             ejections: record.machine.ejections(&eject, now),
@@ -440,6 +482,7 @@ impl BackendState {
                 weight => weight,
             },
             weight_override: record.weight_override,
+            weight_mark: record.weight_mark.clone(),
             last_probe: record.last_probe.clone(),
             usual_greeting: self.usual_greeting(),
         }
@@ -501,8 +544,13 @@ impl BackendState {
         let cause = turn(&mut record, rules, spare);
         let to = record.state();
         let change = cause.filter(|_| from != to).map(|cause| {
-            record.cause = cause.clone();
-            record.since = now;
+            if from.1 != to.1 {
+                record.cause = cause.clone();
+            }
+            // Health that changes while the operator keeps it out of service does not change that.
+            if from.0 != to.0 || to.0 == AdminState::Ready {
+                record.since = now;
+            }
             StateChange {
                 pool: Arc::clone(&self.pool),
                 backend: Arc::clone(&self.name),
@@ -745,7 +793,90 @@ mod tests {
         assert_eq!(fleet.states[1].view(fleet.now).admin, AdminState::Drain);
         fleet.states[0].set_weight(None, Arc::from("jo"), fleet.now);
         assert_eq!(weights(&fleet)[0], 3 * 256);
-        assert_eq!(fleet.states[0].weight_by().as_deref(), Some("jo"));
+    }
+
+    /// Who set its state and its weight, as far as that holds.
+    fn marks(fleet: &Fleet) -> [Option<Arc<str>>; 2] {
+        let view = fleet.states[0].view(fleet.now);
+        [view.admin_mark, view.weight_mark].map(|mark| mark.map(|mark| mark.who))
+    }
+
+    #[test]
+    fn the_operators_mark_goes_when_it_no_longer_holds() {
+        let mut fleet = Fleet::equal(slow(0), 2);
+        let state = Arc::clone(&fleet.states[0]);
+        let by = |who: &str| Some(Arc::from(who));
+        fleet.probe(0, good_probe());
+        assert_eq!(marks(&fleet), [None, None]);
+        // A state that is set and taken back.
+        fleet.pass(Duration::from_secs(1));
+        state.set_admin(AdminState::Drain, Arc::from("jo"), fleet.now);
+        let drained = fleet.now;
+        fleet.pass(Duration::from_secs(1));
+        state.set_admin(AdminState::Drain, Arc::from("again"), fleet.now);
+        let view = state.view(fleet.now);
+        assert_eq!((view.cause.origin, view.cause.who), ("operator", by("jo")));
+        let mark = view.admin_mark.expect("the file says ready");
+        assert_eq!(
+            (mark.who, mark.at, view.since),
+            (Arc::from("jo"), drained, drained)
+        );
+        state.set_admin(AdminState::Ready, Arc::from("al"), fleet.now);
+        let view = state.view(fleet.now);
+        assert_eq!((view.cause.origin, view.cause.who), ("probe", None));
+        assert_eq!((marks(&fleet), view.since), ([None, None], fleet.now));
+        // A new file says otherwise: it is the newer word, and the file's from then on.
+        state.set_admin(AdminState::Maint, Arc::from("jo"), fleet.now);
+        assert_eq!(state.configure_admin(AdminState::Ready, fleet.now), None);
+        assert_eq!(marks(&fleet), [by("jo"), None], "a file that says the same");
+        let change = state.configure_admin(AdminState::Drain, fleet.now);
+        assert_eq!(change.expect("a change").to.0, AdminState::Drain);
+        assert_eq!(marks(&fleet), [None, None]);
+        assert_eq!(state.view(fleet.now).cause.origin, "reload");
+        state.set_admin(AdminState::Ready, Arc::from("jo"), fleet.now);
+        assert_eq!(marks(&fleet), [by("jo"), None], "the file says drain");
+        assert!(
+            state
+                .configure_admin(AdminState::Ready, fleet.now)
+                .is_none()
+        );
+        assert_eq!(marks(&fleet), [None, None], "the file says it too");
+        // A weight that is taken back, set to the file's, or reached by the file.
+        let weight = |value| state.set_weight(Weight::new(value), Arc::from("jo"), fleet.now);
+        weight(7);
+        assert_eq!(marks(&fleet), [None, by("jo")]);
+        state.set_weight(None, Arc::from("jo"), fleet.now);
+        assert_eq!(marks(&fleet), [None, None]);
+        weight(1);
+        assert_eq!(
+            (marks(&fleet), state.weight_override()),
+            ([None, None], None)
+        );
+        weight(7);
+        fleet.reload(slow(0), &[Spec::weight(3), Spec::weight(1)]);
+        assert_eq!(marks(&fleet), [None, by("jo")]);
+        fleet.reload(slow(0), &[Spec::weight(7), Spec::weight(1)]);
+        assert_eq!(marks(&fleet), [None, None]);
+        fleet.reload(slow(0), &[Spec::weight(2), Spec::weight(1)]);
+        assert_eq!(weights(&fleet)[0], 2 * 256, "the file's again");
+    }
+
+    #[test]
+    fn a_drained_backend_says_who_drained_it_whatever_is_found_meanwhile() {
+        let mut fleet = Fleet::equal(PoolSettings::default(), 2);
+        fleet.admin(0, AdminState::Drain);
+        let since = fleet.states[0].view(fleet.now).since;
+        fleet.pass(Duration::from_secs(1));
+        fleet.take_down(0);
+        let view = fleet.states[0].view(fleet.now);
+        assert_eq!((view.health, view.since), (HealthState::Down, since));
+        assert_eq!(
+            (view.cause.origin, view.cause.who.as_deref()),
+            ("operator", Some("test"))
+        );
+        fleet.admin(0, AdminState::Ready);
+        let view = fleet.states[0].view(fleet.now);
+        assert_eq!((view.cause.origin, view.since), ("probe", fleet.now));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 mod admit;
 mod backend;
+mod cause;
 mod choose;
 mod handing;
 mod health;
@@ -50,5 +51,5 @@ pub use settings::{AdminState, Balance, Eject, Failback, Hedge, PoolSettings, Wh
 pub use shared::PoolShared;
 pub use slot::{Parked, Slot};
 pub use view::{
-    BackendTotals, BackendView, KeptClosed, MailTotals, MoveCause, StateChange, Totals,
+    BackendTotals, BackendView, KeptClosed, MailTotals, Mark, MoveCause, StateChange, Totals,
 };

@@ -174,14 +174,25 @@ pub struct StateChange {
     pub cause: Cause,
 }
 
+/// Who has set something at run time, and when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// Who.
+    pub who: Arc<str>,
+    /// When.
+    pub at: Instant,
+}
+
 /// A copy of the state for the status page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackendView {
     /// What the operator wants.
     pub admin: AdminState,
+    /// Who has set that at run time, while the configuration says something else.
+    pub admin_mark: Option<Mark>,
     /// What we found.
     pub health: HealthState,
-    /// Why it is in this state.
+    /// Why it is in this state: in drain or maintenance, or as we found it.
     pub cause: Cause,
     /// When this state began.
     pub since: Instant,
@@ -197,8 +208,10 @@ pub struct BackendView {
     pub in_flight: u32,
     /// Weight as balancing sees it now, in 1/256 of a unit (slow start).
     pub effective_weight_256: u32,
-    /// The operator's weight, if set at run time.
+    /// The operator's weight, if one other than the configured one is set at run time.
     pub weight_override: Option<Weight>,
+    /// Who has set it.
+    pub weight_mark: Option<Mark>,
     /// The last probe and when it ended.
     pub last_probe: Option<(Instant, ProbeReport)>,
     /// The average time from dial to greeting.

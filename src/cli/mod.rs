@@ -32,6 +32,7 @@ pub use exit::Exit;
 
 use crate::config::Config;
 use crate::control::{Running, Signals, StartError};
+use crate::types::chain_in_words;
 
 /// Starts a balancer; given by the composition root.
 pub type Start = fn(StartPlan) -> Result<Running, StartError>;
@@ -202,5 +203,5 @@ fn asked(answer: anyhow::Result<Exit>) -> Exit {
 /// Prints an error with all its causes.
 fn complain(error: &anyhow::Error) {
     let paint = term::Paint::for_stderr();
-    eprintln!("{} {error:#}", paint.bad("error:"));
+    eprintln!("{} {}", paint.bad("error:"), chain_in_words(error.as_ref()));
 }

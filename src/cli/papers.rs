@@ -8,6 +8,7 @@ use clap_mangen::Man;
 
 use super::{Exit, Typed};
 use crate::config;
+use crate::types::in_words;
 
 /// The exit codes of all commands here.
 const EXIT_CODES: &str = "\
@@ -103,6 +104,7 @@ fn print(octets: &[u8]) -> Exit {
 }
 
 fn failed(error: &io::Error) -> Exit {
+    let error = in_words(error);
     eprintln!("error: cannot write to standard output: {error}");
     Exit::CannotStart
 }

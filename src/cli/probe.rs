@@ -18,6 +18,7 @@ use crate::control::probe::{
     Header, Opening, Plan, ProbeResult, ProbeTls, ProxyVerdict, Starttls, Target, Trust, probe_once,
 };
 use crate::lab::read_duration;
+use crate::types::in_words;
 
 /// How long a step may take, unless it is said.
 const STEP_MAX: Duration = Duration::from_secs(5);
@@ -152,10 +153,10 @@ fn converse(args: &Args) -> Result<ProbeResult, String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(tokio::runtime::LocalOptions::default())
-        .map_err(|error| format!("cannot start the runtime: {error}"))?;
+        .map_err(|error| format!("cannot start the runtime: {}", in_words(&error)))?;
     runtime.block_on(async {
         let address = look_up(args).await?;
-        let tls = ProbeTls::new().map_err(|error| format!("no TLS here: {error}"))?;
+        let tls = ProbeTls::new().map_err(|error| format!("no TLS here: {}", in_words(&error)))?;
         Ok(probe_once(&target(args, address), &plan(args), &tls).await)
     })
 }
@@ -171,7 +172,7 @@ async fn look_up(args: &Args) -> Result<SocketAddr, String> {
         Ok(Ok(mut addresses)) => addresses
             .next()
             .ok_or_else(|| format!("{host} has no address")),
-        Ok(Err(error)) => Err(format!("cannot look up {host}: {error}")),
+        Ok(Err(error)) => Err(format!("cannot look up {host}: {}", in_words(&error))),
         Err(_) => Err(format!("cannot look up {host}: no answer in time")),
     }
 }
@@ -293,8 +294,6 @@ fn good_words(result: &ProbeResult, took: &str) -> String {
 pub(super) fn failure_text(result: &ProbeResult) -> String {
     let kind = result.failure.map_or("failed", |kind| kind.name());
     let text = result.text.as_deref().unwrap_or("");
-    // The system's number says nothing that its words do not.
-    let text = text.split(" (os error").next().unwrap_or(text);
     let words = if text.is_empty() {
         kind.to_owned()
     } else if result.code.is_some() {

@@ -16,6 +16,7 @@ use super::{Exit, complain, term};
 use crate::lab::{
     Fault, MessageRecord, ProxyRecord, Script, Sink, SinkCounts, SinkHandle, SinkPlan,
 };
+use crate::types::in_words;
 
 /// How often the live line is drawn on a terminal, and printed elsewhere.
 const DRAWN_EVERY: Duration = Duration::from_millis(200);
@@ -134,7 +135,8 @@ fn explain(error: io::Error) -> anyhow::Error {
 
 /// Until somebody or something ends it.
 async fn watch(args: &Args, sink: &SinkHandle, live: &mut Live) -> anyhow::Result<()> {
-    let mut ending = Ending::listen().map_err(|error| anyhow!("cannot watch signals: {error}"))?;
+    let mut ending =
+        Ending::listen().map_err(|error| anyhow!("cannot watch signals: {}", in_words(&error)))?;
     let end = args
         .seconds
         .map(|seconds| Instant::now() + Duration::from_secs(seconds));

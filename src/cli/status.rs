@@ -14,7 +14,7 @@ use super::Exit;
 use super::endpoint::{AdminArgs, Endpoint, runtime, shown};
 use super::term::{Colors, Paint};
 use crate::admin::views::{Backend, Pool, Status};
-use crate::admin::{duration, period, replay_memory, short};
+use crate::admin::{duration, marks, period, replay_memory, short};
 
 /// The longest cause in a table.
 const CAUSE_CHARACTERS_MAX: usize = 72;
@@ -327,6 +327,9 @@ fn pool(pool: &Pool, out: &mut String, paint: Paint) {
         );
     }
     backends(pool).render(out, paint);
+    for mark in marks(pool) {
+        let _ = writeln!(out, "  {}", shown(&mark));
+    }
     if !pool.quotas.is_empty() {
         out.push('\n');
         quotas(pool).render(out, paint);
@@ -394,7 +397,7 @@ fn row(rank: &str, backend: &Backend) -> Vec<String> {
     } else {
         short(backend.weight_effective)
     };
-    let mut cause = shown(&backend.cause.sentence());
+    let mut cause = shown(&backend.cause.words);
     if let Some((at, _)) = cause.char_indices().nth(CAUSE_CHARACTERS_MAX) {
         cause.truncate(at);
         cause.push('…');
@@ -419,7 +422,7 @@ fn row(rank: &str, backend: &Backend) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::admin::views::{
-        BackendMail, Cause, Listener, ListenerMail, Probe, Quota, Tier, Totals,
+        BackendMail, Cause, Listener, ListenerMail, Mark, Probe, Quota, Tier, Totals,
     };
 
     const PLAIN: Paint = Paint(Colors::Off);
@@ -431,8 +434,7 @@ mod tests {
             address: "10.0.0.11:25".to_owned(),
             state: state.to_owned(),
             cause: Cause {
-                origin: "probe".to_owned(),
-                text: Some(text.to_owned()),
+                words: format!("{text} (found by a probe)"),
                 ..Cause::default()
             },
             since_seconds: 61.0,
@@ -445,6 +447,12 @@ mod tests {
         };
         let mut second = backend("a-longer-name", "ejected", "gone\u{1b}[2J");
         second.weight_override = Some(3);
+        second.weight_configured = 1;
+        second.weight_mark = Some(Mark {
+            by: "uid 0".to_owned(),
+            seconds: 90.0,
+            ..Mark::default()
+        });
         second.weight_effective = 1.5;
         second.open_max = 20;
         second.probe = Some(Probe {
@@ -498,8 +506,9 @@ mx        passthrough  0.0.0.0:25  mx           0         0
 
 pool mx: first, 0 usable, 0 of 0 waiting
 BACKEND        ADDRESS       TIER       STATE      FOR  OPEN  IN FLIGHT  SESSIONS  STRIKES  PROBE MS  WEIGHT  CAUSE
-mx1            10.0.0.11:25  1          up       1m01s     0          0      1234        0         -       1  probe \"ok\"
-a-longer-name  10.0.0.11:25  2 standby  ejected  1m01s  0/20          0      1234        0      12.3    1.5*  probe \"gone\u{fffd}[2J\"
+mx1            10.0.0.11:25  1          up       1m01s     0          0      1234        0         -       1  ok (found by a probe)
+a-longer-name  10.0.0.11:25  2 standby  ejected  1m01s  0/20          0      1234        0      12.3    1.5*  gone\u{fffd}[2J (found by a probe)
+  a-longer-name: weight 3 set by uid 0 1m30s ago; 1 is configured
 "
         );
     }
@@ -552,7 +561,7 @@ mx          40        3         0           0         1          55   2
 
 pool mx: first, 0 usable, 0 of 0 waiting
 BACKEND  ADDRESS       TIER  STATE    FOR  OPEN  IN FLIGHT  SESSIONS  KEPT  MESSAGES  MOVED  IN DOUBT  STRIKES  PROBE MS  WEIGHT  CAUSE
-mx1      10.0.0.11:25  1     up     1m01s     0          0      1234     4        40      3         1        0         -       1  probe \"ok\"
+mx1      10.0.0.11:25  1     up     1m01s     0          0      1234     4        40      3         1        0         -       1  ok (found by a probe)
 
 QUOTA  USED  LIMIT  OF
 mx1      40    500  messages in 1 hour

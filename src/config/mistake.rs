@@ -12,6 +12,8 @@ use std::sync::Arc;
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 use serde::Serialize;
 
+use crate::types::in_words;
+
 /// Mistakes that are kept; the rest is only counted. No one reads more, and each costs memory.
 pub const MISTAKES_MAX: usize = 500;
 
@@ -234,7 +236,7 @@ pub(super) fn unreadable(error: &io::Error) -> (String, &'static str) {
         io::ErrorKind::FileTooLarge => "this is probably not the file you mean",
         _ => "try to read it with `cat`",
     };
-    (error.to_string(), help)
+    (in_words(error).into_owned(), help)
 }
 
 /// Moves a span onto characters that exist.

@@ -108,6 +108,8 @@ pub struct Admin {
     /// A file whose first line is the bearer token that changing verbs need over TCP. Without it
     /// they are refused there. On a Unix socket its permissions decide.
     pub token_file: Option<PathBuf>,
+    /// Names and addresses by which it is asked besides its own, in lower case.
+    pub hosts: Vec<Arc<str>>,
 }
 
 /// Where the status endpoint listens.

@@ -225,6 +225,7 @@ fn admin(section: &Section<'_>, files: &Files<'_>) -> Option<AdminRead> {
         None => value::bind(text).map(AdminBind::Tcp),
     });
     let token_file = section.text("token_file", |path| files.path(path));
+    let hosts = section.list("hosts", value::asked_host);
     section.finish();
     if section.has("bind") && section.is_unset_or_empty("bind") {
         let help = "name an address, or remove the table [admin] to have no status endpoint";
@@ -236,7 +237,11 @@ fn admin(section: &Section<'_>, files: &Files<'_>) -> Option<AdminRead> {
         sockets_only(key, &bind, section);
     }
     (!bind.is_empty()).then(|| AdminRead {
-        admin: Admin { bind, token_file },
+        admin: Admin {
+            bind,
+            token_file,
+            hosts: hosts.into_iter().map(|(host, _)| host).collect(),
+        },
         binds: places,
         token_file: section.place_of("token_file"),
     })

@@ -350,6 +350,28 @@ pub(super) fn network(text: &str) -> Result<IpNet, Wrong> {
     Ok(network)
 }
 
+/// A host by which the status endpoint is asked: a name or an address, in lower case, no port.
+pub(super) fn asked_host(text: &str) -> Result<Arc<str>, Wrong> {
+    let inside = text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'));
+    if let Ok(ip) = inside.unwrap_or(text).parse::<IpAddr>() {
+        return Ok(Arc::from(ip.to_canonical().to_string()));
+    }
+    if let Some((host, port)) = text.rsplit_once(':')
+        && port.parse::<u16>().is_ok()
+    {
+        return Err(Wrong::new(
+            format!("{:?} has a port", shown(text)),
+            format!(
+                "write it without the port, which does not matter: {:?}",
+                shown(host)
+            ),
+        ));
+    }
+    host_name(text).map(|host| Arc::from(host.to_ascii_lowercase()))
+}
+
 /// An address to send from.
 pub(super) fn source(text: &str) -> Result<IpAddr, Wrong> {
     let ip: IpAddr = text.parse().map_err(|_| {

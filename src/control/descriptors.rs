@@ -19,8 +19,11 @@ const RESERVE_BASE: u64 = 64;
 const RESERVE_PER_WORKER: u64 = 24;
 /// Pooled pipes for splice(2), two descriptors each: of one worker, and of all together.
 const RESERVE_PIPES: (u64, u64) = (64, 200);
-/// Connections of the status endpoint, for each address it listens on.
-const RESERVE_ADMIN: u64 = 80;
+/// Connections to one address of the status endpoint at once; for one more a silent one gives way.
+pub const ADMIN_CONNECTIONS_MAX: usize = 128;
+/// Each address of the status endpoint: its connections, one that is just accepted, and files that
+/// are read for it.
+const RESERVE_ADMIN: u64 = ADMIN_CONNECTIONS_MAX as u64 + 1 + 15;
 /// Fewer sessions than this are no service.
 const SESSIONS_MIN: u64 = 16;
 /// More sessions than this are not promised, whatever the descriptor limit.

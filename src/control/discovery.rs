@@ -21,6 +21,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout};
 
 use super::handle::{ReloadFrom, ReloadRequest};
+use super::lookup_error::lookup_words;
 use crate::config::Config;
 use crate::config::model::BackendAddress;
 use crate::snapshot::Resolved;
@@ -238,8 +239,8 @@ fn listed(addresses: &[IpAddr]) -> String {
 async fn ask(resolver: &TokioResolver, name: &str) -> Result<Answer, String> {
     let lookup = timeout(LOOKUP_TIMEOUT, resolver.lookup_ip(name))
         .await
-        .map_err(|_| format!("no answer within {LOOKUP_TIMEOUT:?}"))?
-        .map_err(|error| error.to_string())?;
+        .map_err(|_| format!("no name server answered within {LOOKUP_TIMEOUT:?}"))?
+        .map_err(|error| lookup_words(&error).into_owned())?;
     let mut addresses: Vec<IpAddr> = lookup.iter().collect();
     addresses.sort_unstable();
     addresses.dedup();
@@ -275,7 +276,7 @@ fn sources() -> Sources {
 fn system_resolver() -> TokioResolver {
     let builder = TokioResolver::builder_tokio().unwrap_or_else(|error| {
         // Names of /etc/hosts work without a name server.
-        tracing::warn!(%error, "discovery.no_resolver");
+        tracing::warn!(error = &*lookup_words(&error), "discovery.no_resolver");
         let none = ResolverConfig::from_parts(None, Vec::new(), Vec::new());
         TokioResolver::builder_with_config(none, TokioRuntimeProvider::default())
     });
@@ -413,6 +414,34 @@ mod tests {
             config,
             TokioRuntimeProvider::default(),
         ))
+    }
+
+    /// Answers every question with this code (RFC 1035 §4.1.1) and nothing else.
+    fn refusing(code: u8) -> std::net::SocketAddr {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
+        std::thread::spawn(move || {
+            let mut query = [0; 512];
+            while let Ok((length, peer)) = socket.recv_from(&mut query) {
+                let mut reply = query[..length].to_vec();
+                reply[2..4].copy_from_slice(&[0x81, 0x80 | code]);
+                let _ = socket.send_to(&reply, peer);
+            }
+        });
+        address
+    }
+
+    #[test]
+    fn why_a_name_has_no_address_is_said_in_words() {
+        for (code, words) in [
+            (0, "the name has no address"),
+            (3, "there is no such name"),
+            (5, "the name server says: Query Refused"),
+        ] {
+            let resolver = resolver_at(refusing(code));
+            let answer = runtime().block_on(async { ask(&resolver, "mx.example.").await });
+            assert_eq!(answer.expect_err("no address"), words);
+        }
     }
 
     #[test]

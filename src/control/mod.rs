@@ -13,6 +13,7 @@ mod cuts;
 mod descriptors;
 mod discovery;
 mod handle;
+mod lookup_error;
 mod own;
 pub mod probe;
 mod prober;
@@ -27,7 +28,7 @@ mod supervise;
 mod ticker;
 mod watch;
 
-pub use descriptors::DescriptorError;
+pub use descriptors::{ADMIN_CONNECTIONS_MAX, DescriptorError};
 pub use handle::{BackendChange, ChangeError, Handle, LocalTask, ReloadReport};
 pub use own::own_addresses;
 pub use running::{Ended, Running};

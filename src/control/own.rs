@@ -13,13 +13,14 @@ use nix::ifaddrs::getifaddrs;
 use crate::config::model::AdminBind;
 use crate::config::{Config, leads_back};
 use crate::snapshot::Resolved;
+use crate::types::in_words;
 
 /// The addresses of this host's interfaces, sorted; none if they cannot be read.
 pub fn own_addresses() -> Vec<IpAddr> {
     let interfaces = match getifaddrs() {
         Ok(interfaces) => interfaces,
         Err(error) => {
-            tracing::warn!(%error, "addresses.unknown");
+            tracing::warn!(error = &*in_words(&error.into()), "addresses.unknown");
             return Vec::new();
         }
     };

@@ -24,7 +24,6 @@ use super::quotas;
 use super::restart::Waiting;
 use super::service;
 use super::ticker::Leftovers;
-use crate::balance::Member;
 use crate::config::{self, Color, Config, ConfigErrors, Loaded};
 use crate::net::listen::BindError;
 use crate::snapshot::{RunPhase, Shared, Snapshot, build};
@@ -217,23 +216,19 @@ impl Reloader {
         next.changes.sentences
     }
 
-    /// Gives backends the state that the new configuration says and the old one did not.
+    /// Gives backends the state that the new configuration says, where the one before said another.
     fn configure_backends(&self, old: &Snapshot, new: &Snapshot, now: Instant) {
         if Arc::ptr_eq(&old.config, &new.config) {
             return;
         }
-        let of = |config: &Config, member: &Member| {
-            let pool = config.pools.get(&member.pool)?;
-            let backend = pool.backends.get(&member.settings.name)?;
-            Some(backend.state)
-        };
-        for member in new.pools().flat_map(|view| view.pool.members()) {
-            let states = [&old.config, &new.config].map(|config| of(config, member));
-            if let [Some(before), Some(state)] = states
-                && before != state
-                && let Some(changed) = member.settings.state.configure_admin(state, now)
-            {
-                self.handle.tell(&changed);
+        for view in new.pools() {
+            for member in view.pool.members() {
+                let configured = view.settings.backends.get(&member.settings.name);
+                if let Some(backend) = configured
+                    && let Some(changed) = member.settings.state.configure_admin(backend.state, now)
+                {
+                    self.handle.tell(&changed);
+                }
             }
         }
     }

@@ -56,6 +56,7 @@ mod tests {
         config.admin = admin.map(|port| Admin {
             bind: vec![AdminBind::Tcp(SocketAddr::from(([127, 0, 0, 1], port)))],
             token_file: None,
+            hosts: Vec::new(),
         });
         Arc::new(config)
     }

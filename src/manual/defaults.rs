@@ -64,6 +64,11 @@
 //! | clients in a listener's table of limits | 1,048,576 in 64 shards, 60 octets each and 60 more while only its rate is remembered: 120 MiB | `balance::admit` | who has no session and whose rate is forgotten soonest goes first; while all have sessions, newcomers share one entry per IPv4 /16 or IPv6 /48 |
 //! | networks that share an entry in such a table | 65,536 | `balance::admit` | then refused as `TableFull`: `421 4.3.2` |
 //! | slow start | from 1/16 of the weight | `balance::slow_start` | grows in a straight line over `slow_start` |
+//! | connections to the status endpoint | 128; the kernel's queue 4,096 | `control::descriptors`, `admin` | for one more the peer with the most silent ones loses the oldest of these, if it has been silent for 50 ms; else one that comes waits so long |
+//! | header of a question | 2 s from the accept, 16 KiB, 64 lines | `admin` | closed |
+//! | body of a question | 5 s, 64 KiB | `admin` | `408`, `413` |
+//! | answer that is not read | 5 s without an octet; 30 s for the whole connection | `admin::patient` | closed |
+//! | pages gathered or sent | 4 at once; 32 questions wait, 8 of one peer | `admin::routes` | the one that has been on its way longest gives way after 2 s; more questions get `503`; health checks need no place |
 //! | lines that wait for the log's reader | 64 batches of 64 KiB, 256 KiB of events | `telemetry` | dropped, counted, said by `log.dropped` |
 //! | one kind of line in a second | 50 per worker and outcome (not of what went well, nor of messages in doubt), 200 per event | `telemetry::storm` | counted, said by `log.suppressed` |
 //! | a quota that is said to be near, used up, free again | 80 %, 100 %, below 90 %; windows of an hour or longer | `balance::quota` | near is said again after it was below 70 % |

@@ -8,6 +8,7 @@
 //! |---|---|---|
 //! | `/healthz` | GET | 200 as long as the control thread turns |
 //! | `/readyz` | GET | 200 if some pool that a listener leads to can take mail; 503 if not, or while draining; the reasons, one per line |
+//! | `/readyz/P` | GET | 200 if pool `P` can take mail; 503 if not, or while draining, with the reasons; 404 if there is no such pool |
 //! | `/status` | GET | JSON, as below |
 //! | `/metrics` | GET | Prometheus text format 0.0.4, as below |
 //! | `/` | GET | the status for people, without a script |
@@ -15,18 +16,27 @@
 //! | `/pools/P/backends/B` | PUT | `{"state": "ready"\|"drain"\|"maint", "weight": 1..1000\|null}`, one or both; 200 with the backend as it is now |
 //! | `/pools/P/failback` | POST | 200: with `failback = "manual"`, the first tier may take over again |
 //!
-//! Any refusal is `{"error": …, "remedy": …}`: 400 the body, 401 the token, 403 no token configured
-//! or a foreign `Host` or `Origin`, 404 no such path, pool or backend, 405 with `Allow`, 413 the
-//! body is too long, 503 stopping.
+//! Any refusal is `{"error": …, "remedy": …}`: 400 the body or the `Host`, 401 the token, 403 no
+//! token configured or a foreign `Host` or `Origin`, 404 no such path, pool or backend, 405 with
+//! `Allow`, 408 the body did not come in time, 413 it is too long, 503 stopping, or too many
+//! questions wait for a page.
+//!
+//! Over TCP everything but `/healthz`, `/readyz` and `/readyz/P` is answered only for a `Host` of
+//! ours: `localhost`, a loopback address, what `[admin] hosts` names, and where the endpoint listens
+//! on another address than loopback, any IP address and `hostname`. So a page of a foreign site
+//! cannot read it by a name that is made to point here (DNS rebinding).
 //!
 //! Changing verbs over TCP need `Authorization: Bearer TOKEN` with the first line of
-//! `[admin] token_file`, which is read anew each time; without that key they are refused. They are
-//! taken only for a `Host` that is an address, `localhost` or our own name, and not from pages of
-//! another site. On a Unix socket its group and permissions decide, and no token is needed.
+//! `[admin] token_file`, which is read anew each time; without that key they are refused, as they
+//! are for pages of another site. On a Unix socket its group and permissions decide, and no token is
+//! needed.
 //!
-//! Bounds: 64 connections of each address of `[admin] bind`, more wait in the kernel; one question
-//! per connection; header 16 KiB and 64 lines within 10 s; body 64 KiB; 30 s per connection; 4 pages
-//! gathered at once.
+//! Bounds: 128 connections of each address of `[admin] bind`; one question per connection; header 16 KiB and 64 lines within 2 s of the
+//! accept; body 64 KiB within 5 s; 5 s without reading an octet of the answer; 30 s per connection; 4
+//! pages gathered or sent at once, 32 questions (8 of one peer) that wait for one. For one connection
+//! too many the peer with the most silent ones loses the oldest of these, and for a page that waits
+//! one that has been on its way for 2 s gives way; so health checks are always answered. A peer is an
+//! IPv4 address, a /64 of IPv6, or a user of the Unix socket.
 //!
 //! ## `/status`
 //!
@@ -136,6 +146,7 @@
 //! | `address` | string | The address. |
 //! | `state` | string | One word: `drain` or `maint` if the operator set that, `full` where it is in service and its quota is used up, else as `health`. |
 //! | `admin` | string | What the operator set: `ready`, `drain`, `maint`. |
+//! | `admin_mark` | object or null | Who set that at run time; `null` where it is what the configuration says. |
 //! | `health` | string | What was found: `unknown`, `up`, `degraded`, `down`, `ejected`. |
 //! | `cause` | object | Why it is in this state. |
 //! | `since` | number | When this state began, in seconds since 1970. |
@@ -144,7 +155,8 @@
 //! | `ejections` | number | Ejections that count towards the length of the next one. |
 //! | `consecutive_strikes` | number | Failed attempts since the last greeting. |
 //! | `weight_configured` | number | The weight of the configuration. |
-//! | `weight_override` | number or null | The operator's weight, if set at run time. |
+//! | `weight_override` | number or null | The operator's weight, if another one than the configured is set at run time. |
+//! | `weight_mark` | object or null | Who set it; `null` where it is what the configuration says. |
 //! | `weight_effective` | number | The weight as balancing sees it now (slow start). |
 //! | `open` | number | Open connections. |
 //! | `open_max` | number | The most there may be; 0 is no limit. |
@@ -154,11 +166,23 @@
 //! | `probe` | object or null | The last probe. |
 //! | `mail` | object or null | Its mail; `null` where no listener in mode `smtp` leads to it. |
 //!
+//! **`admin_mark`, `weight_mark`**
+//!
+//! A mark goes when the operator takes back what he set, when the configuration says the same, and
+//! that of the state when a reload changes `state`.
+//!
+//! | field | type | meaning |
+//! |---|---|---|
+//! | `by` | string | An address, or `uid` and a number. |
+//! | `at` | number | When, in seconds since 1970. |
+//! | `seconds` | number | How long ago. |
+//!
 //! **`cause`**
 //!
 //! | field | type | meaning |
 //! |---|---|---|
-//! | `origin` | string | `probe`, `session`, `operator`, `timer` or `reload`; `quota` of the state `full`. |
+//! | `words` | string | All of it in a few words, for people. |
+//! | `origin` | string | `probe`, `session`, `operator`, `timer`, `reload` or `start`; `quota` of the state `full`. |
 //! | `stage` | string or null | The step that failed. |
 //! | `kind` | string or null | How it failed. |
 //! | `code` | number or null | The reply code. |
@@ -383,8 +407,8 @@
 //! `rcpt`, `data` (awaiting 354), `content` (the message on its way), `end-of-data` (said whole and
 //! not answered) and `quit`.
 //!
-//! `backend.state`, one per change: `pool`, `backend`, `backend.addr`, `from`, `to`, and why:
-//! `cause.origin`, `cause.stage`, `cause.kind`, `cause.code`, `cause.text`, `cause.ms`,
+//! `backend.state`, one per change: `pool`, `backend`, `backend.addr`, `from`, `to`, and why: `cause`
+//! in words, `cause.origin`, `cause.stage`, `cause.kind`, `cause.code`, `cause.text`, `cause.ms`,
 //! `cause.who`. `pool.tier_opened`, `pool.tier_closed`: `pool`, `tier`, `weight.usable`,
 //! `weight.configured`.
 //!
@@ -394,6 +418,12 @@
 //! fallen below 70 %, and `used-up` after `free`; so a quota that is used all the time, of which
 //! some comes free and is used again, is said once. Only windows of an hour or longer are said: one
 //! of a second fills and empties as mail comes. Metrics and status show all.
+//!
+//! `admin.changed` (info) and `admin.refused` (warn), one per change that the status endpoint is asked
+//! for: `who` (address and port, or `uid` and `pid` of a Unix socket's client), `by` (`token` or
+//! `socket`; absent if there was no right), `change` (`reload`, `failback`, `backend`), `pool`,
+//! `backend`, `state`, `weight`; of a refusal `status` and `error`. `admin.refused` with `path` is a
+//! page that was asked of a foreign `Host`. The token is never in the log.
 //!
 //! `backend.limit-learned`: `pool`, `backend`, `backend.addr`, and after how many `messages` it ends
 //! a connection, seen twice; for an hour no connection of this worker is kept for more.
@@ -431,6 +461,7 @@ mod tests {
     #[test]
     fn every_field_of_the_status_is_on_this_page() {
         let backend = views::Backend {
+            admin_mark: Some(views::Mark::default()),
             probe: Some(views::Probe::default()),
             mail: Some(views::BackendMail::default()),
             ..views::Backend::default()

@@ -24,6 +24,7 @@ use crate::smtp::{
 };
 use crate::snapshot::PoolView;
 use crate::telemetry::AttemptRecord;
+use crate::types::in_words;
 
 /// In last resort a connect may take so long,
 const LAST_RESORT_CONNECT: Duration = Duration::from_secs(1);
@@ -144,7 +145,7 @@ impl Failure {
 
     pub(super) fn of(stage: Stage, error: &io::Error) -> Self {
         Self {
-            text: Some(Arc::from(error.to_string())),
+            text: Some(Arc::from(&*in_words(error))),
             ..Self::new(stage, kind_of(error))
         }
     }
@@ -331,7 +332,7 @@ impl Attempt {
             Identity::ProxyV2 => ProxyVersion::V2,
         };
         let local = |error: io::Error| Failure {
-            text: Some(Arc::from(error.to_string())),
+            text: Some(Arc::from(&*in_words(&error))),
             ..Failure::new(Stage::Identity, FailureKind::Local)
         };
         let (source, destination, tlvs) = match &session.named {

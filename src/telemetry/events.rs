@@ -100,6 +100,7 @@ impl Telemetry {
 }
 
 fn cause_fields(fields: &mut Fields<'_>, cause: &Cause) {
+    fields.shown("cause", cause);
     fields.text("cause.origin", cause.origin);
     if let Some(stage) = cause.stage {
         fields.text("cause.stage", stage.name());

@@ -9,6 +9,8 @@ use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::types::in_words;
+
 /// Where systemd listens.
 pub(super) const SOCKET: &str = "/run/systemd/journal/socket";
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -69,7 +71,8 @@ impl Journal {
             self.lost_at = Some(Instant::now());
             writeln!(
                 self.instead,
-                "warn log.journal_lost error=\"{error}\" remedy=\"logging to standard error\""
+                "warn log.journal_lost error=\"{}\" remedy=\"logging to standard error\"",
+                in_words(&error)
             )?;
         }
         self.instead.write_all(message_of(entry))

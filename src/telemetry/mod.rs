@@ -33,6 +33,7 @@ use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
 use crate::config::model::{Log, LogFormat, LogLevel, LogOutput};
+use crate::types::in_words;
 use clock::{Clock, Wall};
 use events::Name;
 use journal::Journal;
@@ -57,7 +58,7 @@ pub fn start(log: Log) -> Telemetry {
         telemetry
             .core()
             .event(LogLevel::Warn, "log.journal_unavailable", |fields| {
-                fields.shown("error", &error);
+                fields.text("error", &in_words(&error));
                 fields.text("remedy", "logging to standard error");
             });
     }

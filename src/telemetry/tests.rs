@@ -572,6 +572,7 @@ fn a_state_change_says_its_cause() {
         lines.next(),
         Some(
             " warn backend.state pool=mx backend=mx1 backend.addr=10.0.0.11:25 from=up to=down \
+             cause=\"greeting: 421 too busy\\u{1b}[2J (found by a probe)\" \
              cause.origin=probe cause.stage=greeting cause.kind=temporary cause.code=421 \
              cause.text=\"too busy\\u{1b}[2J\" cause.ms=1.500"
         )

@@ -9,6 +9,7 @@ mod net;
 mod places;
 mod release;
 mod rng;
+mod words;
 
 pub use amount::{Percent, Rate, Tier, Weight};
 pub use count::{Counter, Histogram, HistogramTotals, Shards};
@@ -17,3 +18,4 @@ pub use net::{ClientKey, Networks};
 pub use places::Places;
 pub use release::{COMMIT, VERSION};
 pub use rng::Rng;
+pub use words::{chain_in_words, in_words, without_numbers};

@@ -20,7 +20,7 @@ use crate::net::event_loop::EventLoop;
 use crate::net::timer::sleep_until;
 use crate::session::{self, Context, LocalListener, Ticket};
 use crate::snapshot::ListenerView;
-use crate::types::Generation;
+use crate::types::{Generation, in_words};
 
 /// The pause after accept(2) failed for want of descriptors or memory.
 const BACK_OFF: Duration = Duration::from_millis(100);
@@ -134,9 +134,14 @@ async fn accept(cx: Rc<Context>, acceptor: Acceptor, orders: Rc<Orders>, mut pol
 fn note_failure(cx: &Context, failures: &mut u64, error: &io::Error) {
     cx.counters().accept_failures.inc();
     if failures.is_multiple_of(WARN_EVERY) {
-        tracing::warn!(worker = cx.worker.0,
-            %error,
-            failures = *failures + 1, remedy = "cannot accept; raise the descriptor limit (LimitNOFILE) or lower max_sessions", "listener.accept-failed");
+        tracing::warn!(
+            worker = cx.worker.0,
+            error = &*in_words(error),
+            failures = *failures + 1,
+            remedy =
+                "cannot accept; raise the descriptor limit (LimitNOFILE) or lower max_sessions",
+            "listener.accept-failed"
+        );
     }
     *failures += 1;
 }

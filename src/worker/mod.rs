@@ -19,7 +19,7 @@ use crate::balance::BackendState;
 use crate::net::event_loop::{EventLoop, yield_now};
 use crate::session::Context;
 use crate::snapshot::{ListenerView, Shared};
-use crate::types::WorkerId;
+use crate::types::{WorkerId, in_words};
 
 /// Pipes for splicing, of all workers together (fs.pipe-user-pages-soft allows 256 such pipes).
 const PIPES_TOTAL: usize = 200;
@@ -143,7 +143,11 @@ async fn serve(id: WorkerId, shared: Arc<Shared>, mut commands: UnboundedReceive
             } => {
                 cx.revive_listener(view.state.index);
                 if let Err(error) = accept::bind(&cx, &ports, &view, &hostname, socket) {
-                    tracing::error!(worker = id.0, %error, "listener.bind-failed");
+                    tracing::error!(
+                        worker = id.0,
+                        error = &*in_words(&error),
+                        "listener.bind-failed"
+                    );
                 }
             }
             Command::Move { local, from, to } => {

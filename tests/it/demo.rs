@@ -35,7 +35,7 @@ fn six_seconds_lose_no_session_while_a_backend_dies_and_comes_back() {
     }
     for event in [
         "we kill it",
-        "connect refused",
+        "connection refused",
         "we start it again",
         "up again",
     ] {
@@ -66,7 +66,7 @@ fn six_seconds_of_smtp_mode_lose_and_double_nothing_while_a_backend_dies_within_
     );
     for event in [
         "we kill it in the middle of a message",
-        "connect refused",
+        "connection refused",
         "we start it again",
         "up again",
     ] {

@@ -617,9 +617,9 @@ fn without_a_file_a_reload_says_so() {
     assert!(report.mistakes[0].contains("without a configuration file"));
 }
 
-/// The state that the file says, as far as nobody has said another at run time.
+/// The newer word counts: that of the file where it changes, that of the operator until then.
 #[test]
-fn a_changed_state_holds_from_the_reload_on_unless_an_operator_has_set_one() {
+fn a_changed_state_holds_from_the_reload_on_and_an_operators_until_the_file_changes() {
     let (one, two) = (
         sink("one.test", Script::good()),
         sink("two.test", Script::good()),
@@ -650,13 +650,26 @@ fn a_changed_state_holds_from_the_reload_on_unless_an_operator_has_set_one() {
     )
     .expect("there is such a backend");
     Peer::greeted_by(at, "one.test").ask("QUIT");
-    // Now it is the operator's.
+    // A reload that says of "two" what the file said before leaves it as the operator wants it.
+    let mut more = with(AdminState::Ready);
+    more.max_sessions = Some(50);
+    assert!(replace(running.handle(), more).ok);
+    Peer::greeted_by(at, "one.test").ask("QUIT");
+    // One that says otherwise is the newer word: of "two" at once, of "one" although an operator
+    // has confirmed what the file said before.
     wait(
         running
             .handle()
             .set_backend("mx", "one", change(AdminState::Ready)),
     )
     .expect("there is such a backend");
-    assert!(replace(running.handle(), with(AdminState::Drain)).ok);
-    Peer::greeted_by(at, "one.test").ask("QUIT");
+    let mut swapped = with(AdminState::Maint);
+    pool(&mut swapped)
+        .backends
+        .get_mut("two")
+        .expect("it is there")
+        .state = AdminState::Maint;
+    assert!(replace(running.handle(), swapped).ok);
+    assert!(replace(running.handle(), with(AdminState::Maint)).ok);
+    Peer::greeted_by(at, "two.test").ask("QUIT");
 }

@@ -21,6 +21,7 @@ use crate::control::probe::{
     probe_once,
 };
 use crate::smtp::RelayTest;
+use crate::types::in_words;
 
 /// Backends that are dialled at once.
 const AT_ONCE: usize = 32;
@@ -405,7 +406,7 @@ async fn look_up(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
             }
             Ok(addresses)
         }
-        Ok(Err(error)) => Err(error.to_string()),
+        Ok(Err(error)) => Err(in_words(&error).into_owned()),
         Err(_) => Err("no answer within 10 s".to_owned()),
     }
 }

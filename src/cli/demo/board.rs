@@ -311,27 +311,11 @@ fn health_word(health: HealthState) -> &'static str {
     }
 }
 
-/// Step, code, words, and who found it out.
+/// The cause, as it follows a state.
 fn because(cause: &Cause) -> String {
-    let mut words = Vec::new();
-    if let Some(stage) = cause.stage.filter(|_| cause.kind.is_some()) {
-        words.push(stage.name().to_owned());
-    }
-    if let Some(kind) = cause.kind {
-        words.push(kind.name().to_owned());
-    }
-    if let Some(code) = cause.code.filter(|_| cause.kind.is_some()) {
-        words.push(code.to_string());
-    }
-    let found_by = match cause.origin {
-        "probe" => "found by a probe",
-        "session" => "found by live sessions",
-        "timer" => "the ejection is over",
-        other => other,
-    };
-    if words.is_empty() {
-        format!(" ({found_by})")
+    if cause.kind.is_some() {
+        format!(": {cause}")
     } else {
-        format!(": {} ({found_by})", words.join(" "))
+        format!(" ({cause})")
     }
 }

@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use anyhow::anyhow;
 
 use crate::cli::address::bind_remedy;
+use crate::types::in_words;
 
 /// The usual ports.
 const LISTEN: u16 = 2525;
@@ -60,9 +61,10 @@ fn place(
 }
 
 fn refused(address: SocketAddr, error: &io::Error) -> anyhow::Error {
+    let words = in_words(error);
     match bind_remedy(error) {
-        Some(remedy) => anyhow!("cannot listen on {address}: {error} ({remedy})"),
-        None => anyhow!("cannot listen on {address}: {error}"),
+        Some(remedy) => anyhow!("cannot listen on {address}: {words} ({remedy})"),
+        None => anyhow!("cannot listen on {address}: {words}"),
     }
 }
 

@@ -105,10 +105,15 @@ pub(super) fn diff_admin(old: Option<&Admin>, new: Option<&Admin>, plan: &mut Pl
         }
         return;
     };
-    let Admin { bind, token_file } = old;
+    let Admin {
+        bind,
+        token_file,
+        hosts,
+    } = old;
     let mut keys = Keys::of("admin.");
     keys.restart("bind", &bind[..], &new.bind[..], admin_binds);
     keys.restart("token_file", token_file, &new.token_file, path);
+    keys.live("hosts", hosts, &new.hosts, |hosts| list(hosts));
     keys.finish(plan);
 }
 

@@ -232,6 +232,7 @@ fn other_value(key: &keys::Key) -> Option<String> {
             let value = match key.name {
                 "source" => "192.0.2.7",
                 "quota" => "100/s",
+                "hosts" => "mon.example",
                 _ => "192.0.2.0/24",
             };
             Some(format!("[\"{value}\"]"))

@@ -400,7 +400,8 @@ pub(super) const BACKEND: Section = Section {
             name: "state",
             kind: Kind::Word(&["ready", "drain", "maint"]),
             default: Default::Value("\"ready\""),
-            at_limit: "A reload changes it; what an operator has set at run time goes before this.",
+            at_limit: "A reload that changes it takes effect, also over what an operator has set at run \
+                       time; one that does not leaves that alone.",
             why: "drain keeps its sessions and gets no new ones; maint is not probed either.",
         },
         Key {

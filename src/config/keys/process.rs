@@ -195,6 +195,19 @@ pub(super) const ADMIN: Section = Section {
             at_limit: "Relative to the folder of this file.",
             why: "Its first line is the bearer token for POST and PUT over TCP.",
         },
+        Key {
+            name: "hosts",
+            kind: Kind::List {
+                form: "a host name or an IP address",
+                max: 64,
+            },
+            default: Default::Value("[]"),
+            at_limit: "0 to 64, without a port. Asked over TCP for another host, it answers 403; \
+                       /healthz and /readyz answer for every host.",
+            why: "Names by which it is asked, besides localhost, loopback addresses and, where it \
+                  listens on another address, any address and `hostname`. So a foreign page cannot \
+                  read it by a name that is made to point here.",
+        },
     ],
     tables: &[],
 };

@@ -224,6 +224,29 @@ fn our_own_name_is_a_host_name_or_an_address_literal() {
 }
 
 #[test]
+fn the_status_endpoint_is_asked_by_names_and_addresses_without_a_port() {
+    table(
+        asked_host,
+        ToString::to_string,
+        &[
+            ("mon.example", Some("mon.example")),
+            ("MON.Example", Some("mon.example")),
+            ("192.0.2.7", Some("192.0.2.7")),
+            ("2001:DB8::7", Some("2001:db8::7")),
+            ("[2001:db8::7]", Some("2001:db8::7")),
+            ("mon.example:8025", None),
+            ("http://mon.example", None),
+            ("*", None),
+            ("127.1", None),
+        ],
+    );
+    assert_eq!(
+        help(asked_host("mon.example:8025")),
+        "write it without the port, which does not matter: \"mon.example\""
+    );
+}
+
+#[test]
 fn networks_name_a_network_or_one_address() {
     let rows = [
         ("10.0.0.0/8", Some("10.0.0.0/8")),

@@ -19,6 +19,7 @@ use crate::net::tls::{Certificate, certificate};
 use crate::smtp::{
     Conversation, ProbeEnd, ProbeFailure, ProbeOutput, ProbePlan, ProbeStage, RelayTest,
 };
+use crate::types::in_words;
 
 /// Octets read at once.
 const READ_OCTETS: usize = 4096;
@@ -101,7 +102,7 @@ impl<'a> Probe<'a> {
         match self.shake_hands(stream, self.plan.timeout).await {
             Ok(stream) => Ok(Wire::Tls(stream)),
             Err(error) => {
-                self.tls_error = Some(error.to_string());
+                self.tls_error = Some(in_words(&error).into_owned());
                 Err((Stage::Starttls, error))
             }
         }
@@ -150,7 +151,7 @@ impl<'a> Probe<'a> {
                 Happened::TlsDone
             }
             Err(error) => {
-                self.tls_error = Some(error.to_string());
+                self.tls_error = Some(in_words(&error).into_owned());
                 self.starttls = Starttls::Failed;
                 Happened::TlsFailed
             }
@@ -280,7 +281,7 @@ impl Outcome {
             stage,
             failure: Some(kind_of(stage, error)),
             code: None,
-            text: Some(error.to_string()),
+            text: Some(in_words(error).into_owned()),
             full: false,
             greeting_text: None,
             keywords: Arc::default(),

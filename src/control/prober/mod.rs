@@ -20,6 +20,7 @@ use self::schedule::{Due, Schedule};
 use super::handle::Handle;
 use super::probe::{ProbeResult, ProbeTls, probe_once};
 use crate::balance::FailureKind;
+use crate::types::in_words;
 
 /// Probes at once; more wait.
 pub(super) const PROBES_MAX: usize = 256;
@@ -33,7 +34,7 @@ pub(super) async fn run(handle: Handle, retarget: Rc<Notify>) {
     let tls = match ProbeTls::new() {
         Ok(tls) => Rc::new(tls),
         Err(error) => {
-            tracing::error!(%error, "probe.no_tls");
+            tracing::error!(error = &*in_words(&error), "probe.no_tls");
             return;
         }
     };

@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::balance::{QuotaRecord, QuotaUnit};
+use crate::types::in_words;
 
 /// The version of the file.
 const VERSION: u32 = 1;
@@ -46,7 +47,7 @@ enum Unit {
 /// Why a state file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum StateError {
-    #[error("cannot be read: {0}")]
+    #[error("cannot be read: {}", in_words(.0))]
     Io(#[from] io::Error),
     #[error("is not a state file: {0}")]
     Json(#[from] serde_json::Error),

@@ -20,6 +20,8 @@ use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 
 pub use holder::Holder;
 
+use crate::types::in_words;
+
 /// Silence before the first keepalive probe (rule K6).
 const KEEPALIVE_IDLE: Duration = Duration::from_mins(1);
 /// Between keepalive probes.
@@ -267,7 +269,7 @@ fn in_use(error: &io::Error) -> bool {
 
 fn failure(wanted: &ListenAddress, step: &'static str, error: &io::Error) -> BindError {
     let address = wanted.address;
-    let reason = error.to_string();
+    let reason = in_words(error).into_owned();
     if let Some(interface) = wanted
         .interface
         .as_ref()

@@ -202,7 +202,7 @@ pub(crate) fn fetch(server: SocketAddr, path: &str) -> Option<Answer> {
     stream.set_read_timeout(Some(PATIENCE)).ok()?;
     write!(
         stream,
-        "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     )
     .ok()?;
     let mut answer = String::new();
