@@ -478,7 +478,7 @@ impl Machine {
         self.strikes = 0;
     }
 
-    #[cfg(debug_assertions)]
+    #[cfg(any(debug_assertions, test))]
     pub(super) fn check_invariants(&self) {
         assert_eq!(
             self.state == HealthState::Ejected,
