@@ -44,7 +44,7 @@ pub struct PoolShared {
     usable: AtomicU32,
     pub(super) usable_open: AtomicU32,
     order: AtomicU8,
-    /// Round robin: the latest turn that was taken, its virtual time.
+    /// Round robin: the virtual time.
     pub(super) now: CachePadded<AtomicU64>,
     pub(super) waiters: CachePadded<AtomicU32>,
     pub(super) hedges: HedgeBudget,
@@ -244,7 +244,7 @@ impl PoolShared {
             let mut guard = lock(&self.roster);
             let roster = &mut *guard;
             roster.roll = Arc::downgrade(roll);
-            roster.serial = roll.serial;
+            let before = std::mem::replace(&mut roster.serial, roll.serial);
             roster.settings = roll.settings;
             roster.timed.clear();
             roster.tiers = roster.tiers.renewed(&roll.tiers());
@@ -268,7 +268,7 @@ impl PoolShared {
                 if let Some(limited) = &member.settings.quota {
                     limited.install(now);
                 }
-                self.install_member(roster, roll, member, now);
+                self.install_member(roster, roll, member, before, now);
             }
             let upto = roster.tiers.open_upto();
             self.open_tier.store(upto, Ordering::Release);
@@ -286,9 +286,11 @@ impl PoolShared {
         roster: &mut Roster,
         roll: &Roll,
         member: &Arc<Member>,
+        before: u32,
         now: Instant,
     ) {
         let state = member.state();
+        let is_new = state.place().serial != before;
         let place = Place {
             serial: roll.serial,
             index: member.index,
@@ -308,10 +310,8 @@ impl PoolShared {
         if let Some(change) = change {
             roster.keep(PoolEvent::Changed(change));
         }
-        let first =
-            round_robin::first_turn(self.now.load(Ordering::Relaxed), refreshed.effective_256);
-        if state.turn() == 0 {
-            state.set_turn(first);
+        if is_new || refreshed.returns {
+            self.begin_turns(state);
         }
         roster.note(member.index as usize, &refreshed);
     }
@@ -373,10 +373,13 @@ impl PoolShared {
         if roll.settings.balance == Balance::RoundRobin {
             let now = self.now.load(Ordering::Relaxed);
             let turn = state.turn();
-            let rescaled =
+            let mut next =
                 round_robin::rescaled(turn, now, refreshed.before, refreshed.effective_256);
-            if rescaled != turn {
-                state.set_turn(rescaled);
+            if refreshed.returns {
+                next = next.max(now);
+            }
+            if next != turn {
+                state.set_turn(next);
             }
         }
         self.show(roll, member);
@@ -414,11 +417,20 @@ impl PoolShared {
         }
         if before != after {
             let moved = before.min(after) + 1..=before.max(after);
-            roll.members
-                .iter()
-                .filter(|member| moved.contains(&member.tier()))
-                .for_each(|member| self.show(roll, member));
+            let moved = |member: &&Arc<Member>| moved.contains(&member.tier());
+            for member in roll.members.iter().filter(moved) {
+                if before < after {
+                    self.begin_turns(member.state());
+                }
+                self.show(roll, member);
+            }
         }
+    }
+
+    /// Round robin: a backend that comes in has no turns of the past.
+    fn begin_turns(&self, state: &BackendState) {
+        let now = self.now.load(Ordering::Relaxed);
+        state.set_turn(state.turn().max(now));
     }
 
     fn event(&self, turn: Turn) -> PoolEvent {
