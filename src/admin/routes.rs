@@ -136,16 +136,27 @@ impl Endpoint {
         Some((found, permit))
     }
 
-    fn may_change(&self, asker: &Asker, asked: &Request<Incoming>) -> Result<(), Box<Reply>> {
+    /// The token file is read for it: off the loop.
+    async fn may_change(&self, asker: &Asker, asked: &Request<Incoming>) -> Result<(), Box<Reply>> {
         let hostname = Arc::clone(&self.handle.shared().current.load().config.hostname);
-        guard::may_change(asker.door, self.token.as_ref(), &hostname, asked.headers())
+        let (door, token, headers) = (asker.door, self.token.clone(), asked.headers().clone());
+        spawn_blocking(move || guard::may_change(door, token.as_ref(), &hostname, &headers))
+            .await
+            .unwrap_or_else(|panic| {
+                let error = format!("a fault of ours: {panic}");
+                Err(Box::new(refusal(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    error,
+                    "look into the log",
+                )))
+            })
     }
 
     async fn reload(&self, asker: &Asker, asked: &Request<Incoming>) -> Reply {
         if *asked.method() != Method::POST {
             return wrong_method("POST");
         }
-        if let Err(refused) = self.may_change(asker, asked) {
+        if let Err(refused) = self.may_change(asker, asked).await {
             return *refused;
         }
         match self.handle.reload("http").await {
@@ -165,7 +176,7 @@ impl Endpoint {
         if *asked.method() != Method::POST {
             return wrong_method("POST");
         }
-        if let Err(refused) = self.may_change(asker, asked) {
+        if let Err(refused) = self.may_change(asker, asked).await {
             return *refused;
         }
         match self.handle.fail_back(pool).await {
@@ -184,7 +195,7 @@ impl Endpoint {
         if *asked.method() != Method::PUT {
             return wrong_method("PUT");
         }
-        if let Err(refused) = self.may_change(asker, &asked) {
+        if let Err(refused) = self.may_change(asker, &asked).await {
             return *refused;
         }
         let body = match Limited::new(asked.into_body(), BODY_OCTETS_MAX)

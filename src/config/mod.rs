@@ -6,6 +6,7 @@
 
 mod check;
 mod diff;
+mod file;
 pub mod keys;
 mod mistake;
 pub mod model;
@@ -20,12 +21,13 @@ mod section;
 mod value;
 mod words;
 
-use std::io::{self, Read as _};
+use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 
 pub use check::leads_back;
 pub use diff::{Binding, Plan, diff};
+pub use file::read_regular;
 pub use mistake::{Color, ConfigErrors, MISTAKES_MAX, Mistake, Severity};
 pub use model::Config;
 pub use reference::reference;
@@ -64,7 +66,19 @@ pub fn load_with_warnings(path: &Path) -> Result<Loaded, ConfigErrors> {
 /// # Errors
 /// As [`load`].
 pub fn load_on(path: &Path, own: &[IpAddr]) -> Result<Loaded, ConfigErrors> {
-    let text = read_file(path).map_err(|error| {
+    load_by(path, own, &read_file)
+}
+
+/// The same for who reads files in another way, of at most [`FILE_OCTETS_MAX`] octets each.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_by(
+    path: &Path,
+    own: &[IpAddr],
+    read: &dyn Fn(&Path) -> io::Result<String>,
+) -> Result<Loaded, ConfigErrors> {
+    let text = read(path).map_err(|error| {
         let unreadable = Mistake::unreadable(path, &error);
         ConfigErrors::new(vec![unreadable], 0, path)
     })?;
@@ -73,7 +87,7 @@ pub fn load_on(path: &Path, own: &[IpAddr]) -> Result<Loaded, ConfigErrors> {
         name: hostname.trim(),
         addresses: own,
     };
-    read::configuration(&text, path, machine, &read_file)
+    read::configuration(&text, path, machine, read)
 }
 
 /// What the check of a file may know of the machine it is read on.
@@ -102,17 +116,7 @@ pub fn parse(
 }
 
 fn read_file(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    std::fs::File::open(path)?
-        .take(FILE_OCTETS_MAX + 1)
-        .read_to_string(&mut text)?;
-    if text.len() as u64 > FILE_OCTETS_MAX {
-        return Err(io::Error::new(
-            io::ErrorKind::FileTooLarge,
-            format!("it is larger than {} MiB", FILE_OCTETS_MAX >> 20),
-        ));
-    }
-    Ok(text)
+    read_regular(path, FILE_OCTETS_MAX)
 }
 
 /// The fuzzer's way in: any octets; nothing may panic, and what is rendered must be text.

@@ -22,6 +22,7 @@ use super::handle::{Handle, LocalTask, Request};
 use super::own;
 use super::prober::PROBES_MAX;
 use super::quotas::StateFile;
+use super::reading::FileReader;
 use super::reload::{self, Reloader};
 use super::restart::Waiting;
 use super::running::{Ended, Running};
@@ -224,6 +225,7 @@ async fn begin(
         workers,
         bindings,
         config_path: options.config_path,
+        files: FileReader::default(),
         names,
         leftovers: Rc::new(RefCell::new(Leftovers::default())),
         restart: Waiting::default(),

@@ -13,6 +13,7 @@ mod config_mistakes;
 mod config_samples;
 mod demo;
 mod drain;
+mod files;
 mod harness;
 mod mail;
 mod mail_changes;
