@@ -119,6 +119,8 @@ pub(super) struct Record {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Refreshed {
     pub(super) usable: bool,
+    /// It was found well once, or nobody has judged it yet.
+    pub(super) is_capacity: bool,
     /// The configured weight, or the operator's.
     pub(super) weight: Weight,
     pub(super) before: u32,
@@ -556,6 +558,7 @@ impl BackendState {
         let usable = Standing(word).is_usable();
         Refreshed {
             usable,
+            is_capacity: usable || record.machine.has_answered(),
             weight: record.weight(),
             before: before.weight_256(),
             effective_256: weight,

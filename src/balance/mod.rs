@@ -45,6 +45,7 @@ pub use quota::{
     Epoch, Limited, QUOTA_PERIOD_MAX, QUOTA_PERIOD_MIN, Quota, QuotaRecord, QuotaUnit, QuotaUse,
     Quotas, Spent, UsedUp,
 };
+pub use roll::Absent;
 pub use settings::{AdminState, Balance, Eject, Failback, Hedge, PoolSettings, WhenAllDown};
 pub use shared::PoolShared;
 pub use slot::{Parked, Slot};
