@@ -16,7 +16,7 @@ use crate::balance::{
 use crate::config::model;
 use crate::control::{Handle, ReloadReport};
 use crate::metrics::SessionOutcome;
-use crate::snapshot::{ListenerView, PoolView, RunPhase, Shared, Snapshot};
+use crate::snapshot::{ListenerView, PoolView, RunPhase, Shared, Snapshot, Unresolved};
 use crate::telemetry::state_name;
 
 /// Whether this process should be sent mail: some pool that a listener leads to can take it.
@@ -237,10 +237,16 @@ fn pool(view: &PoolView, snapshot: &Snapshot, clock: Clock) -> views::Pool {
         waiting: core.waiting,
         waiting_max: view.settings.queue_max,
         failback_pending: core.failback_pending,
-        unresolved: view.unresolved.iter().map(ToString::to_string).collect(),
+        unresolved: without_address(view, |none| &none.backend),
+        unresolved_causes: without_address(view, |none| &none.cause),
         tiers,
         quotas: mail::quotas(view, clock.now),
     }
+}
+
+fn without_address(view: &PoolView, of: fn(&Unresolved) -> &Arc<str>) -> Vec<String> {
+    let all = view.unresolved.iter();
+    all.map(|none| of(none).to_string()).collect()
 }
 
 fn balance_name(balance: Balance) -> &'static str {

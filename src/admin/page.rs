@@ -177,9 +177,13 @@ fn pool(out: &mut String, pool: &Pool, room: &mut usize) {
     if pool.all_down {
         out.push_str(" · <b class=down>no backend is healthy</b>");
     }
-    for name in &pool.unresolved {
+    for (at, name) in pool.unresolved.iter().enumerate() {
         out.push_str(" · no address for ");
         escape(out, name);
+        if let Some(cause) = pool.unresolved_causes.get(at) {
+            out.push_str(": ");
+            escape(out, cause);
+        }
     }
     let columns = Columns::of(pool);
     out.push_str(
@@ -391,6 +395,7 @@ mod tests {
             pools: vec![Pool {
                 name: evil.clone(),
                 unresolved: vec![evil.clone()],
+                unresolved_causes: vec![evil.clone()],
                 quotas: vec![Quota {
                     backend: evil.clone(),
                     unit: evil,
@@ -407,7 +412,7 @@ mod tests {
         };
         let page = html(&status);
         assert!(!page.contains("<script"), "{page}");
-        assert_eq!(page.matches("&lt;script&gt;").count(), 12);
+        assert_eq!(page.matches("&lt;script&gt;").count(), 13);
     }
 
     #[test]

@@ -24,6 +24,7 @@ mod service;
 mod start;
 mod supervise;
 mod ticker;
+mod vetting;
 mod watch;
 
 pub use descriptors::DescriptorError;

@@ -25,6 +25,7 @@ use super::reading::FileReader;
 use super::restart::Waiting;
 use super::service;
 use super::ticker::Leftovers;
+use super::vetting::Vetting;
 use crate::balance::Member;
 use crate::config::{self, Color, Config, ConfigErrors, FILE_OCTETS_MAX, Loaded};
 use crate::net::listen::BindError;
@@ -65,6 +66,7 @@ struct Refusal {
 /// A new generation, ready to be swapped in.
 struct Next {
     snapshot: Arc<Snapshot>,
+    vetting: Vetting,
     listening: Listening,
     session_limit: u32,
     changes: Changes,
@@ -138,12 +140,13 @@ impl Reloader {
             descriptors::session_limit(&config, workers, PROBES_MAX, shared.descriptor_limit)
                 .map_err(|error| Refusal::because(error.to_string()))?;
         self.names.learn(&config).await;
-        let resolved = self.names.resolved();
+        let vetting = self.names.vet(&config).await;
+        let resolved = vetting.resolved();
         let bindings = self.bindings.clone();
         let generation = Generation(current.generation.0 + 1);
         // One trip off the loop: tables of 10,000 backends, and /proc if an address is taken.
         let built = spawn_blocking(move || {
-            let loops = own::backends_that_are_us(&config, &resolved, &own::own_addresses());
+            let loops = own::backends_that_are_us(&config, &own::own_addresses());
             if !loops.is_empty() {
                 return Err(loops);
             }
@@ -160,6 +163,7 @@ impl Reloader {
             .map_err(Refusal::of)?;
         Ok(Next {
             snapshot,
+            vetting,
             listening,
             session_limit,
             changes,
@@ -211,7 +215,7 @@ impl Reloader {
         shared.replay_memory.resize(new.config.replay_memory);
         self.bindings.apply(next.listening, &new, &self.workers);
         self.retarget.notify_one();
-        self.names.retain(&new.config);
+        self.names.adopt(next.vetting, &new.config);
         shared.telemetry.apply(new.config.log);
         let mut leftovers = self.leftovers.borrow_mut();
         self.restart.note(&old.config, &next.changes.restart);

@@ -30,7 +30,7 @@ use super::supervise::{self, Parts};
 use super::ticker::Leftovers;
 use crate::balance::Epoch;
 use crate::config::Config;
-use crate::snapshot::{Registry, Shared, build};
+use crate::snapshot::{Registry, Resolved, Shared, build};
 use crate::telemetry::Telemetry;
 use crate::types::{Generation, WorkerId};
 use crate::worker::{Command, Worker};
@@ -193,14 +193,18 @@ async fn begin(
     let count = worker_count(&config);
     let session_limit = descriptors::session_limit(&config, count, PROBES_MAX, limit)?;
     let names = Rc::new(Names::default());
+    let config = Arc::new(config);
     names.learn(&config).await;
-    let loops = own::backends_that_are_us(&config, &names.resolved(), &own::own_addresses());
+    let vetting = names.vet(&config).await;
+    let resolved = vetting.resolved();
+    names.adopt(vetting, &config);
+    let loops = own::backends_that_are_us(&config, &own::own_addresses());
     if !loops.is_empty() {
         return Err(StartError::Loop(loops));
     }
     let (shared, state_file) = first_shared(
         config,
-        &names,
+        resolved,
         count,
         telemetry,
         (session_limit, limit),
@@ -242,14 +246,13 @@ async fn begin(
 
 /// The first generation, with its pools installed.
 async fn first_shared(
-    config: Config,
-    names: &Names,
+    config: Arc<Config>,
+    resolved: Resolved,
     workers: usize,
     telemetry: Telemetry,
     (session_limit, descriptor_limit): (u32, u64),
     started: (Instant, SystemTime),
 ) -> Result<(Arc<Shared>, Option<Arc<StateFile>>), StartError> {
-    let resolved = names.resolved();
     let build = move || {
         let registry = Registry::new(workers);
         let unix = started.1.duration_since(SystemTime::UNIX_EPOCH);
@@ -258,7 +261,7 @@ async fn first_shared(
             unix: unix.unwrap_or_default(),
         });
         let now = Instant::now();
-        let first = build(Arc::new(config), &resolved, &registry, Generation(1), now);
+        let first = build(config, &resolved, &registry, Generation(1), now);
         let shared = Shared::new(
             first,
             registry,

@@ -22,6 +22,7 @@ mod mail_full;
 mod mail_quota;
 mod mail_storm;
 mod mail_words;
+mod names;
 mod passthrough;
 mod probes;
 mod prometheus;
