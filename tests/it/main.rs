@@ -8,6 +8,7 @@
 mod admin;
 mod architecture;
 mod bind;
+mod chaos;
 mod cli;
 mod config_mistakes;
 mod config_samples;
