@@ -126,11 +126,8 @@ impl Vetting {
             match &vetted.finding {
                 new if new.as_ref() == old => {}
                 None => tracing::info!(%pool, %backend, host, used, "discovery.all_used"),
-                Some(Finding {
-                    text,
-                    is_warning: true,
-                }) => {
-                    tracing::warn!(%pool, %backend, host, reason = %text, used, "discovery.left_out")
+                Some(Finding { text, is_warning }) if *is_warning => {
+                    tracing::warn!(%pool, %backend, host, reason = %text, used, "discovery.left_out");
                 }
                 Some(Finding { text, .. }) => {
                     tracing::info!(%pool, %backend, host, reason = %text, used, "discovery.left_out");
