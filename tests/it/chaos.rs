@@ -182,6 +182,7 @@ fn assert_right(settled: &Settled) {
         settled.wrongs.join("\n")
     );
     assert_eq!(settled.messages() as u64, MESSAGES);
+    assert_eq!(settled.ungreeted, 0, "clients met a bare end: {settled:?}");
     // Otherwise it tests nothing.
     assert!(settled.taken * 2 > settled.messages(), "{settled:?}");
     assert!(settled.refused > 0 && settled.broken_off > 0, "{settled:?}");
