@@ -21,7 +21,7 @@ use crate::control::{Handle, ReloadReport};
 use crate::metrics::sample::FULL;
 use crate::metrics::{ListenerCounters, SessionOutcome};
 use crate::smtp::OwnReply;
-use crate::snapshot::{ListenerView, PoolView, RunPhase, Shared, Snapshot};
+use crate::snapshot::{ListenerView, PoolView, RunPhase, Shared, Snapshot, Unresolved};
 use crate::telemetry::state_name;
 use crate::types::Shards;
 
@@ -223,10 +223,16 @@ fn pool(view: &PoolView, snapshot: &Snapshot, clock: Clock) -> views::Pool {
         waiting: core.waiting,
         waiting_max: view.settings.queue_max,
         failback_pending: core.failback_pending,
-        unresolved: view.unresolved.iter().map(ToString::to_string).collect(),
+        unresolved: without_address(view, |none| &none.backend),
+        unresolved_causes: without_address(view, |none| &none.cause),
         tiers,
         quotas: mail::quotas(view, clock.now),
     }
+}
+
+fn without_address(view: &PoolView, of: fn(&Unresolved) -> &Arc<str>) -> Vec<String> {
+    let all = view.unresolved.iter();
+    all.map(|none| of(none).to_string()).collect()
 }
 
 fn balance_name(balance: Balance) -> &'static str {

@@ -50,19 +50,28 @@ pub(super) fn may_read(door: Door, ours: &OurHosts<'_>, host: &AskedOf) -> Resul
     }
 }
 
-/// By what right a change with these headers is allowed, else the refusal.
-pub(super) fn may_change(
+/// Whether a change is asked of us, and not by a page of another site; else the refusal.
+pub(super) fn is_asked_here(
     door: Door,
-    token: Option<&Token>,
     ours: &OurHosts<'_>,
     host: &AskedOf,
     headers: &HeaderMap,
-) -> Result<Right, Box<Reply>> {
-    if door == Door::Tcp {
-        let host = host.as_ref().map_err(not_one_host)?;
-        is_ours(ours, host)?;
-        same_site(host, headers)?;
+) -> Result<(), Box<Reply>> {
+    if door == Door::Unix {
+        return Ok(());
     }
+    let host = host.as_ref().map_err(not_one_host)?;
+    is_ours(ours, host)?;
+    same_site(host, headers)
+}
+
+/// By what right a change with these headers is allowed, else the refusal. The token's file is read
+/// for it.
+pub(super) fn right(
+    door: Door,
+    token: Option<&Token>,
+    headers: &HeaderMap,
+) -> Result<Right, Box<Reply>> {
     match (token, door) {
         (_, Door::Unix) => Ok(Right::Socket),
         (None, Door::Tcp) => Err(Box::new(refusal(
@@ -179,7 +188,9 @@ mod tests {
             &hyper::Uri::from_static("/"),
             hyper::Version::HTTP_11,
         );
-        match may_change(door, token, &ours, &host, &headers) {
+        let may =
+            is_asked_here(door, &ours, &host, &headers).and_then(|()| right(door, token, &headers));
+        match may {
             Ok(right) => {
                 let expected = token.map_or(Right::Socket, |_| Right::Token);
                 assert_eq!(right, expected);

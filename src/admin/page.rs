@@ -180,9 +180,13 @@ fn pool(out: &mut String, pool: &Pool, room: &mut usize) {
     if pool.failback_pending {
         out.push_str(" · a standby tier serves until failback");
     }
-    for name in &pool.unresolved {
+    for (at, name) in pool.unresolved.iter().enumerate() {
         out.push_str(" · no address for ");
         escape(out, name);
+        if let Some(cause) = pool.unresolved_causes.get(at) {
+            out.push_str(": ");
+            escape(out, cause);
+        }
     }
     let columns = Columns::of(pool);
     out.push_str(
@@ -437,6 +441,7 @@ mod tests {
             pools: vec![Pool {
                 name: evil.clone(),
                 unresolved: vec![evil.clone()],
+                unresolved_causes: vec![evil.clone()],
                 quotas: vec![Quota {
                     backend: evil.clone(),
                     unit: evil,
@@ -453,7 +458,7 @@ mod tests {
         };
         let page = html(&status);
         assert!(!page.contains("<script"), "{page}");
-        assert_eq!(page.matches("&lt;script&gt;").count(), 14);
+        assert_eq!(page.matches("&lt;script&gt;").count(), 15);
     }
 
     #[test]

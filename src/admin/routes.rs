@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use http_body_util::{BodyExt, Limited};
 use hyper::body::{Bytes, Incoming};
+use hyper::header::HeaderMap;
 use hyper::{Method, Request, StatusCode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::spawn_blocking;
@@ -264,17 +265,35 @@ impl Endpoint {
     }
 
     /// By what right `asker` may change something; else the refusal, which has been logged.
-    fn may_change(
+    async fn may_change(
         &self,
         asker: &Asker,
         asked: &Request<Incoming>,
         what: &Asked<'_>,
     ) -> Result<Right, Box<Reply>> {
         let host = asked_host(asked);
-        let (door, token) = (asker.who.door(), self.token.as_ref());
-        let headers = asked.headers();
-        let may = self.with_our_hosts(|ours| guard::may_change(door, token, ours, &host, headers));
-        may.inspect_err(|refused| what.log(&asker.who, None, refused))
+        let (door, headers) = (asker.who.door(), asked.headers());
+        let may = self.with_our_hosts(|ours| guard::is_asked_here(door, ours, &host, headers));
+        let right = match may {
+            Ok(()) => self.right(door, headers.clone()).await,
+            Err(refused) => Err(refused),
+        };
+        right.inspect_err(|refused| what.log(&asker.who, None, refused))
+    }
+
+    /// The token file is read for it: off the loop.
+    async fn right(&self, door: Door, headers: HeaderMap) -> Result<Right, Box<Reply>> {
+        let token = self.token.clone();
+        spawn_blocking(move || guard::right(door, token.as_ref(), &headers))
+            .await
+            .unwrap_or_else(|panic| {
+                let error = format!("a fault of ours: {panic}");
+                Err(Box::new(refusal(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    error,
+                    "look into the log",
+                )))
+            })
     }
 
     async fn reload(&self, asker: &Asker, asked: &Request<Incoming>) -> Reply {
@@ -282,7 +301,7 @@ impl Endpoint {
             return wrong_method("POST");
         }
         let what = Asked::of("reload");
-        let right = match self.may_change(asker, asked, &what) {
+        let right = match self.may_change(asker, asked, &what).await {
             Ok(right) => right,
             Err(refused) => return *refused,
         };
@@ -306,7 +325,7 @@ impl Endpoint {
             return wrong_method("POST");
         }
         let what = Asked::of_pool("failback", pool);
-        let right = match self.may_change(asker, asked, &what) {
+        let right = match self.may_change(asker, asked, &what).await {
             Ok(right) => right,
             Err(refused) => return *refused,
         };
@@ -329,7 +348,7 @@ impl Endpoint {
             return wrong_method("PUT");
         }
         let mut what = Asked::of_backend("backend", pool, backend);
-        let right = match self.may_change(asker, &asked, &what) {
+        let right = match self.may_change(asker, &asked, &what).await {
             Ok(right) => right,
             Err(refused) => return *refused,
         };

@@ -1,19 +1,26 @@
 //! The bearer token that changing verbs need.
 //!
 //! The first line of a file, read anew for each use so that a rotated token needs no reload.
-//! Compared without telling by its duration where two tokens differ.
+//! Compared without telling by its duration where two tokens differ. What the process reads must be
+//! a regular file, and is waited for a moment only; a command may be given its token by a pipe.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::control::FileReader;
 
 /// The longest token file that is read.
 const FILE_OCTETS_MAX: u64 = 4096;
+/// How long a read of it may take.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Where the token is.
 #[derive(Clone, Debug)]
 pub struct Token {
     path: PathBuf,
+    files: FileReader,
 }
 
 /// Why there is no token.
@@ -25,7 +32,7 @@ pub enum TokenError {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// Its first line is empty.
     #[error("the first line of the token file {0:?} is empty: put the token there")]
@@ -38,33 +45,44 @@ impl Token {
     /// # Errors
     /// It cannot be read, or its first line is empty.
     pub fn from_file(path: &Path) -> Result<Self, TokenError> {
-        read(path)?;
-        Ok(Self {
+        let token = Self {
             path: path.to_owned(),
-        })
+            files: FileReader::default(),
+        };
+        token.read()?;
+        Ok(token)
     }
 
-    /// Whether `offered` is the token.
+    /// Whether `offered` is the token. Waits for the file, so not for the loop of a thread.
     ///
     /// # Errors
     /// The file cannot be read any more.
     pub fn matches(&self, offered: &[u8]) -> Result<bool, TokenError> {
-        Ok(equal(read(&self.path)?.as_bytes(), offered))
+        Ok(equal(self.read()?.as_bytes(), offered))
+    }
+
+    fn read(&self) -> Result<String, TokenError> {
+        let text = self.files.read(&self.path, FILE_OCTETS_MAX, READ_TIMEOUT);
+        first_line(&self.path, text)
     }
 }
 
-/// The first line of a token file, without the spaces around it.
+/// The first line of a token file, without the spaces around it. Any file, a pipe too.
 ///
 /// # Errors
 /// It cannot be read, or its first line is empty.
 pub fn read(path: &Path) -> Result<String, TokenError> {
     let mut text = String::new();
-    File::open(path)
-        .and_then(|file| file.take(FILE_OCTETS_MAX).read_to_string(&mut text))
-        .map_err(|source| TokenError::Unreadable {
-            path: path.to_owned(),
-            source,
-        })?;
+    let read =
+        File::open(path).and_then(|file| file.take(FILE_OCTETS_MAX).read_to_string(&mut text));
+    first_line(path, read.map(|_| text))
+}
+
+fn first_line(path: &Path, text: io::Result<String>) -> Result<String, TokenError> {
+    let text = text.map_err(|source| TokenError::Unreadable {
+        path: path.to_owned(),
+        source,
+    })?;
     match text.lines().next().map(str::trim) {
         Some(token) if !token.is_empty() => Ok(token.to_owned()),
         _ => Err(TokenError::Empty(path.to_owned())),
@@ -114,5 +132,17 @@ mod tests {
         assert!(error.to_string().contains("token"), "{error}");
         std::fs::write(&path, "\nsecret\n").expect("write");
         assert!(matches!(Token::from_file(&path), Err(TokenError::Empty(_))));
+    }
+
+    #[test]
+    fn the_process_takes_no_pipe_for_its_token_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("token");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRUSR).expect("a pipe");
+        let error = Token::from_file(&path).expect_err("no regular file");
+        let TokenError::Unreadable { source, .. } = error else {
+            panic!("{error}");
+        };
+        assert!(source.to_string().contains("a named pipe"), "{source}");
     }
 }

@@ -150,8 +150,11 @@ pub struct Pool {
     pub waiting_max: u32,
     /// Whether a standby tier serves and `POST /pools/P/failback` would end that.
     pub failback_pending: bool,
-    /// Names of backends whose host name has no address (yet).
+    /// Names of backends whose host name has no address that can be used (yet).
     pub unresolved: Vec<String>,
+    /// Why, for each of them.
+    #[serde(default)]
+    pub unresolved_causes: Vec<String>,
     /// Tiers in order.
     pub tiers: Vec<Tier>,
     /// What its backends may be given in a time, and how much of it they were.

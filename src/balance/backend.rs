@@ -65,7 +65,7 @@ struct Hot {
     in_flight: AtomicU32,
     /// Connections that are being opened (rule N6).
     opening: AtomicU32,
-    /// Round robin's virtual time of this backend's next turn.
+    /// Round robin's virtual time at which this backend's next turn begins.
     turn: AtomicU64,
 }
 
@@ -126,10 +126,14 @@ pub(super) struct Record {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Refreshed {
     pub(super) usable: bool,
+    /// It was found well once, or nobody has judged it yet.
+    pub(super) is_capacity: bool,
     /// The configured weight, or the operator's.
     pub(super) weight: Weight,
     pub(super) before: u32,
     pub(super) effective_256: u32,
+    /// It was not usable, and is.
+    pub(super) returns: bool,
     /// An ejection or a ramp is going on: `tick` must look at it.
     pub(super) timed: bool,
 }
@@ -599,11 +603,14 @@ impl BackendState {
             word |= WANTS_SUCCESSES;
         }
         let before = Standing(self.standing.swap(word, Ordering::SeqCst));
+        let usable = Standing(word).is_usable();
         Refreshed {
-            usable: Standing(word).is_usable(),
+            usable,
+            is_capacity: usable || record.machine.has_answered(),
             weight: record.weight(),
             before: before.weight_256(),
             effective_256: weight,
+            returns: usable && !before.is_usable(),
             timed: ramp == Ramp::Going || health == HealthState::Ejected,
         }
     }
@@ -679,7 +686,7 @@ impl BackendState {
         debug_assert!(before > 0, "a place is given back once");
     }
 
-    /// Round robin's virtual time of the next turn.
+    /// Round robin's virtual time at which the next turn begins.
     pub(super) fn turn(&self) -> u64 {
         self.hot.turn.load(Ordering::Relaxed)
     }

@@ -7,7 +7,8 @@
 use std::sync::Arc;
 
 use super::member::{Fit, Heed, Member, Tried};
-use super::policy::{SCAN_MAX, first, least_connections, random_two, round_robin};
+use super::policy::round_robin::{self, RoundTurn};
+use super::policy::{SCAN_MAX, first, least_connections, random_two};
 use super::roll::Roll;
 use super::{Balance, WhenAllDown};
 use crate::types::{ClientKey, Rng};
@@ -58,6 +59,8 @@ pub(super) struct Ask<'a> {
     pub(super) open: usize,
     /// Where scans begin, so that equals take turns.
     pub(super) rotation: usize,
+    /// Round robin: the pool's virtual time.
+    pub(super) turns_now: u64,
 }
 
 /// The answer.
@@ -66,7 +69,7 @@ pub(super) struct Choice {
     pub(super) index: usize,
     pub(super) mode: PickMode,
     /// Round robin: the turn it was chosen for.
-    pub(super) turn: Option<u64>,
+    pub(super) turn: Option<RoundTurn>,
 }
 
 impl Choice {
@@ -96,7 +99,7 @@ fn by_policy(roll: &Roll, ask: &Ask<'_>, rng: &mut Rng) -> Option<Choice> {
                 .map(Choice::normal)
         }
         Balance::RoundRobin => {
-            round_robin::choose(members, ask.tried).map(|(index, turn)| Choice {
+            round_robin::choose(members, ask.tried, ask.turns_now).map(|(index, turn)| Choice {
                 turn: Some(turn),
                 ..Choice::normal(index)
             })

@@ -168,6 +168,8 @@ struct Ejection {
 #[derive(Clone, Debug)]
 pub(super) struct Machine {
     state: HealthState,
+    /// Whether a probe or a session has ever found it well.
+    has_answered: bool,
     good: u8,
     bad: u8,
     /// The last word of the probes: full or not.
@@ -185,6 +187,7 @@ impl Machine {
     pub(super) fn new() -> Self {
         Self {
             state: HealthState::Unknown,
+            has_answered: false,
             good: 0,
             bad: 0,
             full: false,
@@ -201,6 +204,10 @@ impl Machine {
         self.state
     }
 
+    pub(super) fn has_answered(&self) -> bool {
+        self.has_answered
+    }
+
     pub(super) fn consecutive_strikes(&self) -> u32 {
         self.strikes
     }
@@ -212,6 +219,7 @@ impl Machine {
     /// Whether a success changes anything: if not, the hot path skips the lock.
     pub(super) fn wants_successes(&self) -> bool {
         self.state == HealthState::Unknown
+            || !self.has_answered
             || self.strikes > 0
             || self.window.is_some()
             || self.refused[0].is_some()
@@ -244,6 +252,7 @@ impl Machine {
     /// A session was greeted.
     pub(super) fn greeted(&mut self, rules: &Rules, spare: Spare, now: Instant) -> Option<Cause> {
         self.strikes = 0;
+        self.has_answered = true;
         self.refused = [None; REFUSED_CLIENTS];
         if self.state == HealthState::Unknown {
             self.state = HealthState::Up;
@@ -351,6 +360,7 @@ impl Machine {
     }
 
     fn probed_good(&mut self, stage: Stage, rules: &Rules, now: Instant) {
+        self.has_answered = true;
         self.bad = 0;
         self.full = false;
         self.good = self.good.saturating_add(1);
@@ -380,6 +390,7 @@ impl Machine {
 
     /// Rule H4: full is degraded, never down, and no proof that an ejection was for nothing.
     fn probed_full(&mut self, rules: &Rules) {
+        self.has_answered = true;
         self.bad = 0;
         self.full = true;
         self.good = self.good.saturating_add(1);
@@ -478,7 +489,7 @@ impl Machine {
         self.strikes = 0;
     }
 
-    #[cfg(debug_assertions)]
+    #[cfg(any(debug_assertions, test))]
     pub(super) fn check_invariants(&self) {
         assert_eq!(
             self.state == HealthState::Ejected,

@@ -1,7 +1,7 @@
 //! An indexed heap of the eligible members of a large pool, smallest key first.
 //!
 //! It serves least-connections (key: (in flight + 1) / weight, then who was picked longest ago) and
-//! round-robin (key: the virtual time of the next turn). Members that cannot take a session are
+//! round-robin (key: the middle of the next turn). Members that cannot take a session are
 //! parked outside and come back when their state changes or a place comes free. One short mutex per
 //! pool guards it, innermost of all locks; keys are read from the backends' atomics whenever a
 //! member moves, so a count that changed without the lock is put right by whoever changed it.
@@ -11,6 +11,7 @@ use std::sync::{Arc, Weak};
 
 use super::Balance;
 use super::member::{Heed, Member, Tried};
+use super::policy::round_robin;
 use super::roll::Roll;
 
 /// Children of a node: four, so that a large heap is shallow and siblings share a cache line.
@@ -181,7 +182,7 @@ impl Heap {
     fn key(&self, member: &Member) -> Key {
         match self.order {
             Order::Off | Order::RoundRobin => Key {
-                over: member.state().turn(),
+                over: round_robin::middle(member.state().turn(), member.weight_256()),
                 under: 1,
                 stamp: self.stamps[member.index as usize],
             },
@@ -278,7 +279,7 @@ impl Heap {
         self.check_invariants();
     }
 
-    #[cfg(debug_assertions)]
+    #[cfg(any(debug_assertions, test))]
     pub(super) fn check_invariants(&self) {
         for (at, node) in self.nodes.iter().enumerate() {
             assert_eq!(self.places[node.index as usize] as usize, at);

@@ -47,6 +47,7 @@ pub use quota::{
     QUOTA_TOLD_PERIOD_MIN, Quota, QuotaLevel, QuotaRecord, QuotaUnit, QuotaUse, Quotas, Spent,
     UsedUp,
 };
+pub use roll::Absent;
 pub use settings::{AdminState, Balance, Eject, Failback, Hedge, PoolSettings, WhenAllDown};
 pub use shared::PoolShared;
 pub use slot::{Parked, Slot};

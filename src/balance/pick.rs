@@ -8,7 +8,7 @@ use super::backend::BackendState;
 use super::choose::{Ask, Choice, NoBackend, PickMode, Purpose, choose, without_policy};
 use super::heap::{Order, Presence};
 use super::member::{Heed, Member, Tried};
-use super::policy::round_robin;
+use super::policy::round_robin::{self, RoundTurn};
 use super::roll::Roll;
 use super::shared::{PoolShared, lock};
 use super::slot::Slot;
@@ -34,6 +34,7 @@ impl PoolShared {
                 purpose,
                 open: self.open_members(roll),
                 rotation: roll.rotation(),
+                turns_now: self.now.load(Ordering::Relaxed),
             };
             let choice = match self.pick_from_heap(roll, tried) {
                 FromHeap::Slot(slot) => return Ok(slot),
@@ -94,11 +95,28 @@ impl PoolShared {
     }
 
     /// Moves a member on in round robin, and the pool's virtual time with it.
-    fn take_turn(&self, member: &Member, turn: u64) {
+    fn take_turn(&self, member: &Member, turn: RoundTurn) {
+        let step = round_robin::step(u64::from(member.weight_256()));
         let now = self.now.load(Ordering::Relaxed);
-        let step = round_robin::step(member.weight_256());
-        member.state().move_turn(turn, now, step);
-        self.now.store(now.max(turn), Ordering::Relaxed);
+        // Whoever was passed over is owed one session.
+        let owed_from = now.saturating_sub(step);
+        member.state().move_turn(turn.start, owed_from, step);
+        // Nobody's turn had begun: time had fallen behind by rounding.
+        let lost = turn.start.saturating_sub(now);
+        self.now.fetch_add(turn.tick + lost, Ordering::Relaxed);
+    }
+
+    /// The same for the heap, whose order is the middle of the turn.
+    fn take_middle(&self, member: &Member) {
+        let start = member.state().turn();
+        let weight = member.weight_256();
+        let now = self.now.load(Ordering::Relaxed);
+        let now = now.max(round_robin::middle(start, weight));
+        let step = round_robin::step(u64::from(weight));
+        member
+            .state()
+            .move_turn(start, now.saturating_sub(step / 2), step);
+        self.now.store(now, Ordering::Relaxed);
     }
 
     fn pick_from_heap(&self, roll: &Roll, tried: &Tried) -> FromHeap {
@@ -116,7 +134,7 @@ impl PoolShared {
                 continue;
             }
             if heap.order == Order::RoundRobin {
-                self.take_turn(member, member.state().turn());
+                self.take_middle(member);
             }
             heap.stamp(index);
             heap.put(member, Presence::Serves);

@@ -9,7 +9,7 @@ use super::handing::Wish;
 use super::hedge::HedgeVerdict;
 use super::member::{Heed, Member, MemberSettings, Tried};
 use super::queue::Queued;
-use super::roll::Roll;
+use super::roll::{Absent, Roll};
 use super::shared::PoolShared;
 use super::slot::Slot;
 use super::tiers::Occasion;
@@ -86,6 +86,15 @@ impl Pool {
     ) -> Self {
         let roll = Arc::new(Roll::new(&name, settings, members, &shared));
         Self { name, roll, shared }
+    }
+
+    /// The same with backends that have no address, which count as lost when tiers open.
+    #[must_use]
+    pub fn lacking(mut self, absent: Vec<Absent>) -> Self {
+        let roll = Arc::get_mut(&mut self.roll);
+        roll.expect("a pool that is not installed is held by nobody else")
+            .absent = absent;
+        self
     }
 
     /// Makes this generation the current one of its `PoolShared`: rebuilds the heap, recomputes

@@ -10,7 +10,17 @@ use super::member::{Member, MemberSettings, address_key};
 use super::policy::source_hash::Maglev;
 use super::weights::Weights;
 use super::{Balance, PoolSettings, PoolShared};
-use crate::types::Tier;
+use crate::types::{Tier, Weight};
+
+/// A configured backend that has no address: its name was not looked up with success yet, or leads
+/// nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Absent {
+    /// Its rank.
+    pub tier: Tier,
+    /// Its share, if it had one address.
+    pub weight: Weight,
+}
 
 #[derive(Debug)]
 pub(super) struct Roll {
@@ -25,6 +35,8 @@ pub(super) struct Roll {
     tables: Vec<(usize, Maglev)>,
     /// Members that have quotas.
     pub(super) limited: Box<[u32]>,
+    /// Backends without any address: they count as lost.
+    pub(super) absent: Vec<Absent>,
     /// Where the next scan begins. Written without a locked instruction: a lost step is harmless.
     rotation: AtomicU32,
 }
@@ -71,6 +83,7 @@ impl Roll {
                 .collect(),
             members,
             ends,
+            absent: Vec::new(),
             tables: Vec::new(),
             rotation: AtomicU32::new(0),
         };
@@ -111,11 +124,23 @@ impl Roll {
             .filter(move |tier| !tier.is_empty() && tier.start >= from)
     }
 
-    /// The tiers that have members, in order.
+    /// The tiers that have backends, in order.
     pub(super) fn tiers(&self) -> Vec<u8> {
+        let has_members =
+            |tier: u8| self.ends[usize::from(tier)] > self.ends[usize::from(tier) - 1];
+        let lacks_some = |tier: u8| self.absent.iter().any(|absent| absent.tier.value() == tier);
         (1..=Tier::MAX)
-            .filter(|tier| self.ends[usize::from(*tier)] > self.ends[usize::from(*tier) - 1])
+            .filter(|tier| has_members(*tier) || lacks_some(*tier))
             .collect()
+    }
+
+    /// The members that are addresses of the backend `first` begins with: they are listed one after
+    /// the other.
+    pub(super) fn addresses_from(&self, first: usize) -> Range<usize> {
+        let name = &self.members[first].settings.name;
+        let others = self.members[first..].iter();
+        let count = others.take_while(|member| member.settings.name == *name);
+        first..first + count.count()
     }
 
     pub(super) fn table(&self, open: usize) -> Option<&Maglev> {

@@ -44,7 +44,7 @@ pub struct PoolShared {
     usable: AtomicU32,
     pub(super) usable_open: AtomicU32,
     order: AtomicU8,
-    /// Round robin: the latest turn that was taken, its virtual time.
+    /// Round robin: the virtual time.
     pub(super) now: CachePadded<AtomicU64>,
     pub(super) waiters: CachePadded<AtomicU32>,
     pub(super) hedges: HedgeBudget,
@@ -61,6 +61,9 @@ struct Part {
     tier: u8,
     weight: u16,
     usable: bool,
+    is_capacity: bool,
+    /// The parts that are addresses of the same backend: from, and up to.
+    backend: (u32, u32),
 }
 
 #[derive(Debug)]
@@ -89,10 +92,22 @@ impl Roster {
         self.roll.upgrade()
     }
 
+    /// What a backend has when all its addresses are well. One that never answered is no loss, as
+    /// long as another of the same name has: a name may have more addresses than this host can
+    /// reach. A backend none of whose addresses ever answered is one.
+    fn capacity(&self, (from, to): (u32, u32)) -> u64 {
+        let parts = &self.parts[from as usize..to as usize];
+        let any = parts.iter().any(|part| part.is_capacity);
+        let counts = |part: &&Part| part.is_capacity || !any;
+        let weights = parts.iter().filter(counts);
+        weights.map(|part| u64::from(part.weight)).sum()
+    }
+
     fn note(&mut self, index: usize, refreshed: &Refreshed) {
         let part = self.parts[index];
+        let before = self.capacity(part.backend);
         let rank = self.tiers.rank_mut(part.tier);
-        rank.configured -= u64::from(part.weight);
+        rank.configured -= before;
         if part.usable {
             rank.usable -= u64::from(part.weight);
             rank.backends -= 1;
@@ -100,14 +115,16 @@ impl Roster {
         let part = Part {
             weight: refreshed.weight.value(),
             usable: refreshed.usable,
+            is_capacity: refreshed.is_capacity,
             ..part
         };
-        rank.configured += u64::from(part.weight);
         if part.usable {
             rank.usable += u64::from(part.weight);
             rank.backends += 1;
         }
         self.parts[index] = part;
+        let after = self.capacity(part.backend);
+        self.tiers.rank_mut(part.tier).configured += after;
         if refreshed.timed {
             self.timed.insert(index as u32);
         } else {
@@ -244,19 +261,15 @@ impl PoolShared {
             let mut guard = lock(&self.roster);
             let roster = &mut *guard;
             roster.roll = Arc::downgrade(roll);
-            roster.serial = roll.serial;
+            let before = std::mem::replace(&mut roster.serial, roll.serial);
             roster.settings = roll.settings;
             roster.timed.clear();
             roster.tiers = roster.tiers.renewed(&roll.tiers());
-            roster.parts = roll
-                .members
-                .iter()
-                .map(|member| Part {
-                    tier: member.tier(),
-                    weight: 0,
-                    usable: false,
-                })
-                .collect();
+            for absent in &roll.absent {
+                let rank = roster.tiers.rank_mut(absent.tier.value());
+                rank.configured += u64::from(absent.weight.value());
+            }
+            roster.parts = parts(roll);
             {
                 let mut heap = lock(&self.heap);
                 let order = Order::of(roll.settings.balance, roll.members.len());
@@ -268,7 +281,7 @@ impl PoolShared {
                 if let Some(limited) = &member.settings.quota {
                     limited.install(now);
                 }
-                self.install_member(roster, roll, member, now);
+                self.install_member(roster, roll, member, before, now);
             }
             let upto = roster.tiers.open_upto();
             self.open_tier.store(upto, Ordering::Release);
@@ -286,9 +299,11 @@ impl PoolShared {
         roster: &mut Roster,
         roll: &Roll,
         member: &Arc<Member>,
+        before: u32,
         now: Instant,
     ) {
         let state = member.state();
+        let is_new = state.place().serial != before;
         let place = Place {
             serial: roll.serial,
             index: member.index,
@@ -308,10 +323,8 @@ impl PoolShared {
         if let Some(change) = change {
             roster.keep(PoolEvent::Changed(change));
         }
-        let first =
-            round_robin::first_turn(self.now.load(Ordering::Relaxed), refreshed.effective_256);
-        if state.turn() == 0 {
-            state.set_turn(first);
+        if is_new || refreshed.returns {
+            self.begin_turns(state);
         }
         roster.note(member.index as usize, &refreshed);
     }
@@ -380,10 +393,13 @@ impl PoolShared {
         if roll.settings.balance == Balance::RoundRobin {
             let now = self.now.load(Ordering::Relaxed);
             let turn = state.turn();
-            let rescaled =
+            let mut next =
                 round_robin::rescaled(turn, now, refreshed.before, refreshed.effective_256);
-            if rescaled != turn {
-                state.set_turn(rescaled);
+            if refreshed.returns {
+                next = next.max(now);
+            }
+            if next != turn {
+                state.set_turn(next);
             }
         }
         self.show(roll, member);
@@ -421,11 +437,20 @@ impl PoolShared {
         }
         if before != after {
             let moved = before.min(after) + 1..=before.max(after);
-            roll.members
-                .iter()
-                .filter(|member| moved.contains(&member.tier()))
-                .for_each(|member| self.show(roll, member));
+            let moved = |member: &&Arc<Member>| moved.contains(&member.tier());
+            for member in roll.members.iter().filter(moved) {
+                if before < after {
+                    self.begin_turns(member.state());
+                }
+                self.show(roll, member);
+            }
         }
+    }
+
+    /// Round robin: a backend that comes in has no turns of the past.
+    fn begin_turns(&self, state: &BackendState) {
+        let now = self.now.load(Ordering::Relaxed);
+        state.set_turn(state.turn().max(now));
     }
 
     fn event(&self, turn: Turn) -> PoolEvent {
@@ -514,10 +539,19 @@ impl PoolShared {
                 rank.backends,
                 "usable backends are counted"
             );
-            let configured: u64 = of_rank()
-                .map(|member| u64::from(member.nominal_weight().value()))
+            let absent = roll.absent.iter();
+            let absent = absent.filter(|absent| absent.tier.value() == rank.tier);
+            let lost: u64 = absent.map(|absent| u64::from(absent.weight.value())).sum();
+            let parts = roster.parts.iter().enumerate();
+            let first_of_backends =
+                parts.filter(|(at, part)| part.tier == rank.tier && part.backend.0 as usize == *at);
+            let configured: u64 = first_of_backends
+                .map(|(_, part)| roster.capacity(part.backend))
                 .sum();
-            assert_eq!(configured, rank.configured, "weights are summed");
+            assert_eq!(configured + lost, rank.configured, "weights are summed");
+        }
+        for (part, member) in roster.parts.iter().zip(&roll.members) {
+            assert_eq!(part.weight, member.nominal_weight().value());
         }
         if let Some(weights) = &roll.weights {
             for member in &roll.members {
@@ -537,6 +571,23 @@ impl PoolShared {
     pub(super) fn check_invariants(&self) {}
 }
 
+/// The members, before anything is known of them.
+fn parts(roll: &Roll) -> Vec<Part> {
+    let mut parts = Vec::with_capacity(roll.members.len());
+    while parts.len() < roll.members.len() {
+        let backend = roll.addresses_from(parts.len());
+        let part = Part {
+            tier: roll.members[backend.start].tier(),
+            weight: 0,
+            usable: false,
+            is_capacity: false,
+            backend: (backend.start as u32, backend.end as u32),
+        };
+        parts.resize(backend.end, part);
+    }
+    parts
+}
+
 fn spare(other: bool) -> Spare {
     if other { Spare::Other } else { Spare::None }
 }
@@ -549,7 +600,7 @@ mod tests {
 
     use super::super::choose::{NoBackend, Purpose};
     use super::super::testing::{Fleet, Spec, bad_probe, good_probe, strike};
-    use super::super::{AdminState, Kind, Observation, Queued, Slot, Tried, Wish};
+    use super::super::{Absent, AdminState, Kind, Observation, Queued, Slot, Tried, Wish};
     use super::*;
     use crate::types::{ClientKey, Percent, Rng, Weight};
 
@@ -590,6 +641,90 @@ mod tests {
             panic!("its return is told: {events:?}");
         };
         assert_eq!(change.cause.origin, "timer");
+    }
+
+    /// The standby tier opens when less than `percent` is usable. Backends of tier 1 are named by
+    /// `names`; the last one stands by.
+    fn standby_below(percent: u8, names: &[&str]) -> Fleet {
+        let settings = PoolSettings {
+            open_standby_below: Percent::new(percent).expect("a percentage"),
+            ..PoolSettings::default()
+        };
+        let mut specs = vec![Spec::tier(1); names.len()];
+        specs.push(Spec::tier(2));
+        let mut fleet = Fleet::new(settings, &specs);
+        let mut members: Vec<_> = fleet
+            .pool
+            .members()
+            .iter()
+            .map(|member| member.settings.clone())
+            .collect();
+        for (member, name) in members.iter_mut().zip(names) {
+            member.name = Arc::from(*name);
+        }
+        let shared = Arc::clone(&fleet.shared);
+        fleet.pool = super::super::Pool::new(Arc::from("mx"), settings, members, shared);
+        fleet.pool.install(fleet.now);
+        fleet
+    }
+
+    #[test]
+    fn addresses_of_a_name_that_never_answered_are_no_lost_capacity() {
+        let mut fleet = standby_below(60, &["a", "a", "a"]);
+        fleet.probe(0, good_probe());
+        fleet.take_down(1);
+        fleet.take_down(2);
+        assert_eq!(fleet.pool.view().open_tiers, [1], "one of one");
+        fleet.bring_up(1);
+        fleet.take_down(1);
+        assert_eq!(fleet.pool.view().open_tiers, [1, 2], "one of two");
+        fleet.bring_up(1);
+        fleet.pass(Duration::from_secs(30));
+        fleet.pool.tick(fleet.now);
+        assert_eq!(fleet.pool.view().open_tiers, [1], "two of two");
+    }
+
+    #[test]
+    fn a_backend_that_never_answered_at_all_is_lost() {
+        let fleet = standby_below(60, &["a", "b", "b"]);
+        fleet.probe(0, good_probe());
+        fleet.take_down(1);
+        assert_eq!(fleet.pool.view().open_tiers, [1], "b's other may answer");
+        fleet.take_down(2);
+        assert_eq!(fleet.pool.view().open_tiers, [1, 2], "one of three");
+    }
+
+    #[test]
+    fn an_ejection_that_ends_is_no_answer() {
+        let mut fleet = standby_below(100, &["a", "a"]);
+        fleet.probe(0, good_probe());
+        fleet.eject(1).expect("others are usable");
+        assert_eq!(fleet.pool.view().open_tiers, [1]);
+        fleet.pass(Duration::from_secs(30));
+        fleet.pool.tick(fleet.now);
+        fleet.take_down(1);
+        assert_eq!(fleet.pool.view().open_tiers, [1]);
+        fleet.bring_up(1);
+        fleet.take_down(1);
+        assert_eq!(fleet.pool.view().open_tiers, [1, 2]);
+    }
+
+    #[test]
+    fn a_backend_without_an_address_is_lost() {
+        for (percent, open) in [(50, &[1][..]), (51, &[1, 2])] {
+            let fleet = standby_below(percent, &["a"]);
+            let members = fleet.pool.members().iter();
+            let members = members.map(|member| member.settings.clone()).collect();
+            let (settings, shared) = (*fleet.pool.settings(), Arc::clone(&fleet.shared));
+            let absent = Absent {
+                tier: crate::types::Tier::FIRST,
+                weight: Weight::ONE,
+            };
+            let pool = super::super::Pool::new(Arc::from("mx"), settings, members, shared);
+            let pool = pool.lacking(vec![absent]);
+            pool.install(fleet.now);
+            assert_eq!(pool.view().open_tiers, open, "one of two, {percent} %");
+        }
     }
 
     /// Picks, waits, holds and gives back until told to stop; counts the places it had.

@@ -186,7 +186,7 @@ impl Tiers {
         })
     }
 
-    #[cfg(debug_assertions)]
+    #[cfg(any(debug_assertions, test))]
     pub(super) fn check_invariants(&self) {
         assert!(self.open <= self.ranks.len());
         assert!(self.open > 0 || self.ranks.is_empty());

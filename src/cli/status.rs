@@ -319,12 +319,10 @@ fn pool(pool: &Pool, out: &mut String, paint: Paint) {
         );
     }
     out.push('\n');
-    for name in &pool.unresolved {
-        let _ = writeln!(
-            out,
-            "  backend {}: its host name has no address",
-            shown(name)
-        );
+    for (at, name) in pool.unresolved.iter().enumerate() {
+        let cause = pool.unresolved_causes.get(at);
+        let cause = cause.map_or("its host name has no address", |cause| cause);
+        let _ = writeln!(out, "  backend {}: {}", shown(name), shown(cause));
     }
     backends(pool).render(out, paint);
     for mark in marks(pool) {

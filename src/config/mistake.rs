@@ -233,6 +233,11 @@ pub(super) fn unreadable(error: &io::Error) -> (String, &'static str) {
         }
         io::ErrorKind::InvalidData => "save the file as UTF-8",
         io::ErrorKind::IsADirectory => "give the file in it",
+        io::ErrorKind::InvalidInput => "give a regular file",
+        io::ErrorKind::TimedOut => {
+            "is it on a network file system whose server is gone? Give a file of this machine, or \
+             try again when the server is back"
+        }
         io::ErrorKind::FileTooLarge => "this is probably not the file you mean",
         _ => "try to read it with `cat`",
     };

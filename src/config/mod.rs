@@ -6,6 +6,7 @@
 
 mod check;
 mod diff;
+mod file;
 mod foreign;
 pub mod keys;
 mod mistake;
@@ -21,12 +22,13 @@ mod section;
 mod value;
 mod words;
 
-use std::io::{self, Read as _};
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 pub use check::leads_back;
 pub use diff::{Binding, Plan, diff};
+pub use file::read_regular;
 pub use mistake::{Color, ConfigErrors, MISTAKES_MAX, Mistake, Severity, wrapped};
 pub use model::Config;
 pub use reference::reference;
@@ -66,7 +68,7 @@ pub fn load_with_warnings(path: &Path) -> Result<Loaded, ConfigErrors> {
 /// # Errors
 /// As [`load`].
 pub fn load_on(path: &Path, own: &[IpAddr]) -> Result<Loaded, ConfigErrors> {
-    load_with(path, own, None)
+    load_with(path, own, None, &read_file)
 }
 
 /// The same for `posthouse check`: also what this machine would not let `run` do (files, folders,
@@ -79,15 +81,28 @@ pub fn load_here(
     own: &[IpAddr],
     here: &Surroundings<'_>,
 ) -> Result<Loaded, ConfigErrors> {
-    load_with(path, own, Some(here))
+    load_with(path, own, Some(here), &read_file)
+}
+
+/// As [`load_on`] for who reads files in another way, of at most [`FILE_OCTETS_MAX`] octets each.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_by(
+    path: &Path,
+    own: &[IpAddr],
+    read: &dyn Fn(&Path) -> io::Result<String>,
+) -> Result<Loaded, ConfigErrors> {
+    load_with(path, own, None, read)
 }
 
 fn load_with(
     path: &Path,
     own: &[IpAddr],
     here: Option<&Surroundings<'_>>,
+    read: &dyn Fn(&Path) -> io::Result<String>,
 ) -> Result<Loaded, ConfigErrors> {
-    let text = read_file(path).map_err(|error| {
+    let text = read(path).map_err(|error| {
         let unreadable = Mistake::unreadable(path, &error);
         ConfigErrors::new(vec![unreadable], 0, path)
     })?;
@@ -97,7 +112,7 @@ fn load_with(
         addresses: own,
         here,
     };
-    read::configuration(&text, path, machine, &read_file)
+    read::configuration(&text, path, machine, read)
 }
 
 /// What `[admin]` of the configuration file at `path` says, whatever is wrong with the rest of it:
@@ -144,17 +159,7 @@ pub fn parse(
 }
 
 fn read_file(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    std::fs::File::open(path)?
-        .take(FILE_OCTETS_MAX + 1)
-        .read_to_string(&mut text)?;
-    if text.len() as u64 > FILE_OCTETS_MAX {
-        return Err(io::Error::new(
-            io::ErrorKind::FileTooLarge,
-            format!("it is larger than {} MiB", FILE_OCTETS_MAX >> 20),
-        ));
-    }
-    Ok(text)
+    read_regular(path, FILE_OCTETS_MAX)
 }
 
 /// The fuzzer's way in: any octets; nothing may panic, and what is rendered must be text.

@@ -366,9 +366,34 @@ pub struct Backend {
     pub max_connections: u32,
     /// The state it starts in.
     pub state: AdminState,
+    /// Which addresses of its name are used.
+    pub family: Family,
     /// What it may be given in a time, for listeners in mode "smtp"; all addresses of a name share
     /// it. At most 8.
     pub quota: Vec<Quota>,
+}
+
+/// Which addresses of a name are looked up and used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Family {
+    /// All of them.
+    #[default]
+    Any,
+    /// IPv4 only.
+    Ipv4,
+    /// IPv6 only.
+    Ipv6,
+}
+
+impl Family {
+    /// Whether this address is of it.
+    pub fn has(self, address: IpAddr) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Ipv4 => address.is_ipv4(),
+            Self::Ipv6 => address.is_ipv6(),
+        }
+    }
 }
 
 /// An address as configured: literal, or a name and port whose addresses are looked up.
@@ -547,6 +572,7 @@ impl Backend {
             tier: Tier::FIRST,
             max_connections: 0,
             state: AdminState::Ready,
+            family: Family::Any,
             quota: Vec::new(),
         }
     }

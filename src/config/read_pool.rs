@@ -363,6 +363,16 @@ fn backend(section: &Section<'_>) -> Option<Backend> {
     backend.tier = Tier::new(tier).unwrap_or(backend.tier);
     section.count("max_connections", &mut backend.max_connections);
     section.word("state", words::STATES, &mut backend.state);
+    section.word("family", words::FAMILIES, &mut backend.family);
+    if let Some(BackendAddress::Literal(literal)) = &address
+        && !backend.family.has(literal.ip())
+    {
+        section.error(
+            "family",
+            format!("{} is an address of the other family", literal.ip()),
+            "remove this key: it says which addresses of a name are used",
+        );
+    }
     backend.quota = read_smtp::quotas(section);
     section.finish();
     address.map(|_| backend)

@@ -1,8 +1,8 @@
 //! The words of the file for our own enums, in one place for reading and for showing.
 
 use super::model::{
-    AdminState, Balance, Depth, EarlyTalker, Failback, GreetingMode, GreetingVerdicts, Identity,
-    LogFormat, LogLevel, LogOutput, Mode, ProxyIn, QuotaUnit, Sticky, WhenAllDown,
+    AdminState, Balance, Depth, EarlyTalker, Failback, Family, GreetingMode, GreetingVerdicts,
+    Identity, LogFormat, LogLevel, LogOutput, Mode, ProxyIn, QuotaUnit, Sticky, WhenAllDown,
 };
 use crate::smtp::{ClientQuirks, LineEndings};
 
@@ -82,6 +82,12 @@ pub(super) const STATES: Words<AdminState> = &[
     ("ready", AdminState::Ready),
     ("drain", AdminState::Drain),
     ("maint", AdminState::Maint),
+];
+
+pub(super) const FAMILIES: Words<Family> = &[
+    ("any", Family::Any),
+    ("ipv4", Family::Ipv4),
+    ("ipv6", Family::Ipv6),
 ];
 
 /// The word for `value`.

@@ -1,11 +1,13 @@
 //! Backends given by host name: all their addresses, looked up again when their TTL has passed.
 //!
-//! Names are resolved by the system's configuration (`/etc/hosts`, `/etc/resolv.conf`), both
-//! families, off the data path. A failed look-up keeps the last good answer, for as long as it
-//! takes; only an answer changes a pool, by the path of a reload.
+//! Names are resolved by the system's configuration (`/etc/hosts`, `/etc/resolv.conf`), in the
+//! families that are wanted, off the data path. A failed look-up keeps the last good answer, for as
+//! long as it takes; an answer is vetted (`vetting`), and what is used of it changes a pool by the
+//! path of a reload.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::fs;
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
@@ -16,15 +18,17 @@ use std::time::{Duration, Instant};
 use hickory_resolver::config::{LookupIpStrategy, ResolverConfig};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::{ResolverBuilder, TokioResolver};
-use tokio::sync::{Notify, mpsc};
-use tokio::task::JoinSet;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{sleep_until, timeout};
 
 use super::handle::{ReloadFrom, ReloadRequest};
 use super::lookup_error::lookup_words;
+use super::own;
+use super::vetting::{self, Vetting};
 use crate::config::Config;
-use crate::config::model::BackendAddress;
-use crate::snapshot::Resolved;
+use crate::config::model::{BackendAddress, Family};
+use crate::net::route::route;
 
 /// The shortest time until a name is looked up again.
 const TTL_MIN: Duration = Duration::from_secs(1);
@@ -48,20 +52,34 @@ pub(super) struct Answer {
     ttl: Duration,
 }
 
+/// A name, and the families that are asked for.
+type Question = (Arc<str>, Family);
+
 /// What is known of a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Known {
     addresses: Vec<IpAddr>,
     due: Instant,
-    failing: bool,
+    /// Why the last look-up failed, if it did.
+    failing: Option<String>,
 }
 
 /// The names of the configuration and their addresses.
 #[derive(Debug, Default)]
 pub(super) struct Names {
-    known: RefCell<BTreeMap<Arc<str>, Known>>,
-    resolver: RefCell<Option<(Sources, TokioResolver)>>,
+    known: RefCell<BTreeMap<Question, Known>>,
+    /// What is used of it by the configuration in force.
+    in_force: RefCell<Vetting>,
+    resolver: RefCell<Option<(Sources, Resolvers)>>,
     changed: Notify,
+}
+
+/// A resolver for each choice of families.
+#[derive(Clone)]
+struct Resolvers {
+    any: TokioResolver,
+    ipv4: TokioResolver,
+    ipv6: TokioResolver,
 }
 
 /// The state of the files the resolver was made from.
@@ -79,29 +97,55 @@ impl Names {
         self.changed.notify_one();
     }
 
-    /// Forgets names that `config` does not have.
-    pub(super) fn retain(&self, config: &Config) {
+    /// What of the answers `config` would use now, on this host as it is.
+    pub(super) async fn vet(&self, config: &Arc<Config>) -> Vetting {
+        let known = self.known.borrow().clone();
+        let in_force = self.in_force.borrow().clone();
+        let config = Arc::clone(config);
+        let vet = move || {
+            let answers = |host: &Arc<str>, family| {
+                let known = known.get(&(Arc::clone(host), family));
+                let known = known.ok_or("it was not looked up yet")?;
+                match &known.failing {
+                    Some(error) if known.addresses.is_empty() => Err(error.clone()),
+                    _ => Ok(known.addresses.clone()),
+                }
+            };
+            let host = vetting::Host {
+                own: &own::own_addresses(),
+                binds: &own::binds(&config),
+                route: &route,
+            };
+            in_force.next(&config, &answers, &host)
+        };
+        // A panic within would be ours; then everything stays.
+        spawn_blocking(vet)
+            .await
+            .unwrap_or_else(|_| self.in_force.borrow().clone())
+    }
+
+    /// `config` is in force, with what `vetting` found; forgets the names of others.
+    pub(super) fn adopt(&self, vetting: Vetting, config: &Config) {
         let wanted = names(config);
         self.known
             .borrow_mut()
             .retain(|name, _| wanted.contains(name));
+        self.tell(vetting);
         self.changed.notify_one();
     }
 
-    /// Every name with its addresses.
-    pub(super) fn resolved(&self) -> Resolved {
-        let known = self.known.borrow();
-        Resolved(
-            known
-                .iter()
-                .map(|(name, known)| (Arc::clone(name), known.addresses.clone()))
-                .collect(),
-        )
+    fn tell(&self, vetting: Vetting) {
+        let before = self.in_force.replace(vetting);
+        self.in_force.borrow().tell_since(&before);
     }
 
-    /// Looks names up when they are due and asks for a reload when addresses have changed, until
-    /// the process ends.
-    pub(super) async fn run(self: Rc<Self>, reloads: mpsc::Sender<ReloadRequest>) {
+    /// Looks names up when they are due and asks for a reload when other addresses are to be used,
+    /// until the process ends.
+    pub(super) async fn run(
+        self: Rc<Self>,
+        config_in_force: impl Fn() -> Arc<Config>,
+        reloads: mpsc::Sender<ReloadRequest>,
+    ) {
         loop {
             let now = Instant::now();
             let next = self.known.borrow().values().map(|known| known.due).min();
@@ -111,129 +155,130 @@ impl Names {
                 () = self.changed.notified() => continue,
             }
             let now = Instant::now();
-            let is_due =
-                |(name, known): (&Arc<str>, &Known)| (known.due <= now).then(|| Arc::clone(name));
+            let is_due = |(question, known): (&Question, &Known)| {
+                (known.due <= now).then(|| question.clone())
+            };
             let due = self.known.borrow().iter().filter_map(is_due).collect();
-            let changes = self.look_up(due).await;
+            self.look_up(due).await;
+            let vetting = self.vet(&config_in_force()).await;
+            let changes = vetting.changes_since(&self.in_force.borrow());
             if changes.is_empty() {
+                self.tell(vetting);
                 continue;
             }
+            // Whether the reload is done or refused, the next look-up tells what is left to change.
+            let (reply, done) = oneshot::channel();
             let request = ReloadRequest {
                 trigger: "discovery",
                 from: ReloadFrom::Names(changes),
-                reply: None,
+                reply: Some(reply),
             };
             if reloads.send(request).await.is_err() {
                 return;
             }
+            let _ = done.await;
         }
     }
 
-    /// Looks all these up; one sentence for each that changed.
-    async fn look_up(self: &Rc<Self>, names: Vec<Arc<str>>) -> Vec<String> {
+    async fn look_up(self: &Rc<Self>, names: Vec<Question>) {
         if names.is_empty() {
-            return Vec::new();
+            return;
         }
-        let resolver = self.resolver().await;
-        let mut changes = Vec::new();
+        let resolvers = self.resolver().await;
         let mut names = names.into_iter();
         let mut running = JoinSet::new();
         loop {
             while running.len() < LOOKUPS_MAX
-                && let Some(name) = names.next()
+                && let Some(question) = names.next()
             {
-                let resolver = resolver.clone();
+                let resolver = resolvers.of(question.1).clone();
                 running.spawn_local(async move {
-                    let answer = ask(&resolver, &name).await;
-                    (name, answer)
+                    let answer = ask(&resolver, &question.0).await;
+                    (question, answer)
                 });
             }
             match running.join_next().await {
-                None => return changes,
+                None => return,
                 // A panic within the resolver: the name stays as it was and is due again at once.
                 Some(Err(error)) => {
                     tracing::error!(%error, "discovery.failed");
                 }
-                Some(Ok((name, answer))) => {
-                    changes.extend(self.learned(&name, answer, Instant::now()));
+                Some(Ok((question, answer))) => {
+                    self.learned(question, answer, Instant::now());
                 }
             }
         }
     }
 
-    fn learned(
-        &self,
-        name: &Arc<str>,
-        answer: Result<Answer, String>,
-        now: Instant,
-    ) -> Option<String> {
+    fn learned(&self, question: Question, answer: Result<Answer, String>, now: Instant) {
         let mut all = self.known.borrow_mut();
-        let known = all.entry(Arc::clone(name)).or_insert_with(|| Known {
+        let name = Arc::clone(&question.0);
+        let known = all.entry(question).or_insert_with(|| Known {
             addresses: Vec::new(),
             due: now,
-            failing: false,
+            failing: None,
         });
-        known.update(name, answer, now)
+        known.update(&name, answer, now);
     }
 
     /// The resolver of the system's configuration; made anew when that changes.
-    async fn resolver(&self) -> TokioResolver {
-        let sources = tokio::task::spawn_blocking(sources)
-            .await
-            .unwrap_or_default();
-        if let Some((made_from, resolver)) = &*self.resolver.borrow()
+    async fn resolver(&self) -> Resolvers {
+        let sources = spawn_blocking(sources).await.unwrap_or_default();
+        if let Some((made_from, resolvers)) = &*self.resolver.borrow()
             && *made_from == sources
         {
-            return resolver.clone();
+            return resolvers.clone();
         }
-        let resolver = system_resolver();
-        *self.resolver.borrow_mut() = Some((sources, resolver.clone()));
-        resolver
+        let resolvers = Resolvers::made(system_builder);
+        *self.resolver.borrow_mut() = Some((sources, resolvers.clone()));
+        resolvers
+    }
+}
+
+impl Resolvers {
+    fn made(make: impl Fn() -> ResolverBuilder<TokioRuntimeProvider>) -> Self {
+        Self {
+            any: build(make(), LookupIpStrategy::Ipv4AndIpv6),
+            ipv4: build(make(), LookupIpStrategy::Ipv4Only),
+            ipv6: build(make(), LookupIpStrategy::Ipv6Only),
+        }
+    }
+
+    fn of(&self, family: Family) -> &TokioResolver {
+        match family {
+            Family::Any => &self.any,
+            Family::Ipv4 => &self.ipv4,
+            Family::Ipv6 => &self.ipv6,
+        }
+    }
+}
+
+impl fmt::Debug for Resolvers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Resolvers").finish_non_exhaustive()
     }
 }
 
 impl Known {
-    fn update(
-        &mut self,
-        name: &str,
-        answer: Result<Answer, String>,
-        now: Instant,
-    ) -> Option<String> {
+    fn update(&mut self, name: &str, answer: Result<Answer, String>, now: Instant) {
         let answer = match answer {
             Ok(answer) => answer,
             Err(error) => {
-                if !self.failing {
+                if self.failing.is_none() {
                     let kept = self.addresses.len();
                     tracing::warn!(host = name, error, kept, "discovery.failed");
                 }
-                self.failing = true;
+                self.failing = Some(error);
                 self.due = now + RETRY;
-                return None;
+                return;
             }
         };
-        if self.failing {
+        if self.failing.take().is_some() {
             tracing::info!(host = name, "discovery.recovered");
         }
-        self.failing = false;
         self.due = now + answer.ttl.clamp(TTL_MIN, TTL_MAX);
-        if self.addresses == answer.addresses {
-            return None;
-        }
-        let before = listed(&self.addresses);
         self.addresses = answer.addresses;
-        Some(format!(
-            "{name} has the addresses {} (before: {before})",
-            listed(&self.addresses)
-        ))
     }
-}
-
-fn listed(addresses: &[IpAddr]) -> String {
-    if addresses.is_empty() {
-        return "none".to_owned();
-    }
-    let texts: Vec<_> = addresses.iter().map(IpAddr::to_string).collect();
-    texts.join(", ")
 }
 
 async fn ask(resolver: &TokioResolver, name: &str) -> Result<Answer, String> {
@@ -254,13 +299,13 @@ async fn ask(resolver: &TokioResolver, name: &str) -> Result<Answer, String> {
     Ok(Answer { addresses, ttl })
 }
 
-fn names(config: &Config) -> BTreeSet<Arc<str>> {
+fn names(config: &Config) -> BTreeSet<Question> {
     config
         .pools
         .values()
         .flat_map(|pool| pool.backends.values())
         .filter_map(|backend| match &backend.address {
-            BackendAddress::Name { host, .. } => Some(Arc::clone(host)),
+            BackendAddress::Name { host, .. } => Some((Arc::clone(host), backend.family)),
             BackendAddress::Literal(_) => None,
         })
         .collect()
@@ -273,19 +318,21 @@ fn sources() -> Sources {
     })
 }
 
-fn system_resolver() -> TokioResolver {
-    let builder = TokioResolver::builder_tokio().unwrap_or_else(|error| {
+fn system_builder() -> ResolverBuilder<TokioRuntimeProvider> {
+    TokioResolver::builder_tokio().unwrap_or_else(|error| {
         // Names of /etc/hosts work without a name server.
         tracing::warn!(error = &*lookup_words(&error), "discovery.no_resolver");
         let none = ResolverConfig::from_parts(None, Vec::new(), Vec::new());
         TokioResolver::builder_with_config(none, TokioRuntimeProvider::default())
-    });
-    build(builder)
+    })
 }
 
-fn build(mut builder: ResolverBuilder<TokioRuntimeProvider>) -> TokioResolver {
+fn build(
+    mut builder: ResolverBuilder<TokioRuntimeProvider>,
+    families: LookupIpStrategy,
+) -> TokioResolver {
     let options = builder.options_mut();
-    options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
+    options.ip_strategy = families;
     // Every look-up is made because the last answer's time is over.
     options.cache_size = 0;
     builder
@@ -305,13 +352,24 @@ mod tests {
         }
     }
 
-    fn learned(names: &Names, answer: Result<Answer, String>, now: Instant) -> Option<String> {
-        names.learned(&Arc::from("mx.example"), answer, now)
+    fn question() -> Question {
+        (Arc::from("mx.example"), Family::Any)
+    }
+
+    fn learned(names: &Names, answer: Result<Answer, String>, now: Instant) {
+        names.learned(question(), answer, now);
     }
 
     fn due(names: &Names, now: Instant) -> Duration {
-        let due = names.known.borrow()["mx.example"].due;
+        let due = names.known.borrow()[&question()].due;
         due.saturating_duration_since(now)
+    }
+
+    /// The addresses that the one backend of [`naming`] would use now.
+    async fn used(names: &Names, config: &Arc<Config>) -> Vec<IpAddr> {
+        let resolved = names.vet(config).await.resolved();
+        let found = &resolved.0[&(Arc::from("mx"), Arc::from("a"))];
+        found.addresses.clone()
     }
 
     #[test]
@@ -326,20 +384,12 @@ mod tests {
     #[test]
     fn the_last_good_answer_outlives_failures() {
         let (names, now) = (Names::default(), Instant::now());
-        assert!(learned(&names, Ok(answer(&["192.0.2.1"], 60)), now).is_some());
-        assert_eq!(learned(&names, Err("SERVFAIL".into()), now), None);
-        assert_eq!(due(&names, now), RETRY);
-        let addresses = &names.resolved().0["mx.example"];
-        assert_eq!(addresses, &["192.0.2.1".parse::<IpAddr>().unwrap()]);
-    }
-
-    #[test]
-    fn only_another_answer_is_a_change() {
-        let (names, now) = (Names::default(), Instant::now());
         learned(&names, Ok(answer(&["192.0.2.1"], 60)), now);
-        assert_eq!(learned(&names, Ok(answer(&["192.0.2.1"], 5)), now), None);
-        let change = learned(&names, Ok(answer(&["192.0.2.1", "2001:db8::1"], 5)), now).unwrap();
-        assert!(change.contains("192.0.2.1, 2001:db8::1"), "{change}");
+        learned(&names, Err("SERVFAIL".into()), now);
+        assert_eq!(due(&names, now), RETRY);
+        let config = naming(&question().0);
+        let addresses = runtime().block_on(used(&names, &config));
+        assert_eq!(addresses, ["192.0.2.1".parse::<IpAddr>().unwrap()]);
     }
 
     fn runtime() -> tokio::runtime::LocalRuntime {
@@ -350,7 +400,7 @@ mod tests {
     }
 
     /// A configuration with one backend, at this name.
-    fn naming(host: &Arc<str>) -> Config {
+    fn naming(host: &Arc<str>) -> Arc<Config> {
         let mut config = Config::for_host("mx.example");
         let mut pool = Pool::for_host("mx.example");
         let address = BackendAddress::Name {
@@ -359,7 +409,7 @@ mod tests {
         };
         pool.backends.insert(Arc::from("a"), Backend::at(address));
         config.pools.insert(Arc::from("mx"), pool);
-        config
+        Arc::new(config)
     }
 
     #[test]
@@ -367,14 +417,16 @@ mod tests {
         let (runtime, host) = (runtime(), Arc::<str>::from("localhost"));
         let config = naming(&host);
         let names = Rc::new(Names::default());
-        runtime.block_on(names.learn(&config));
-        let resolved = names.resolved();
-        assert!(
-            resolved.0[&host].contains(&"127.0.0.1".parse().unwrap()),
-            "{resolved:?}"
-        );
-        names.retain(&Config::for_host("mx.example"));
-        assert_eq!(names.resolved(), Resolved::default());
+        runtime.block_on(async {
+            names.learn(&config).await;
+            let addresses = used(&names, &config).await;
+            assert!(
+                addresses.contains(&"127.0.0.1".parse().unwrap()),
+                "{addresses:?}"
+            );
+            names.adopt(Vetting::default(), &Config::for_host("mx.example"));
+            assert_eq!(used(&names, &config).await, Vec::<IpAddr>::new());
+        });
     }
 
     /// Answers A with one address after the other, always for one second, and AAAA with nothing.
@@ -404,16 +456,15 @@ mod tests {
         address
     }
 
-    fn resolver_at(server: std::net::SocketAddr) -> TokioResolver {
+    fn resolvers_at(server: std::net::SocketAddr) -> Resolvers {
         use hickory_resolver::config::{ConnectionConfig, NameServerConfig};
         let mut connection = ConnectionConfig::udp();
         connection.port = server.port();
         let server = NameServerConfig::new(server.ip(), true, vec![connection]);
         let config = ResolverConfig::from_parts(None, Vec::new(), vec![server]);
-        build(TokioResolver::builder_with_config(
-            config,
-            TokioRuntimeProvider::default(),
-        ))
+        Resolvers::made(|| {
+            TokioResolver::builder_with_config(config.clone(), TokioRuntimeProvider::default())
+        })
     }
 
     /// Answers every question with this code (RFC 1035 §4.1.1) and nothing else.
@@ -438,8 +489,8 @@ mod tests {
             (3, "there is no such name"),
             (5, "the name server says: Query Refused"),
         ] {
-            let resolver = resolver_at(refusing(code));
-            let answer = runtime().block_on(async { ask(&resolver, "mx.example.").await });
+            let resolvers = resolvers_at(refusing(code));
+            let answer = runtime().block_on(async { ask(&resolvers.any, "mx.example.").await });
             assert_eq!(answer.expect_err("no address"), words);
         }
     }
@@ -451,12 +502,16 @@ mod tests {
         let config = naming(&host);
         let names = Rc::new(Names::default());
         let request = runtime.block_on(async {
-            *names.resolver.borrow_mut() = Some((sources(), resolver_at(server)));
+            *names.resolver.borrow_mut() = Some((sources(), resolvers_at(server)));
             names.learn(&config).await;
+            let vetting = names.vet(&config).await;
+            names.adopt(vetting, &config);
             let first: IpAddr = [192, 0, 2, 1].into();
-            assert_eq!(names.resolved().0[&host], [first]);
+            assert_eq!(used(&names, &config).await, [first]);
             let (sender, mut receiver) = mpsc::channel(1);
-            tokio::task::spawn_local(Rc::clone(&names).run(sender));
+            let in_force = Arc::clone(&config);
+            let config_in_force = move || Arc::clone(&in_force);
+            tokio::task::spawn_local(Rc::clone(&names).run(config_in_force, sender));
             receiver.recv().await.unwrap()
         });
         assert_eq!(request.trigger, "discovery");
@@ -465,6 +520,6 @@ mod tests {
         };
         assert!(changes[0].contains("192.0.2.7"), "{changes:?}");
         let second: IpAddr = [192, 0, 2, 7].into();
-        assert_eq!(names.resolved().0[&host], [second]);
+        assert_eq!(runtime.block_on(used(&names, &config)), [second]);
     }
 }

@@ -2,17 +2,16 @@
 //! we listen on every address.
 //!
 //! The host's addresses are read here and handed to the configuration's own check, which knows the
-//! line of a mistake. What only a resolver knows (a host name that leads back to us) is found here,
-//! after the names were looked up. An address on an interface that is not asked for by name is
+//! line of a mistake. What came by another way than a file is checked here; what only a resolver
+//! knows (a host name that leads back to us) when names are looked up. An address on an interface that is not asked for by name is
 //! missed if it comes later; the UNIQUE_ID of a PROXY header finds such a loop at run time.
 
 use std::net::{IpAddr, SocketAddr};
 
 use nix::ifaddrs::getifaddrs;
 
-use crate::config::model::AdminBind;
+use crate::config::model::{AdminBind, BackendAddress};
 use crate::config::{Config, leads_back};
-use crate::snapshot::Resolved;
 use crate::types::in_words;
 
 /// The addresses of this host's interfaces, sorted; none if they cannot be read.
@@ -36,22 +35,18 @@ pub fn own_addresses() -> Vec<IpAddr> {
     own
 }
 
-/// Every backend of `config` that is one of its own listeners, in one sentence with the remedy.
-pub(super) fn backends_that_are_us(
-    config: &Config,
-    resolved: &Resolved,
-    own: &[IpAddr],
-) -> Vec<String> {
+/// Every backend of `config`, given by its address, that is one of its own listeners, in one sentence
+/// with the remedy.
+pub(super) fn backends_that_are_us(config: &Config, own: &[IpAddr]) -> Vec<String> {
     let binds = binds(config);
     let mut found = Vec::new();
     for (pool, settings) in &config.pools {
         for (name, backend) in &settings.backends {
-            let addresses = resolved.of(&backend.address);
-            let loops = addresses.into_iter().find_map(|address| {
-                let bind = binds.iter().find(|bind| leads_back(address, bind.0, own))?;
-                Some((address, bind))
-            });
-            if let Some((address, (bind, owner))) = loops {
+            let BackendAddress::Literal(address) = backend.address else {
+                continue;
+            };
+            let loops = binds.iter().find(|bind| leads_back(address, bind.0, own));
+            if let Some((bind, owner)) = loops {
                 found.push(format!(
                     "pools.{pool}.backends.{name}: {address} is this host, where {owner} listens \
                      on {bind}: sessions would go round for ever; give the address and port of \
@@ -65,7 +60,7 @@ pub(super) fn backends_that_are_us(
 
 /// Where we listen. A socket that is bound to an interface does not hear what this host says to
 /// itself.
-fn binds(config: &Config) -> Vec<(SocketAddr, String)> {
+pub(super) fn binds(config: &Config) -> Vec<(SocketAddr, String)> {
     let listeners = config.listeners.iter().filter(|(_, listener)| {
         listener
             .interface
@@ -111,21 +106,14 @@ mod tests {
     }
 
     #[test]
-    fn rule_m5_a_name_that_leads_back_to_us_is_found_with_its_remedy() {
-        let name: Arc<str> = Arc::from("mx.example");
-        let named = BackendAddress::Name {
-            host: Arc::clone(&name),
-            port: 25,
-        };
-        let config = config("0.0.0.0:25", named);
-        let own = [IpAddr::from([192, 0, 2, 2])];
-        let mut resolved = Resolved::default();
-        let elsewhere = IpAddr::from([192, 0, 2, 9]);
-        resolved.0.insert(Arc::clone(&name), vec![elsewhere]);
-        let found = |resolved: &Resolved| backends_that_are_us(&config, resolved, &own);
-        assert_eq!(found(&resolved), Vec::<String>::new());
-        resolved.0.insert(name, vec![elsewhere, own[0]]);
-        let mistakes = found(&resolved);
+    fn rule_m5_an_address_that_leads_back_to_us_is_found_with_its_remedy() {
+        let config = config(
+            "0.0.0.0:25",
+            BackendAddress::Literal("192.0.2.2:25".parse().unwrap()),
+        );
+        let found = |own: [u8; 4]| backends_that_are_us(&config, &[IpAddr::from(own)]);
+        assert_eq!(found([192, 0, 2, 9]), Vec::<String>::new());
+        let mistakes = found([192, 0, 2, 2]);
         assert_eq!(mistakes.len(), 1);
         for part in [
             "pools.mx.backends.one",
@@ -142,7 +130,7 @@ mod tests {
         let address = BackendAddress::Literal("192.0.2.2:25".parse().unwrap());
         let own = [IpAddr::from([192, 0, 2, 2])];
         let mut config = config("0.0.0.0:25", address);
-        let found = |config: &Config| backends_that_are_us(config, &Resolved::default(), &own);
+        let found = |config: &Config| backends_that_are_us(config, &own);
         assert_eq!(found(&config).len(), 1);
         let listener = config.listeners.get_mut("in").unwrap();
         listener.interface = Some(Arc::from("eth0"));

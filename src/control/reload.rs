@@ -5,11 +5,11 @@
 //! generation or the new one, and never half of either.
 
 use std::cell::RefCell;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc};
 use tokio::task::{JoinError, spawn_blocking};
@@ -21,10 +21,12 @@ use super::handle::{Handle, ReloadFrom, ReloadReport, ReloadRequest, shown};
 use super::own;
 use super::prober::PROBES_MAX;
 use super::quotas;
+use super::reading::FileReader;
 use super::restart::Waiting;
 use super::service;
 use super::ticker::Leftovers;
-use crate::config::{self, Color, Config, ConfigErrors, Loaded};
+use super::vetting::Vetting;
+use crate::config::{self, Color, Config, ConfigErrors, FILE_OCTETS_MAX, Loaded};
 use crate::net::listen::BindError;
 use crate::snapshot::{RunPhase, Shared, Snapshot, build};
 use crate::types::Generation;
@@ -32,6 +34,10 @@ use crate::worker::Worker;
 
 /// Changes that a report names one by one.
 const CHANGES_MAX: usize = 200;
+/// How long the read of one file of the configuration may take.
+pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long all reads of one reload may take.
+const READS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a reload needs and changes.
 pub(super) struct Reloader {
@@ -39,6 +45,7 @@ pub(super) struct Reloader {
     pub(super) workers: Rc<Vec<Worker>>,
     pub(super) bindings: Bindings,
     pub(super) config_path: Option<PathBuf>,
+    pub(super) files: FileReader,
     pub(super) names: Rc<Names>,
     pub(super) leftovers: Rc<RefCell<Leftovers>>,
     /// What earlier reloads changed without effect.
@@ -58,6 +65,7 @@ struct Refusal {
 /// A new generation, ready to be swapped in.
 struct Next {
     snapshot: Arc<Snapshot>,
+    vetting: Vetting,
     listening: Listening,
     session_limit: u32,
     changes: Changes,
@@ -131,12 +139,13 @@ impl Reloader {
             descriptors::session_limit(&config, workers, PROBES_MAX, shared.descriptor_limit)
                 .map_err(|error| Refusal::because(error.to_string()))?;
         self.names.learn(&config).await;
-        let resolved = self.names.resolved();
+        let vetting = self.names.vet(&config).await;
+        let resolved = vetting.resolved();
         let bindings = self.bindings.clone();
         let generation = Generation(current.generation.0 + 1);
         // One trip off the loop: tables of 10,000 backends, and /proc if an address is taken.
         let built = spawn_blocking(move || {
-            let loops = own::backends_that_are_us(&config, &resolved, &own::own_addresses());
+            let loops = own::backends_that_are_us(&config, &own::own_addresses());
             if !loops.is_empty() {
                 return Err(loops);
             }
@@ -153,6 +162,7 @@ impl Reloader {
             .map_err(Refusal::of)?;
         Ok(Next {
             snapshot,
+            vetting,
             listening,
             session_limit,
             changes,
@@ -173,7 +183,7 @@ impl Reloader {
                 config: *config,
                 warnings: ConfigErrors::default(),
             },
-            ReloadFrom::File => load(self.config_path.clone()).await?,
+            ReloadFrom::File => load(self.config_path.clone(), self.files.clone()).await?,
         };
         let plan = config::diff(&current.config, &loaded.config);
         let mut changes = Changes {
@@ -204,7 +214,7 @@ impl Reloader {
         shared.replay_memory.resize(new.config.replay_memory);
         self.bindings.apply(next.listening, &new, &self.workers);
         self.retarget.notify_one();
-        self.names.retain(&new.config);
+        self.names.adopt(next.vetting, &new.config);
         shared.telemetry.apply(new.config.log);
         let mut leftovers = self.leftovers.borrow_mut();
         self.restart.note(&old.config, &next.changes.restart);
@@ -268,13 +278,21 @@ pub(super) fn prepare(
     bindings.prepare(config, workers).map_err(texts)
 }
 
-async fn load(path: Option<PathBuf>) -> Result<Loaded, Refusal> {
+async fn load(path: Option<PathBuf>, files: FileReader) -> Result<Loaded, Refusal> {
     let Some(path) = path else {
         return Err(Refusal::because(
             "this process was started without a configuration file",
         ));
     };
-    let loaded = spawn_blocking(move || config::load_on(&path, &own::own_addresses())).await;
+    let loaded = spawn_blocking(move || {
+        let until = Instant::now() + READS_TIMEOUT;
+        let read = |file: &Path| {
+            let left = until.saturating_duration_since(Instant::now());
+            files.read(file, FILE_OCTETS_MAX, left.min(READ_TIMEOUT))
+        };
+        config::load_by(&path, &own::own_addresses(), &read)
+    });
+    let loaded = loaded.await;
     loaded
         .map_err(|panic| fault(&panic))?
         .map_err(|errors| Refusal {
@@ -328,7 +346,7 @@ fn status(report: &ReloadReport) -> String {
 }
 
 /// The line for `systemctl status` after a start.
-pub(super) fn started_status(shared: &Shared, config_path: Option<&std::path::Path>) -> String {
+pub(super) fn started_status(shared: &Shared, config_path: Option<&Path>) -> String {
     let generation = shared.current.load().generation.0;
     format!("serving, generation {generation}, {}", shown(config_path))
 }

@@ -23,6 +23,7 @@ use super::handle::{Handle, LocalTask, Request};
 use super::own;
 use super::prober::PROBES_MAX;
 use super::quotas::StateFile;
+use super::reading::FileReader;
 use super::reload::{self, Reloader};
 use super::restart::Waiting;
 use super::running::{Ended, Running};
@@ -31,7 +32,7 @@ use super::supervise::{self, Parts};
 use super::ticker::Leftovers;
 use crate::balance::Epoch;
 use crate::config::Config;
-use crate::snapshot::{Registry, Shared, build};
+use crate::snapshot::{Registry, Resolved, Shared, build};
 use crate::telemetry::Telemetry;
 use crate::types::{Generation, WorkerId};
 use crate::worker::{Command, Worker};
@@ -209,14 +210,18 @@ async fn begin(
     };
     announce::start(&config, config_path.as_deref(), limits);
     let names = Rc::new(Names::default());
+    let config = Arc::new(config);
     names.learn(&config).await;
-    let loops = own::backends_that_are_us(&config, &names.resolved(), &own::own_addresses());
+    let vetting = names.vet(&config).await;
+    let resolved = vetting.resolved();
+    names.adopt(vetting, &config);
+    let loops = own::backends_that_are_us(&config, &own::own_addresses());
     if !loops.is_empty() {
         return Err(StartError::Loop(loops));
     }
     let (shared, state_file) = first_shared(
         config,
-        &names,
+        resolved,
         count,
         telemetry,
         (session_limit, limit),
@@ -241,6 +246,7 @@ async fn begin(
         workers,
         bindings,
         config_path,
+        files: FileReader::default(),
         names,
         leftovers: Rc::new(RefCell::new(Leftovers::default())),
         restart: Waiting::default(),
@@ -256,14 +262,13 @@ async fn begin(
 
 /// The first generation, with its pools installed.
 async fn first_shared(
-    config: Config,
-    names: &Names,
+    config: Arc<Config>,
+    resolved: Resolved,
     workers: usize,
     telemetry: Telemetry,
     (session_limit, descriptor_limit): (u32, u64),
     started: (Instant, SystemTime),
 ) -> Result<(Arc<Shared>, Option<Arc<StateFile>>), StartError> {
-    let resolved = names.resolved();
     let build = move || {
         let registry = Registry::new(workers);
         let unix = started.1.duration_since(SystemTime::UNIX_EPOCH);
@@ -272,7 +277,7 @@ async fn first_shared(
             unix: unix.unwrap_or_default(),
         });
         let now = Instant::now();
-        let first = build(Arc::new(config), &resolved, &registry, Generation(1), now);
+        let first = build(config, &resolved, &registry, Generation(1), now);
         let shared = Shared::new(
             first,
             registry,

@@ -129,7 +129,9 @@ fn spawn_tasks(
     let path = reloader.config_path.clone();
     tasks.spawn_local(ticker::run(handle.clone(), workers, leftovers));
     tasks.spawn_local(prober::run(handle.clone(), retarget));
-    tasks.spawn_local(Rc::clone(&reloader.names).run(sender.clone()));
+    let shared = Arc::clone(handle.shared());
+    let config_in_force = move || Arc::clone(&shared.current.load().config);
+    tasks.spawn_local(Rc::clone(&reloader.names).run(config_in_force, sender.clone()));
     tasks.spawn_local(watch::run(handle.clone(), path, sender.clone()));
     tasks.spawn_local(quotas::run(handle.clone(), state_file));
     tasks.spawn_local(service::watchdog(Arc::clone(handle.shared())));

@@ -15,7 +15,9 @@ use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::handle::{Handle, ReloadFrom, ReloadRequest};
-use crate::config::{self, Config};
+use super::reading::FileReader;
+use super::reload::READ_TIMEOUT;
+use crate::config::{self, Config, FILE_OCTETS_MAX};
 
 /// Between looks.
 const LOOK: Duration = Duration::from_secs(1);
@@ -36,6 +38,7 @@ pub(super) async fn run(
     config_path: Option<PathBuf>,
     reloads: mpsc::Sender<ReloadRequest>,
 ) {
+    let reader = FileReader::default();
     let mut known = Prints::new();
     let mut ticks = interval(LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -47,15 +50,17 @@ pub(super) async fn run(
             continue;
         }
         let files = files(&config, config_path.as_deref());
-        let now = look(files.clone()).await;
+        let Some(now) = look(files.clone(), &reader).await else {
+            continue;
+        };
         let mut changed = differs(&known, &now);
         if !changed && now.keys().any(|file| !known.contains_key(file)) {
             // It may have been written between its being read and this first look at it.
-            changed = is_outdated(config_path.clone(), config).await;
+            changed = is_outdated(config_path.clone(), config, reader.clone()).await;
         }
         known = now;
         if changed {
-            known = settle(files, known).await;
+            known = settle(files, known, &reader).await;
             let request = ReloadRequest {
                 trigger: "watch",
                 from: ReloadFrom::File,
@@ -76,11 +81,13 @@ fn files(config: &Config, config_path: Option<&Path>) -> Vec<PathBuf> {
     files
 }
 
-async fn look(files: Vec<PathBuf>) -> Prints {
+/// `None` if a file cannot be looked at in time.
+async fn look(files: Vec<PathBuf>, reader: &FileReader) -> Option<Prints> {
+    let reader = reader.clone();
     let prints = move || {
         let print = |file: PathBuf| {
-            let print = print(&file);
-            (file, print)
+            let found = reader.run(&file, READ_TIMEOUT, |file| Ok(print(file)));
+            found.ok().map(|print| (file, print))
         };
         files.into_iter().map(print).collect()
     };
@@ -91,14 +98,13 @@ async fn look(files: Vec<PathBuf>) -> Prints {
 }
 
 /// Waits until two looks in a row agree.
-async fn settle(files: Vec<PathBuf>, mut last: Prints) -> Prints {
+async fn settle(files: Vec<PathBuf>, mut last: Prints, reader: &FileReader) -> Prints {
     for _ in 0..SETTLE_MAX {
         sleep(SETTLE).await;
-        let now = look(files.clone()).await;
-        if now == last {
-            break;
+        match look(files.clone(), reader).await {
+            Some(now) if now != last => last = now,
+            Some(_) | None => break,
         }
-        last = now;
     }
     last
 }
@@ -121,9 +127,13 @@ fn differs(known: &Prints, now: &Prints) -> bool {
 }
 
 /// Whether the file now says something else than the configuration in force.
-async fn is_outdated(path: Option<PathBuf>, in_force: Arc<Config>) -> bool {
+async fn is_outdated(path: Option<PathBuf>, in_force: Arc<Config>, reader: FileReader) -> bool {
     let Some(path) = path else { return false };
-    let differs = move || config::load(&path).map_or(true, |config| config != *in_force);
+    let differs = move || {
+        let read = |file: &Path| reader.read(file, FILE_OCTETS_MAX, READ_TIMEOUT);
+        let loaded = config::load_by(&path, &[], &read);
+        loaded.map_or(true, |loaded| loaded.config != *in_force)
+    };
     tokio::task::spawn_blocking(differs).await.unwrap_or(false)
 }
 

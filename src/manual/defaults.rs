@@ -52,7 +52,10 @@
 //! | pause after accept fails | 100 ms | `worker::accept` | counted; a warning once in about ten seconds |
 //! | worker heartbeat | 100 ms; later than 20 ms is a stall | `worker::heartbeat` | counted |
 //! | keepalive on a backend leg | set after 10 s; 60 s, then 6 × 10 s; user timeout 120 s | `session::relay` | a short session is spared five system calls |
-//! | configuration or backends file | 16 MiB | `config` | a mistake that says so |
+//! | configuration or backends file | a regular file of 16 MiB | `config` | a mistake that says so |
+//! | read of a file by the running process | 5 s; 10 s for all files of a reload | `control::reload`, `admin::token` | given up and named in the log; only that reload, or change over the endpoint, fails |
+//! | reads of files at once, those given up included | 8, and 2 given up of one file | `control::reading` | no more until one returns; others fail at once |
+//! | look-up of a name | 5 s; 32 at once; 64 addresses; again by its TTL, 1 s to 5 min | `control::discovery` | failed: the last good answer is kept, again after 5 s |
 //! | mistakes kept of one load | 500 | `config` | the rest is counted; an error is never lost behind warnings |
 //! | listeners, pools, backends of a pool | 65,536 each | `config` | a mistake that says so |
 //! | backends read one by one at a pick | 64 | `balance::policy` | above that a heap, a weight tree or a table answers |

@@ -126,7 +126,8 @@
 //! | `waiting` | number | Clients in the queue. |
 //! | `waiting_max` | number | Clients the queue holds. |
 //! | `failback_pending` | bool | Whether a standby tier serves and `POST /pools/P/failback` would end that. |
-//! | `unresolved` | array of strings | Names of backends whose host name has no address (yet). |
+//! | `unresolved` | array of strings | Names of backends whose host name has no address that can be used (yet). |
+//! | `unresolved_causes` | array of strings | Why, for each of them. |
 //! | `tiers` | array | Tiers in order. |
 //! | `quotas` | array | What its backends may be given in a time, and how much of it they were. |
 //!

@@ -52,7 +52,7 @@ pub fn begin(address: SocketAddr, origin: Origin<'_>) -> io::Result<TcpStream> {
     Ok(TcpStream::from(socket))
 }
 
-fn bind_source(socket: &Socket, source: IpAddr, freebind: bool) -> io::Result<()> {
+pub(super) fn bind_source(socket: &Socket, source: IpAddr, freebind: bool) -> io::Result<()> {
     if freebind {
         match source {
             IpAddr::V4(_) => socket.set_freebind_v4(true)?,

@@ -12,6 +12,7 @@ pub mod listen;
 pub mod pipe;
 mod pump;
 pub mod relay;
+pub mod route;
 pub mod stream;
 pub mod timer;
 pub mod tls;

@@ -5,25 +5,46 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{ListenerView, PoolView, Registry, Snapshot};
-use crate::balance::{MemberSettings, Pool, PoolSettings};
+use super::{ListenerView, PoolView, Registry, Snapshot, Unresolved};
+use crate::balance::{Absent, MemberSettings, Pool, PoolSettings};
 use crate::config::Config;
 use crate::config::model::{self, BackendAddress, Balance, Sticky};
 use crate::types::Generation;
 
-/// The addresses of host names, as last looked up with success.
+/// What was found for backends that are given by name, by pool and backend.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Resolved(pub BTreeMap<Arc<str>, Vec<IpAddr>>);
+pub struct Resolved(pub BTreeMap<(Arc<str>, Arc<str>), Found>);
+
+/// The addresses of one backend that is given by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Those that are used.
+    pub addresses: Vec<IpAddr>,
+    /// Why others are not, in words.
+    pub cause: Option<Arc<str>>,
+}
 
 impl Resolved {
-    /// The addresses of a backend; none if its name was not looked up with success yet.
-    pub fn of(&self, address: &BackendAddress) -> Vec<SocketAddr> {
-        match address {
-            BackendAddress::Literal(address) => vec![*address],
-            BackendAddress::Name { host, port } => {
-                let ips = self.0.get(host).into_iter().flatten();
-                ips.map(|ip| SocketAddr::new(*ip, *port)).collect()
+    /// The addresses of a backend, or why it has none.
+    fn of(
+        &self,
+        pool: &Arc<str>,
+        backend: &Arc<str>,
+        address: &BackendAddress,
+    ) -> Result<Vec<SocketAddr>, Arc<str>> {
+        let port = match address {
+            BackendAddress::Literal(address) => return Ok(vec![*address]),
+            BackendAddress::Name { port, .. } => *port,
+        };
+        let named = (Arc::clone(pool), Arc::clone(backend));
+        match self.0.get(&named) {
+            Some(found) if !found.addresses.is_empty() => {
+                let ips = found.addresses.iter();
+                Ok(ips.map(|ip| SocketAddr::new(*ip, port)).collect())
             }
+            found => Err(found
+                .and_then(|found| found.cause.clone())
+                .unwrap_or_else(|| Arc::from("its host name has no address"))),
         }
     }
 }
@@ -71,11 +92,20 @@ fn build_pool(
     let entry = registry.pool(name);
     let mut members = Vec::with_capacity(settings.backends.len());
     let mut unresolved = Vec::new();
+    let mut absent = Vec::new();
     for (backend, configured) in &settings.backends {
-        let addresses = resolved.of(&configured.address);
-        if addresses.is_empty() {
-            unresolved.push(Arc::clone(backend));
-        }
+        let found = resolved.of(name, backend, &configured.address);
+        let addresses = found.unwrap_or_else(|cause| {
+            unresolved.push(Unresolved {
+                backend: Arc::clone(backend),
+                cause,
+            });
+            absent.push(Absent {
+                tier: configured.tier,
+                weight: configured.weight,
+            });
+            Vec::new()
+        });
         let quota = (!configured.quota.is_empty()).then(|| {
             let used = registry.quotas(name, backend, now);
             used.limited(&configured.quota)
@@ -95,7 +125,8 @@ fn build_pool(
         core_settings(settings),
         members,
         entry.shared,
-    );
+    )
+    .lacking(absent);
     PoolView {
         name: Arc::clone(name),
         index: entry.index,

@@ -10,7 +10,7 @@ mod registry;
 mod shared;
 
 pub use announce::announced;
-pub use build::{Resolved, build};
+pub use build::{Found, Resolved, build};
 pub use registry::{ListenerState, Registry, UNCONFIGURED_MAX};
 pub use shared::{RunPhase, Shared};
 
@@ -85,6 +85,15 @@ pub struct PoolView {
     pub settings: model::Pool,
     /// The balancing core's view.
     pub pool: Pool,
-    /// Names of configured backends whose host name has no address (yet).
-    pub unresolved: Vec<Arc<str>>,
+    /// Configured backends whose host name has no address that can be used (yet).
+    pub unresolved: Vec<Unresolved>,
+}
+
+/// A backend without an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unresolved {
+    /// Its name.
+    pub backend: Arc<str>,
+    /// Why, in words.
+    pub cause: Arc<str>,
 }

@@ -118,6 +118,7 @@ fn mistakes_of_syntax_do_not_hide_the_others() {
 #[test]
 fn addresses_that_meet_or_lead_back_to_us_are_refused() {
     compare("addresses.toml");
+    compare("family.toml");
 }
 
 #[test]

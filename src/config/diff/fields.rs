@@ -449,6 +449,7 @@ pub(super) fn diff_backend(
         tier,
         max_connections,
         state,
+        family,
         quota,
     } = old;
     let mut keys = Keys::of(format!("pools.{pool}.backends.{name}."));
@@ -463,6 +464,9 @@ pub(super) fn diff_backend(
     );
     keys.live("state", state, &new.state, |v| {
         word(words::STATES, v).to_owned()
+    });
+    keys.live("family", family, &new.family, |v| {
+        word(words::FAMILIES, v).to_owned()
     });
     keys.live("quota", quota.as_slice(), new.quota.as_slice(), quotas);
     keys.finish(plan)

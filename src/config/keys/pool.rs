@@ -99,7 +99,9 @@ pub(super) const POOL: Section = Section {
             default: Default::Value("\"1%\""),
             at_limit: "\"1%\": when nothing is left; \"100%\": when anything is missing; \"0%\": \
                        never.",
-            why: "The next tier opens when less than this share of the weight before it is usable.",
+            why: "The next tier opens when less than this share of the weight before it is usable. \
+                  Of a name, addresses that never answered do not count while another has; a \
+                  backend that never answered at all counts as lost.",
         },
         Key {
             name: "failback",
@@ -164,7 +166,7 @@ pub(super) const POOL: Section = Section {
                 example: "\"mx-backends.toml\"",
                 means: "only the backends in this file",
             },
-            at_limit: "At most 16 MiB. Relative to the folder of this file.",
+            at_limit: "A regular file of at most 16 MiB. Relative to the folder of this file.",
             why: "More backends, in a file that other tools write: `mx1 = { address = \"…\" }`.",
         },
     ],
@@ -371,8 +373,9 @@ pub(super) const BACKEND: Section = Section {
             default: Default::Required {
                 example: "\"10.0.0.11:25\"",
             },
-            at_limit: "A name stands for every address it has, looked up again by its TTL; the \
-                       last good answer is kept.",
+            at_limit: "A name stands for every address it has, looked up again by its TTL. Addresses \
+                       that are no host's or our own are left out; where no other is left, the last \
+                       good answer is kept.",
             why: "Where it is: \"10.0.0.11:25\", \"[2001:db8::1]:25\" or \"mx.example:25\".",
         },
         Key {
@@ -403,6 +406,14 @@ pub(super) const BACKEND: Section = Section {
             at_limit: "A reload that changes it takes effect, also over what an operator has set at run \
                        time; one that does not leaves that alone.",
             why: "drain keeps its sessions and gets no new ones; maint is not probed either.",
+        },
+        Key {
+            name: "family",
+            kind: Kind::Word(&["any", "ipv4", "ipv6"]),
+            default: Default::Value("\"any\""),
+            at_limit: "Addresses to which this host has no route are left out, as long as there are \
+                       others.",
+            why: "Which addresses of a name are looked up and used.",
         },
         Key {
             name: "quota",

@@ -192,7 +192,7 @@ pub(super) const ADMIN: Section = Section {
                 example: "\"/etc/posthouse/token\"",
                 means: "verbs that change something are refused on TCP; a Unix socket needs no token",
             },
-            at_limit: "Relative to the folder of this file.",
+            at_limit: "A regular file of at most 4 KiB. Relative to the folder of this file.",
             why: "Its first line is the bearer token for POST and PUT over TCP.",
         },
         Key {

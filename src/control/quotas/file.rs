@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::balance::{QuotaRecord, QuotaUnit};
+use crate::config::read_regular;
 use crate::types::in_words;
 
 /// The version of the file.
@@ -135,13 +136,15 @@ fn ahead(number: u64, period: Duration, clock_ahead: i64) -> u64 {
 
 /// `None` if there is no file.
 pub(super) fn read(path: &Path) -> Result<Option<File>, StateError> {
-    let text = match std::fs::metadata(path) {
-        Ok(found) if found.len() > FILE_MAX => return Err(StateError::TooLarge),
-        Ok(_) => std::fs::read(path)?,
+    let text = match read_regular(path, FILE_MAX) {
+        Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
+            return Err(StateError::TooLarge);
+        }
         Err(error) => return Err(error.into()),
     };
-    let file: File = serde_json::from_slice(&text)?;
+    let file: File = serde_json::from_str(&text)?;
     if file.version != VERSION {
         return Err(StateError::Version(file.version));
     }
