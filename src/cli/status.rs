@@ -573,18 +573,15 @@ mx1      40    500  messages in 1 hour
         let backend = &mut status.pools[0].tiers[0].backends[0];
         backend.state = "full".to_owned();
         backend.cause = Cause {
+            words: "500 of 500 messages in 1 hour".to_owned(),
             origin: "quota".to_owned(),
-            text: Some("500 of 500 messages in 1 hour".to_owned()),
             ..Cause::default()
         };
         let text = render(&status, PLAIN);
         let line = text.lines().find(|line| line.starts_with("mx1"));
         let line = line.expect("its line");
         assert!(line.contains("  full (quota)  "), "{line}");
-        assert!(
-            line.ends_with("  quota \"500 of 500 messages in 1 hour\""),
-            "{line}"
-        );
+        assert!(line.ends_with("  500 of 500 messages in 1 hour"), "{line}");
     }
 
     #[test]
