@@ -117,29 +117,25 @@ impl ProcessSignals {
     /// Catches them, for the rest of the process's life. What arrives before the control thread
     /// looks waits for it.
     ///
+    /// Signals of real time that the machine keeps for itself (valgrind does) are left alone.
+    ///
     /// # Errors
-    /// The kernel refuses a handler.
+    /// The kernel refuses a handler for one of the others.
     pub fn catch() -> io::Result<Self> {
         // A handler and what it has caught outlive the runtime within which it was made.
         let runtime = Builder::new_current_thread().enable_io().build()?;
         let _within = runtime.enter();
         let known = CAUGHT
             .into_iter()
-            .map(|(number, name, meaning)| (number, Name::Known(name), meaning));
-        let real_time = (libc::SIGRTMIN()..=libc::SIGRTMAX()).map(|number| {
+            .map(|(number, name, meaning)| Caught::new(number, Name::Known(name), meaning));
+        let mut caught = known.collect::<io::Result<Vec<_>>>()?;
+        let real_time = (libc::SIGRTMIN()..=libc::SIGRTMAX()).filter_map(|number| {
             let name = Name::RealTime(number - libc::SIGRTMIN());
-            (number, name, Meaning::Nothing(NO_MEANING))
+            Caught::new(number, name, Meaning::Nothing(NO_MEANING)).ok()
         });
-        let caught = known.chain(real_time).map(|(number, name, meaning)| {
-            Ok(Caught {
-                signal: signal(SignalKind::from_raw(number))?,
-                name,
-                meaning,
-                noted: None,
-            })
-        });
+        caught.extend(real_time);
         Ok(Self {
-            caught: caught.collect::<io::Result<_>>()?,
+            caught,
             reload_waits: false,
         })
     }
@@ -196,6 +192,15 @@ impl Signals {
 }
 
 impl Caught {
+    fn new(number: libc::c_int, name: Name, meaning: Meaning) -> io::Result<Self> {
+        Ok(Self {
+            signal: signal(SignalKind::from_raw(number))?,
+            name,
+            meaning,
+            noted: None,
+        })
+    }
+
     fn asks(&mut self) -> Option<Asked> {
         let name = match self.name {
             Name::Known(name) => name,
