@@ -3,10 +3,8 @@
 //! Whether an address exists, or is one, is the backend's to say, so its octets go on as they came
 //! (rule G1). What is checked is that nobody can disagree where the path ends: brackets and quotes
 //! are paired, spaces and brackets occur within quotes only, quotes stand only where a quoted local
-//! part may, and there is no backslash outside them. Where [`ClientQuirks::Accept`] says so, blanks
-//! around an address are dropped and its brackets may be missing (rule G12).
-
-use memchr::memchr;
+//! part may, there is no backslash outside them and one `@` at most. Where [`ClientQuirks::Accept`]
+//! says so, blanks around an address are dropped and its brackets may be missing (rule G12).
 
 use super::line::COMMAND_LINE_MAX;
 use super::parameters::{is_blank, trim_start};
@@ -55,11 +53,14 @@ impl<'a> Path<'a> {
                 _ => PathError::Syntax,
             });
         };
-        let path = Self(address);
-        if address.first() == Some(&b'@') && !path.has_route() {
+        let mailbox = match address.first() {
+            Some(b'@') => behind_route(address).ok_or(PathError::Syntax)?,
+            _ => address,
+        };
+        if at_signs(mailbox) > 1 {
             return Err(PathError::Syntax);
         }
-        Ok((path, rest))
+        Ok((Self(address), rest))
     }
 
     /// One word that can be nothing but an address: no quotes, no route, no literal (rule G12).
@@ -88,12 +89,38 @@ impl<'a> Path<'a> {
     pub fn is_null(self) -> bool {
         self.0.is_empty()
     }
+}
 
-    /// Whether something follows the colon that ends a source route (RFC 5321 §4.1.1.3).
-    fn has_route(self) -> bool {
-        let colon = memchr(b':', self.address());
-        colon.is_some_and(|at| at + 1 < self.address().len())
-    }
+/// What follows the colon that ends a source route, if anything does (RFC 5321 §4.1.1.3). The colons
+/// of a literal of IPv6 stand within its brackets.
+fn behind_route(address: &[u8]) -> Option<&[u8]> {
+    let mut in_literal = false;
+    let colon = address.iter().position(|octet| {
+        match octet {
+            b'[' => in_literal = true,
+            b']' => in_literal = false,
+            _ => {}
+        }
+        *octet == b':' && !in_literal
+    })?;
+    Some(&address[colon + 1..]).filter(|mailbox| !mailbox.is_empty())
+}
+
+/// How many `@` there are outside quotes: behind the second one, servers disagree on which is the
+/// domain.
+fn at_signs(mailbox: &[u8]) -> usize {
+    let (mut quoted, mut escaped) = (false, false);
+    let is_sign = |octet: &&u8| {
+        let is_sign = **octet == b'@' && !quoted;
+        match octet {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => quoted = !quoted,
+            _ => {}
+        }
+        is_sign
+    };
+    mailbox.iter().filter(is_sign).count()
 }
 
 fn drop_blanks(text: &[u8], quirks: ClientQuirks) -> &[u8] {
@@ -159,6 +186,9 @@ mod tests {
             "<a.\"b c\".d@example.com>",
             "<\"\"@example.com>",
             "<\"only\">",
+            "<\"a@b\"@c>",
+            "<\"a\\\"@b\"@c>",
+            "<@a:\"b@c\"@d>",
             "<!#$%&'*+-/=?^_`{|}~@example.com>",
             "<üser@example.com>",
         ];
@@ -216,6 +246,12 @@ mod tests {
             ("<\"a\"b@c>", PathError::Syntax),
             ("<@a>", PathError::Syntax),
             ("<@a,@b:>", PathError::Syntax),
+            ("<@[IPv6:2001:db8::1]>", PathError::Syntax),
+            ("<a@@b>", PathError::Syntax),
+            ("<a@b@c>", PathError::Syntax),
+            ("<@a:b@c@d>", PathError::Syntax),
+            ("<\"a\"@b@c>", PathError::Syntax),
+            ("<\"a\\\"\"@b@c>", PathError::Syntax),
             ("<a\0@b>", PathError::Control),
             ("<a\t@b>", PathError::Control),
             ("<\"a\\\u{7f}\"@b>", PathError::Control),
