@@ -14,7 +14,8 @@ use tokio::time::timeout;
 
 use crate::cli::probe::{failure_text, with_code};
 use crate::config::model::{
-    BackendAddress, Config, Depth, GreetingMode, Identity, Listener, Mode, Pool, ProxyIn,
+    Backend, BackendAddress, Config, Depth, Family, GreetingMode, Identity, Listener, Mode, Pool,
+    ProxyIn,
 };
 use crate::control::probe::{
     Header, NamedClient, Opening, Plan, ProbeResult, ProbeTls, ProxyVerdict, Starttls, Target,
@@ -148,11 +149,11 @@ pub(super) fn check(config: &Config, recipient: &str) -> anyhow::Result<Vec<Find
                     recipient: recipient.to_owned(),
                     tls: Rc::clone(&tls),
                 };
-                let address = backend.address.clone();
+                let backend = backend.clone();
                 let place = Arc::clone(&places);
                 dials.spawn_local(async move {
                     let _place = place.acquire_owned().await;
-                    (order, dial.all(&address).await)
+                    (order, dial.all(&backend).await)
                 });
                 order += 1;
             }
@@ -257,10 +258,13 @@ struct Dial {
 }
 
 impl Dial {
-    async fn all(&self, address: &BackendAddress) -> Vec<Finding> {
-        let (host, addresses) = match address {
+    /// Every address of the backend that may be used.
+    async fn all(&self, backend: &Backend) -> Vec<Finding> {
+        let (host, addresses) = match &backend.address {
             BackendAddress::Literal(address) => (None, Ok(vec![*address])),
-            BackendAddress::Name { host, port } => (Some(host), look_up(host, *port).await),
+            BackendAddress::Name { host, port } => {
+                (Some(host), look_up(host, *port, backend.family).await)
+            }
         };
         let addresses = match addresses {
             Ok(addresses) => addresses,
@@ -397,12 +401,13 @@ impl Dial {
     }
 }
 
-async fn look_up(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
+async fn look_up(host: &str, port: u16, family: Family) -> Result<Vec<SocketAddr>, String> {
     match timeout(LOOKUP_MAX, lookup_host((host, port))).await {
         Ok(Ok(addresses)) => {
+            let addresses = addresses.filter(|address| family.has(address.ip()));
             let addresses: Vec<SocketAddr> = addresses.collect();
             if addresses.is_empty() {
-                return Err("the name has no address".to_owned());
+                return Err("the name has no address of its `family`".to_owned());
             }
             Ok(addresses)
         }
