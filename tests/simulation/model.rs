@@ -23,7 +23,10 @@ pub(crate) struct Belief {
     /// Places that were handed to waiters who were not polled since: nobody else can have them.
     /// Read from the counts at each pick; after every event there are none.
     handed: u32,
-    pub(crate) weight: Option<u16>,
+    /// What the operator has said, while it is not what the configuration says.
+    weight: Option<u16>,
+    /// What the last configuration said that named it.
+    configured: u16,
 }
 
 /// The picture of one pool.
@@ -67,7 +70,25 @@ impl Model {
             held: 0,
             handed: 0,
             weight: None,
+            configured: 1,
         });
+    }
+
+    /// The operator sets a weight, or takes it back.
+    pub(crate) fn weighs(&mut self, name: &Arc<str>, weight: Option<u16>) {
+        let belief = self.beliefs.get_mut(name).expect("it is of this world");
+        belief.weight = weight.filter(|weight| *weight != belief.configured);
+    }
+
+    /// A generation is installed: a weight of the operator's that is the configured one now is
+    /// nobody's word any more.
+    pub(crate) fn installed(&mut self, pool: &Pool) {
+        for member in pool.members() {
+            let belief = self.beliefs.get_mut(&member.settings.name);
+            let belief = belief.expect("it is of this world");
+            belief.configured = member.settings.weight.value();
+            belief.weight = belief.weight.filter(|weight| *weight != belief.configured);
+        }
     }
 
     fn belief(&self, member: &Member) -> &Belief {

@@ -307,6 +307,7 @@ impl World {
         let pool = Pool::new(Arc::from("mx"), self.settings, members, shared);
         self.pool = Arc::new(pool);
         self.pool.install(self.now);
+        self.model.installed(&self.pool);
         let events = self.pool.tick(self.now);
         self.note_all(&events);
     }
@@ -620,8 +621,7 @@ impl World {
             2 => {
                 let weight = (self.rng.below(3) > 0).then(|| 1 + self.rng.below(9) as u16);
                 state.set_weight(weight.and_then(Weight::new), who, self.now);
-                let belief = self.model.beliefs.get_mut(state.name());
-                belief.expect("it is of this world").weight = weight;
+                self.model.weighs(state.name(), weight);
             }
             3 => {
                 self.excuse = Excuse::FailBack;
