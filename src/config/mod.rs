@@ -36,6 +36,8 @@ pub use value::duration_text;
 
 /// The largest configuration or backends file, in octets; a larger one is a mistake.
 pub const FILE_OCTETS_MAX: u64 = 16 * 1024 * 1024;
+/// The largest token file, in octets.
+pub const TOKEN_OCTETS_MAX: u64 = 4096;
 
 /// A configuration without mistakes, and what looks odd about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,7 +86,8 @@ pub fn load_here(
     load_with(path, own, Some(here), &read_file)
 }
 
-/// As [`load_on`] for who reads files in another way, of at most [`FILE_OCTETS_MAX`] octets each.
+/// As [`load_on`], with a reader of files other than the usual one. It must refuse files of more than
+/// [`FILE_OCTETS_MAX`] octets.
 ///
 /// # Errors
 /// As [`load`].
