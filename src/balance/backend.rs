@@ -17,8 +17,8 @@ use super::health::{Machine, Rules, Spare, Strike};
 use super::shared::{PoolShared, lock};
 use super::slow_start::{Fullness, Ramp, UNIT, effective};
 use super::{
-    AdminState, BackendTotals, BackendView, Cause, FailureKind, HealthState, Mark, Observation,
-    PoolSettings, ProbeReport, Stage, StateChange, Totals,
+    AdminState, BackendTotals, BackendView, Cause, FailureKind, HealthState, Observation,
+    OperatorMark, PoolSettings, ProbeReport, Stage, StateChange, Totals,
 };
 use crate::types::{Shards, Weight};
 
@@ -105,7 +105,7 @@ pub(super) struct Record {
     /// What the configuration says.
     configured_admin: AdminState,
     /// Who has said otherwise at run time; only while it differs from the configuration.
-    admin_mark: Option<Mark>,
+    admin_mark: Option<OperatorMark>,
     /// Why it is in drain or in maintenance.
     admin_cause: Cause,
     pub(super) machine: Machine,
@@ -116,7 +116,7 @@ pub(super) struct Record {
     configured: Weight,
     weight_override: Option<Weight>,
     /// Who has set it; only while it differs from the configuration.
-    weight_mark: Option<Mark>,
+    weight_mark: Option<OperatorMark>,
     ramp_from: Option<Instant>,
     slow_start: Duration,
     last_probe: Option<(Instant, ProbeReport)>,
@@ -367,7 +367,7 @@ impl BackendState {
                 return None;
             }
             record.admin = state;
-            record.admin_mark = (state != record.configured_admin).then(|| Mark {
+            record.admin_mark = (state != record.configured_admin).then(|| OperatorMark {
                 who: Arc::clone(&who),
                 at: now,
             });
@@ -405,7 +405,7 @@ impl BackendState {
     pub fn set_weight(&self, weight: Option<Weight>, who: Arc<str>, now: Instant) {
         self.change(now, |record, _, _| {
             record.weight_override = weight;
-            record.weight_mark = Some(Mark { who, at: now });
+            record.weight_mark = Some(OperatorMark { who, at: now });
             record.forget_idle_weight();
             None
         });

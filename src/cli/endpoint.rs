@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, anyhow, bail};
 use hyper::Method;
 
-use super::file::{ConfigArg, ConfigFile, Named};
+use super::file::{ConfigArg, ConfigFile, NamedBy};
 use crate::admin::client::{Address, Answer, Client, ClientError, DEFAULT_ADDRESSES};
 use crate::admin::read_token;
 use crate::config;
@@ -90,7 +90,7 @@ impl AdminArgs {
 
 /// `[admin]` of the file; nothing where nobody named a file and there is none that we may read.
 fn admin_of(file: &ConfigFile) -> anyhow::Result<Option<Admin>> {
-    match (config::admin_of(&file.path), file.named) {
+    match (config::admin_of(&file.path), file.named_by) {
         (Ok(Some(admin)), _) => Ok(Some(admin)),
         (Ok(None), _) => Err(anyhow!(
             "{} has no status endpoint: add a table [admin] with bind = [\"127.0.0.1:8025\", \
@@ -98,8 +98,8 @@ fn admin_of(file: &ConfigFile) -> anyhow::Result<Option<Admin>> {
              (-c FILE), or say where to ask with --admin",
             file.path.display()
         )),
-        (Err(_), Named::ByNobody) => Ok(None),
-        (Err(error), Named::Here) => {
+        (Err(_), NamedBy::Nobody) => Ok(None),
+        (Err(error), NamedBy::Operator) => {
             Err(error).with_context(|| format!("cannot read {}", file.path.display()))
         }
     }
@@ -191,7 +191,7 @@ impl Endpoint {
         let doors: Vec<String> = closed.iter().map(ToString::to_string).collect();
         let advice = match &self.file {
             None => "is posthouse running, and is this in its [admin] bind?".to_owned(),
-            Some(file) if file.named == Named::ByNobody && !file.path.exists() => {
+            Some(file) if file.named_by == NamedBy::Nobody && !file.path.exists() => {
                 "is posthouse running? Name its configuration file with -c FILE or \
                  POSTHOUSE_CONFIG, or say where to ask with --admin"
                     .to_owned()

@@ -11,21 +11,18 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use crate::config::model::{BackendAddress, Family, Pool};
+use crate::config::model::{AddressFamily, BackendAddress, Pool};
 use crate::config::{Config, leads_back};
 use crate::net::dial::Origin;
 use crate::net::route::Route;
-use crate::snapshot::{Found, Resolved};
-
-/// A backend, by pool and name.
-pub(super) type Named = (Arc<str>, Arc<str>);
+use crate::snapshot::{FoundAddresses, Resolved};
 
 /// What the answer for a name is used as by one backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Vetted {
     host: Arc<str>,
     port: u16,
-    family: Family,
+    family: AddressFamily,
     addresses: Vec<IpAddr>,
     finding: Option<Finding>,
 }
@@ -47,11 +44,11 @@ pub(super) struct Host<'h> {
 }
 
 /// The latest answer for a name, or why there is none.
-pub(super) type Answers<'a> = dyn Fn(&Arc<str>, Family) -> Result<Vec<IpAddr>, String> + 'a;
+pub(super) type Answers<'a> = dyn Fn(&Arc<str>, AddressFamily) -> Result<Vec<IpAddr>, String> + 'a;
 
-/// Every backend of a configuration that is given by name.
+/// Every backend of a configuration that is given by name, by pool and backend.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Vetting(BTreeMap<Named, Vetted>);
+pub(super) struct Vetting(BTreeMap<(Arc<str>, Arc<str>), Vetted>);
 
 impl Vetting {
     /// Vets the answers for `config`; `self` is what was in force before.
@@ -82,7 +79,7 @@ impl Vetting {
     /// What a snapshot is built from.
     pub(super) fn resolved(&self) -> Resolved {
         let all = self.0.iter().map(|(named, vetted)| {
-            let found = Found {
+            let found = FoundAddresses {
                 addresses: vetted.addresses.clone(),
                 cause: vetted
                     .finding
@@ -379,7 +376,7 @@ mod tests {
         assert_eq!(bench.found().0, "none");
         bench.answer(&["192.0.2.9"]);
         let pool = bench.config.pools.get_mut("mx").unwrap();
-        pool.backends.get_mut("one").unwrap().family = Family::Ipv4;
+        pool.backends.get_mut("one").unwrap().family = AddressFamily::Ipv4;
         bench.answer(&["0.0.0.0"]);
         assert_eq!(bench.found().0, "none");
     }

@@ -17,7 +17,7 @@ use super::super::model::AdminBind;
 use super::super::read::Everything;
 use super::super::report::{Place, Report};
 use super::super::value::Wrong;
-use super::super::{Surroundings, TOKEN_OCTETS_MAX, read_regular};
+use super::super::{PortsInUse, TOKEN_OCTETS_MAX, read_regular};
 use crate::types::in_words;
 
 /// The permission bit by which everybody may read.
@@ -25,7 +25,7 @@ const OTHERS_READ: u32 = 0o004;
 /// What only exists while a service runs.
 const RUNTIME: &str = "/run";
 
-pub(super) fn would_run(all: &Everything, here: &Surroundings<'_>, report: &Report) {
+pub(super) fn would_run(all: &Everything, here: &PortsInUse<'_>, report: &Report) {
     if let Some(path) = &all.config.state_file {
         state_file(path, &all.state_file, report);
     }
@@ -55,11 +55,11 @@ pub(super) fn would_run(all: &Everything, here: &Surroundings<'_>, report: &Repo
 }
 
 /// A port that is taken may be taken by the very service whose file this is.
-fn is_free(address: SocketAddr, place: &Place, here: &Surroundings<'_>, report: &Report) {
+fn is_free(address: SocketAddr, place: &Place, here: &PortsInUse<'_>, report: &Report) {
     if address.port() == 0 {
         return;
     }
-    if let Some(holder) = (here.taken_by)(address) {
+    if let Some(holder) = (here.holder)(address) {
         let wrong = Wrong::new(
             format!("{address} is in use by {holder}"),
             "fine if that is posthouse with this file; else stop it (`ss -ltnp` shows it), or take \
