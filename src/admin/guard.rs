@@ -1,4 +1,4 @@
-//! Who may read and who may change things.
+//! Which clients may read pages, and which may change something.
 //!
 //! On a Unix socket its group and permissions decide, on TCP the bearer token (RFC 6750). A browser
 //! that was led here by a foreign page (DNS rebinding, cross-site forms) is turned away by its Host
@@ -40,7 +40,7 @@ impl Right {
 /// What a question says of the host that it is for.
 pub(super) type AskedOf = Result<AskedHost, HostError>;
 
-/// `Ok` if a page may be read by whoever asks `host`, else the refusal.
+/// `Ok` if a client that asks `host` may read a page, else the refusal.
 pub(super) fn may_read(
     transport: Transport,
     ours: &OurHosts<'_>,
@@ -54,7 +54,7 @@ pub(super) fn may_read(
     }
 }
 
-/// Whether a change is asked of us, and not by a page of another site; else the refusal.
+/// `Ok` if a change is asked of a host of ours, and not by a page of another site; else the refusal.
 pub(super) fn is_asked_here(
     transport: Transport,
     ours: &OurHosts<'_>,
@@ -144,7 +144,7 @@ fn bearer(value: &HeaderValue) -> Option<&[u8]> {
     (scheme.eq_ignore_ascii_case(b"Bearer ") && !token.is_empty()).then_some(token)
 }
 
-/// A foreign page's Origin is never what was asked for.
+/// Refuses a question from a page of another site: its Origin differs from the host that is asked.
 fn same_site(host: &AskedHost, headers: &HeaderMap) -> Result<(), Box<Reply>> {
     let Some(origin) = headers.get(ORIGIN) else {
         return Ok(());

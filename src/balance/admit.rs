@@ -330,7 +330,11 @@ mod tests {
                         entry.sessions == 0 && table.resting.contains(&(entry.due, *key))
                     };
                     let at_rest = table.entries.iter().filter(|entry| rests(*entry)).count();
-                    assert_eq!(at_rest, table.resting.len(), "who rests has no session");
+                    assert_eq!(
+                        at_rest,
+                        table.resting.len(),
+                        "a resting entry has no session"
+                    );
                     table.entries.len()
                 })
                 .sum()
@@ -442,7 +446,7 @@ mod tests {
             now += Duration::from_millis(1);
             assert!(client % 100 > 0 || limits.clients() <= 15 * SHARDS);
         }
-        // All rates are over. Who comes now clears some of them away, and not the whole table.
+        // All rates are over. The next client clears away some of them, not the whole table.
         now += Duration::from_mins(1);
         let before = limits.clients();
         drop(limits.admit(ClientKey(10_000), rate, now));

@@ -174,7 +174,7 @@ pub struct StateChange {
     pub cause: Cause,
 }
 
-/// Who has set something at run time, and when.
+/// The operator who has set something at run time, and when.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OperatorMark {
     /// Who.
@@ -188,7 +188,7 @@ pub struct OperatorMark {
 pub struct BackendView {
     /// What the operator wants.
     pub admin: AdminState,
-    /// Who has set that at run time, while the configuration says something else.
+    /// The operator who has set that at run time, while the configuration says something else.
     pub admin_mark: Option<OperatorMark>,
     /// What we found.
     pub health: HealthState,
@@ -210,7 +210,7 @@ pub struct BackendView {
     pub effective_weight_256: u32,
     /// The operator's weight, if one other than the configured one is set at run time.
     pub weight_override: Option<Weight>,
-    /// Who has set it.
+    /// The operator who has set it.
     pub weight_mark: Option<OperatorMark>,
     /// The last probe and when it ended.
     pub last_probe: Option<(Instant, ProbeReport)>,

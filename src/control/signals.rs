@@ -15,7 +15,7 @@ use nix::libc;
 use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// The same signal leaves a line at most so often: SIGXFSZ may be caused by that very line.
+/// The pause between two log lines of one signal: SIGXFSZ may be caused by that very line.
 const NOTE_PAUSE: Duration = Duration::from_mins(1);
 
 /// What a signal asks for.
@@ -25,7 +25,7 @@ enum Meaning {
     Reload,
     /// Drain; the second time end at once.
     End,
-    /// Drain, and never more.
+    /// Drain; another one changes nothing.
     Drain,
     /// Nothing; why not is said in the log.
     Nothing(&'static str),
@@ -43,7 +43,9 @@ const CAUGHT: [(libc::c_int, &str, Meaning); 14] = [
     (
         libc::SIGUSR1,
         "SIGUSR1",
-        Meaning::Nothing("there is no log file to reopen: who reads the output rotates it"),
+        Meaning::Nothing(
+            "there is no log file to reopen: the program that reads the output rotates the log",
+        ),
     ),
     (
         libc::SIGUSR2,

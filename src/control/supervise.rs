@@ -183,7 +183,7 @@ async fn drain(
         tokio::select! {
             _ = ticks.tick() => {
                 let left = shared.sessions();
-                // Who was told to go is still to read that; it takes seconds at most.
+                // Closing connections still have to read their last reply: seconds at most.
                 let quiet = left == 0 && shared.closing() == 0;
                 if quiet && since.elapsed() >= DRAIN_MIN {
                     return Ended::Clean;

@@ -1,8 +1,8 @@
-//! Which addresses of a name are used (rule M5a where only a resolver knows, and routes).
+//! Which addresses of a name are used: rule M5a for what only a resolver knows, and routes.
 //!
 //! An address that cannot be a backend (unspecified, multicast, broadcast, one of our own listeners)
-//! is left out, and where no other is left the last good answer stays: one bad record neither takes
-//! a pool down nor holds a reload back. Addresses to which this host has no route are left out as
+//! is left out; if none remains, the last good answer stays in use. So one bad record neither takes a
+//! pool down nor holds a reload back. Addresses to which this host has no route are left out as
 //! long as there are others. Each finding is said once, not at every look-up.
 //!
 //! Pure: what is known of the host is handed in.
@@ -17,7 +17,7 @@ use crate::net::dial::Origin;
 use crate::net::route::Route;
 use crate::snapshot::{FoundAddresses, Resolved};
 
-/// What the answer for a name is used as by one backend.
+/// What one backend uses of the answer for its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Vetted {
     host: Arc<str>,
@@ -135,7 +135,7 @@ impl Vetting {
 }
 
 impl Vetted {
-    /// Whether the same is asked.
+    /// Whether both ask for the same name, port and family.
     fn is_same(&self, other: &Self) -> bool {
         (&self.host, self.port, self.family) == (&other.host, other.port, other.family)
     }
@@ -178,7 +178,7 @@ impl Vetted {
     }
 }
 
-/// What speaks against addresses.
+/// The reasons against addresses, as they are collected.
 #[derive(Debug, Default)]
 struct Why {
     texts: Vec<String>,
@@ -186,7 +186,7 @@ struct Why {
 }
 
 impl Why {
-    /// Those that can be used; those without a route only where no others are.
+    /// The addresses to use: the good ones, or if there are none, those without a route.
     fn sort(&mut self, judged: &[(IpAddr, Verdict)]) -> Vec<IpAddr> {
         for (_, verdict) in judged {
             match verdict {
@@ -218,7 +218,7 @@ impl Why {
     }
 }
 
-/// What is thought of one address.
+/// The verdict on one address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Verdict {
     Good,

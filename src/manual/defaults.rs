@@ -64,10 +64,10 @@
 //! | slots of a source-hash table | 65,537 to 650 backends, else 1,048,583; one table per set of open tiers | `balance::policy::source_hash` | 4 octets each |
 //! | slots asked for one client | 64 | `balance::policy::source_hash` | then any backend that can take it |
 //! | events kept between ticks of a pool | 256 | `balance::shared` | the oldest go first |
-//! | clients in a listener's table of limits | 1,048,576 in 64 shards, 60 octets each and 60 more while only its rate is remembered: 120 MiB | `balance::admit` | who has no session and whose rate is forgotten soonest goes first; while all have sessions, newcomers share one entry per IPv4 /16 or IPv6 /48 |
+//! | clients in a listener's table of limits | 1,048,576 in 64 shards, 60 octets each and 60 more while only its rate is remembered: 120 MiB | `balance::admit` | a client without sessions goes first, the one whose rate would be forgotten soonest; while all have sessions, newcomers share one entry per IPv4 /16 or IPv6 /48 |
 //! | networks that share an entry in such a table | 65,536 | `balance::admit` | then refused as `TableFull`: `421 4.3.2` |
 //! | slow start | from 1/16 of the weight | `balance::slow_start` | grows in a straight line over `slow_start` |
-//! | connections to the status endpoint | 128; the kernel's queue 4,096 | `control::descriptors`, `admin` | for one more the peer with the most silent ones loses the oldest of these, if it has been silent for 50 ms; else one that comes waits so long |
+//! | connections to the status endpoint | 128; the kernel's queue 4,096 | `control::descriptors`, `admin` | when one more comes, the peer with the most silent connections loses the oldest of them, once that has been silent for 50 ms |
 //! | header of a question | 2 s from the accept, 16 KiB, 64 lines | `admin` | closed |
 //! | body of a question | 5 s, 64 KiB | `admin` | `408`, `413` |
 //! | answer that is not read | 5 s without an octet; 30 s for the whole connection | `admin::timeouts` | closed |

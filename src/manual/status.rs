@@ -76,8 +76,8 @@
 //!
 //! **`limits`**
 //!
-//! Here as everywhere a session is a connection that was let in, until it begins to close. Whoever is
-//! refused, is a monitor or lingers behind its last reply is none.
+//! Here as everywhere a session is a connection that was let in, until it begins to close. Refused
+//! clients, checks of monitors and connections that linger behind their last reply are no sessions.
 //!
 //! | field | type | meaning |
 //! |---|---|---|
@@ -170,8 +170,8 @@
 //!
 //! **`admin_mark`, `weight_mark`**
 //!
-//! A mark goes when the operator takes back what he set, when the configuration says the same, and
-//! that of the state when a reload changes `state`.
+//! A mark goes when the operator takes the setting back or when the configuration says the same; the
+//! mark of the state also goes when a reload changes `state`.
 //!
 //! | field | type | meaning |
 //! |---|---|---|

@@ -234,7 +234,7 @@ impl Stream {
     }
 
     /// Watches the peer without reading: whether it talks or has gone. An end of its direction
-    /// behind octets that wait is a half-close: it is for whoever reads them (rule K3).
+    /// behind octets that wait is a half-close, for the reader of those octets (rule K3).
     ///
     /// After `Talking` the caller goes on watching: only `Closed` comes then.
     pub fn poll_watch(&self, cx: &mut Context<'_>) -> Poll<Watched> {
