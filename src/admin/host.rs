@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_ours_is_ours() {
+    fn only_hosts_of_ours_are_ours() {
         for (host, expected) in [
             ("127.0.0.1", [true, true]),
             ("127.0.0.1:8025", [true, true]),
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_looks_like_a_host_is_invalid() {
+    fn text_that_only_looks_like_a_host_is_invalid() {
         for host in [
             "",
             "[::1].evil",

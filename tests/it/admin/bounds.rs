@@ -1,4 +1,4 @@
-//! Who holds connections to the status endpoint keeps nobody else from it.
+//! A client that holds connections to the status endpoint keeps no other client from it.
 
 use tokio::net::TcpSocket;
 use tokio::task::JoinSet;
