@@ -22,7 +22,7 @@ pub(super) fn at_accept(session: &mut Session) -> Result<(), Refusal> {
             of_client(session)?;
             let admitted = of_process(session).and_then(|()| of_rate(session));
             if admitted.is_err() {
-                give_back(session);
+                refund(session);
             }
             admitted
         }
@@ -45,7 +45,7 @@ pub(super) fn behind_header(session: &mut Session) -> Result<(), Refusal> {
     of_client(session)?;
     let admitted = of_rate(session);
     if admitted.is_err() {
-        give_back(session);
+        refund(session);
     }
     admitted
 }
@@ -105,9 +105,9 @@ fn of_rate(session: &Session) -> Result<(), Refusal> {
 }
 
 /// Gives back what the client's own rate was charged: it is refused for what others do.
-fn give_back(session: &mut Session) {
+fn refund(session: &mut Session) {
     let rules = rules(session);
     if let Some(permit) = session.permit.take() {
-        permit.never_used(rules);
+        permit.refund(rules);
     }
 }
