@@ -1,7 +1,7 @@
 //! Where the status endpoint listens: a TCP address or a Unix socket.
 //!
-//! A Unix socket's file is the door: its group and permission bits say who may change things. Its
-//! folder is made if it is missing. A stale file is removed only if it is a socket and nobody
+//! The group and permission bits of a Unix socket's file say who may change things. Its folder is
+//! made if it is missing. A stale file is removed only if it is a socket and nobody
 //! answers there; ours is removed when we end.
 
 use std::fs;

@@ -1,5 +1,5 @@
-//! What the log says of changes that are asked of the status endpoint: who asked for what, by which
-//! right, and what came of it. Never the token.
+//! The log of changes that clients of the status endpoint ask for: who asked for what, by which right,
+//! and with what result. Never the token.
 //!
 //! `admin.changed` at info, `admin.refused` at warn. The storm limit of the log cuts both.
 
@@ -13,7 +13,7 @@ use crate::types::Weight;
 
 /// A change that is asked for, as the log names it.
 #[derive(Clone, Debug)]
-pub(super) struct Asked<'a> {
+pub(super) struct AskedChange<'a> {
     what: &'static str,
     pool: Option<&'a str>,
     backend: Option<&'a str>,
@@ -21,7 +21,7 @@ pub(super) struct Asked<'a> {
     weight: Option<String>,
 }
 
-impl<'a> Asked<'a> {
+impl<'a> AskedChange<'a> {
     /// A change of the whole process.
     pub(super) fn of(what: &'static str) -> Self {
         Self {
@@ -49,7 +49,7 @@ impl<'a> Asked<'a> {
         }
     }
 
-    /// What is to be so.
+    /// Adds what the body asks for.
     pub(super) fn wants(&mut self, change: &BackendChange) {
         self.state = change.state.map(super::gather::admin_name);
         self.weight = change.weight.map(|weight| match weight.map(Weight::value) {
@@ -58,7 +58,7 @@ impl<'a> Asked<'a> {
         });
     }
 
-    /// Says what came of it. `right` is `None` where there was none.
+    /// Logs the result. `right` is `None` if the client had none.
     pub(super) fn log(&self, who: &Who, right: Option<Right>, reply: &Reply) {
         let Self {
             what,
@@ -82,7 +82,7 @@ impl<'a> Asked<'a> {
     }
 }
 
-/// Says that a page was not shown, because it was asked of a host that is not ours.
+/// Logs a page that was refused because it was asked of a host that is not ours.
 pub(super) fn log_foreign(who: &Who, path: &str, reply: &Reply) {
     let (status, error) = (reply.status().as_u16(), error(reply));
     let remedy = refused(reply).map(|refusal| refusal.remedy.as_str());

@@ -13,8 +13,8 @@ use super::page::period;
 use super::readiness;
 use super::views::{self, QUOTA_CAUSE};
 use crate::balance::{
-    AdminState, BackendState, BackendView, Balance, Cause, FailureKind, Mark, Member, ProbeReport,
-    QuotaUse, Stage,
+    AdminState, BackendState, BackendView, Balance, Cause, FailureKind, Member, OperatorMark,
+    ProbeReport, QuotaUse, Stage,
 };
 use crate::config::model;
 use crate::control::{Handle, ReloadReport};
@@ -262,7 +262,7 @@ fn backend(member: &Member, mail_use: MailUse, clock: Clock) -> views::Backend {
     let used_up = mail::used_up(member, &view, clock.now);
     let lasting = used_up.and_then(|of| of.used_up_for);
     let lasting = lasting.unwrap_or_else(|| clock.now.saturating_duration_since(view.since));
-    let mark = |mark: Option<Mark>| {
+    let mark = |mark: Option<OperatorMark>| {
         mark.map(|mark| views::Mark {
             by: mark.who.to_string(),
             at: clock.unix_before(clock.now.saturating_duration_since(mark.at)),

@@ -1,4 +1,4 @@
-//! Who may read and who may change things.
+//! Which clients may read pages, and which may change something.
 //!
 //! On a Unix socket its group and permissions decide, on TCP the bearer token (RFC 6750). A browser
 //! that was led here by a foreign page (DNS rebinding, cross-site forms) is turned away by its Host
@@ -11,9 +11,9 @@ use super::host::{AskedHost, HostError, OurHosts};
 use super::reply::{Reply, refusal};
 use super::token::Token;
 
-/// How a client came in.
+/// How a client is connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Door {
+pub(super) enum Transport {
     Tcp,
     Unix,
 }
@@ -40,24 +40,28 @@ impl Right {
 /// What a question says of the host that it is for.
 pub(super) type AskedOf = Result<AskedHost, HostError>;
 
-/// `Ok` if a page may be read by whoever asks `host`, else the refusal.
-pub(super) fn may_read(door: Door, ours: &OurHosts<'_>, host: &AskedOf) -> Result<(), Box<Reply>> {
-    match (door, host) {
+/// `Ok` if a client that asks `host` may read a page, else the refusal.
+pub(super) fn may_read(
+    transport: Transport,
+    ours: &OurHosts<'_>,
+    host: &AskedOf,
+) -> Result<(), Box<Reply>> {
+    match (transport, host) {
         // No browser gets to a Unix socket, and none speaks HTTP/1.0 without a Host.
-        (Door::Unix, _) | (Door::Tcp, Err(HostError::Absent)) => Ok(()),
-        (Door::Tcp, Err(error)) => Err(not_one_host(error)),
-        (Door::Tcp, Ok(host)) => is_ours(ours, host),
+        (Transport::Unix, _) | (Transport::Tcp, Err(HostError::Absent)) => Ok(()),
+        (Transport::Tcp, Err(error)) => Err(not_one_host(error)),
+        (Transport::Tcp, Ok(host)) => is_ours(ours, host),
     }
 }
 
-/// Whether a change is asked of us, and not by a page of another site; else the refusal.
+/// `Ok` if a change is asked of a host of ours, and not by a page of another site; else the refusal.
 pub(super) fn is_asked_here(
-    door: Door,
+    transport: Transport,
     ours: &OurHosts<'_>,
     host: &AskedOf,
     headers: &HeaderMap,
 ) -> Result<(), Box<Reply>> {
-    if door == Door::Unix {
+    if transport == Transport::Unix {
         return Ok(());
     }
     let host = host.as_ref().map_err(not_one_host)?;
@@ -68,19 +72,19 @@ pub(super) fn is_asked_here(
 /// By what right a change with these headers is allowed, else the refusal. The token's file is read
 /// for it.
 pub(super) fn right(
-    door: Door,
+    transport: Transport,
     token: Option<&Token>,
     headers: &HeaderMap,
 ) -> Result<Right, Box<Reply>> {
-    match (token, door) {
-        (_, Door::Unix) => Ok(Right::Socket),
-        (None, Door::Tcp) => Err(Box::new(refusal(
+    match (token, transport) {
+        (_, Transport::Unix) => Ok(Right::Socket),
+        (None, Transport::Tcp) => Err(Box::new(refusal(
             StatusCode::FORBIDDEN,
             "changes over TCP need a token and none is configured",
             "use a Unix socket, which needs none: add \"unix:/run/posthouse/admin.sock\" to [admin] \
              bind; or set [admin] token_file to a file whose first line is a secret",
         ))),
-        (Some(token), Door::Tcp) => with_token(token, headers).map(|()| Right::Token),
+        (Some(token), Transport::Tcp) => with_token(token, headers).map(|()| Right::Token),
     }
 }
 
@@ -140,7 +144,7 @@ fn bearer(value: &HeaderValue) -> Option<&[u8]> {
     (scheme.eq_ignore_ascii_case(b"Bearer ") && !token.is_empty()).then_some(token)
 }
 
-/// A foreign page's Origin is never what was asked for.
+/// Refuses a question from a page of another site: its Origin differs from the host that is asked.
 fn same_site(host: &AskedHost, headers: &HeaderMap) -> Result<(), Box<Reply>> {
     let Some(origin) = headers.get(ORIGIN) else {
         return Ok(());
@@ -176,7 +180,11 @@ mod tests {
             .collect()
     }
 
-    fn status(door: Door, token: Option<&Token>, pairs: &[(&'static str, &'static str)]) -> u16 {
+    fn status(
+        transport: Transport,
+        token: Option<&Token>,
+        pairs: &[(&'static str, &'static str)],
+    ) -> u16 {
         let ours = OurHosts {
             bound: Some("0.0.0.0".parse().expect("an address")),
             hostname: "lb.example",
@@ -188,13 +196,13 @@ mod tests {
             &hyper::Uri::from_static("/"),
             hyper::Version::HTTP_11,
         );
-        let may =
-            is_asked_here(door, &ours, &host, &headers).and_then(|()| right(door, token, &headers));
+        let may = is_asked_here(transport, &ours, &host, &headers)
+            .and_then(|()| right(transport, token, &headers));
         match may {
             Ok(right) => {
-                let expected = match door {
-                    Door::Unix => Right::Socket,
-                    Door::Tcp => Right::Token,
+                let expected = match transport {
+                    Transport::Unix => Right::Socket,
+                    Transport::Tcp => Right::Token,
                 };
                 assert_eq!(right, expected);
                 200
@@ -204,110 +212,115 @@ mod tests {
     }
 
     #[test]
-    fn each_door_and_token_has_its_verdict() {
+    fn each_transport_and_token_has_its_verdict() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("token");
         std::fs::write(&path, "s3cret\n").expect("write");
         let token = Token::from_file(&path).expect("a token");
         let host = ("host", "127.0.0.1:8025");
         let good = ("authorization", "Bearer s3cret");
-        for (door, token, headers, expected) in [
-            (Door::Unix, None, &[][..], 200),
-            (Door::Tcp, None, &[host], 403),
-            (Door::Tcp, None, &[host, good], 403),
-            (Door::Tcp, Some(&token), &[host], 401),
-            (Door::Unix, Some(&token), &[], 200),
-            (Door::Unix, Some(&token), &[good], 200),
-            (Door::Tcp, Some(&token), &[host, good], 200),
+        for (transport, token, headers, expected) in [
+            (Transport::Unix, None, &[][..], 200),
+            (Transport::Tcp, None, &[host], 403),
+            (Transport::Tcp, None, &[host, good], 403),
+            (Transport::Tcp, Some(&token), &[host], 401),
+            (Transport::Unix, Some(&token), &[], 200),
+            (Transport::Unix, Some(&token), &[good], 200),
+            (Transport::Tcp, Some(&token), &[host, good], 200),
             (
-                Door::Tcp,
+                Transport::Tcp,
                 Some(&token),
                 &[host, ("authorization", "bearer  s3cret ")],
                 200,
             ),
             (
-                Door::Tcp,
+                Transport::Tcp,
                 Some(&token),
                 &[host, ("authorization", "Basic s3cret")],
                 401,
             ),
             (
-                Door::Tcp,
+                Transport::Tcp,
                 Some(&token),
                 &[host, ("authorization", "Bearer s3cre")],
                 401,
             ),
             (
-                Door::Tcp,
+                Transport::Tcp,
                 Some(&token),
                 &[host, ("authorization", "Bearer ")],
                 401,
             ),
-            (Door::Tcp, Some(&token), &[good], 400),
-            (Door::Tcp, Some(&token), &[host, host, good], 400),
+            (Transport::Tcp, Some(&token), &[good], 400),
+            (Transport::Tcp, Some(&token), &[host, host, good], 400),
             (
-                Door::Tcp,
+                Transport::Tcp,
                 Some(&token),
                 &[("host", "evil.example"), good],
                 403,
             ),
             (
-                Door::Tcp,
+                Transport::Tcp,
                 Some(&token),
                 &[("host", "LB.example:8025"), good],
                 200,
             ),
             (
-                Door::Tcp,
+                Transport::Tcp,
                 Some(&token),
                 &[("host", "[::1]:8025"), good],
                 200,
             ),
-            (Door::Tcp, Some(&token), &[("host", "localhost"), good], 200),
             (
-                Door::Tcp,
+                Transport::Tcp,
+                Some(&token),
+                &[("host", "localhost"), good],
+                200,
+            ),
+            (
+                Transport::Tcp,
                 Some(&token),
                 &[("host", "localhost.evil.example"), good],
                 403,
             ),
             (
-                Door::Tcp,
+                Transport::Tcp,
                 Some(&token),
                 &[host, good, ("origin", "http://127.0.0.1:8025")],
                 200,
             ),
             (
-                Door::Tcp,
+                Transport::Tcp,
                 Some(&token),
                 &[host, good, ("origin", "https://127.0.0.1:8025")],
                 200,
             ),
             (
-                Door::Tcp,
+                Transport::Tcp,
                 Some(&token),
                 &[host, good, ("origin", "http://127.0.0.1:8026")],
                 403,
             ),
             (
-                Door::Tcp,
+                Transport::Tcp,
                 Some(&token),
                 &[host, good, ("origin", "http://evil.example")],
                 403,
             ),
             (
-                Door::Tcp,
+                Transport::Tcp,
                 Some(&token),
                 &[host, good, ("origin", "null")],
                 403,
             ),
         ] {
             assert_eq!(
-                status(door, token, headers),
+                status(transport, token, headers),
                 expected,
-                "{door:?} {headers:?}"
+                "{transport:?} {headers:?}"
             );
         }
         std::fs::remove_file(&path).expect("remove");
-        assert_eq!(status(Door::Tcp, Some(&token), &[host, good]), 503);
+        assert_eq!(status(Transport::Tcp, Some(&token), &[host, good]), 503);
     }
 }

@@ -1,9 +1,9 @@
 //! The host that a question is for, and which hosts are ours.
 //!
-//! A page of a foreign site can have its name point to our address (DNS rebinding) and then read and
-//! change what it likes, in the browser of somebody who may. Its name stands in the Host header, so
-//! that header is read strictly, as `host [ ":" port ]` (RFC 9110 §7.2) and nothing else: what only
-//! looks like one of our hosts (`[::1].evil`, `127.0.0.1.evil`, `127.1`, `me@localhost`) is not one.
+//! A foreign site can make its own name point to our address (DNS rebinding). A page of it then reads
+//! and changes through an operator's browser whatever that operator may. The Host header has the name
+//! of the site, so it is read strictly as `host [ ":" port ]` (RFC 9110 §7.2): what only looks like one
+//! of our hosts (`[::1].evil`, `127.0.0.1.evil`, `127.1`, `me@localhost`) is not one.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -29,7 +29,7 @@ enum Name {
     Host(Box<str>),
 }
 
-/// Why it is not known for which host a question is.
+/// Why a question names no host.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum HostError {
     /// HTTP/1.0 has no Host header.
@@ -138,8 +138,8 @@ impl OurHosts<'_> {
     /// Whether `host` is one of them. A name that an attacker may give an address is none.
     pub(super) fn has(&self, host: &AskedHost) -> bool {
         match &host.name {
-            // Nobody can make an address point elsewhere. Whoever asks an endpoint that listens on
-            // loopback alone by another address was led there by something in between.
+            // An address cannot be made to point elsewhere. But a client that asks an endpoint on
+            // loopback by another address came through something in between.
             Name::Address(address) => {
                 address.is_loopback() || self.is_public() || self.is_listed(&address.to_string())
             }
@@ -151,7 +151,7 @@ impl OurHosts<'_> {
         }
     }
 
-    /// What to ask it by.
+    /// By which hosts it may be asked, for a remedy.
     pub(super) fn in_words(&self) -> &'static str {
         if self.is_public() {
             "by IP address, localhost or the configured hostname"
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_ours_is_ours() {
+    fn only_hosts_of_ours_are_ours() {
         for (host, expected) in [
             ("127.0.0.1", [true, true]),
             ("127.0.0.1:8025", [true, true]),
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_looks_like_a_host_is_invalid() {
+    fn text_that_only_looks_like_a_host_is_invalid() {
         for host in [
             "",
             "[::1].evil",

@@ -1,31 +1,32 @@
 //! The HTTP status endpoint: state, metrics, and the few changes an operator makes at run time.
 //!
 //! Served on the control thread, so that no page ever costs a session. Everything is bounded:
-//! connections, header, body, time, pages at once; one question per connection. Every connection is
-//! accepted at once, and one that is silent gives way, so that health checks are always answered.
+//! connections, header, body, time, pages at once; one question per connection. A new connection is
+//! accepted at once and a silent one gives way to it, so that health checks are always answered.
 //! No TLS of its own: loopback or a Unix socket is the default, and a reverse proxy does the rest.
 //! The JSON is described in the manual's `status` page.
 
 mod bind;
 mod changes;
 pub mod client;
-mod crowd;
+mod connections;
 mod gather;
 mod guard;
 mod host;
 mod mail;
 mod metrics;
 mod page;
-mod patient;
+mod put;
 mod readiness;
 mod reply;
 mod routes;
+mod timeouts;
 mod token;
 pub mod views;
 
 pub use bind::{AdminListener, BindError};
 pub use page::{duration, marks, period, replay_memory, short};
-pub use patient::Patience;
+pub use timeouts::Timeouts;
 pub use token::{Token, TokenError, read as read_token};
 
 use std::convert::Infallible;
@@ -47,9 +48,9 @@ use crate::config::model;
 use crate::control::{ADMIN_CONNECTIONS_MAX, Handle};
 use crate::types::in_words;
 use bind::Socket;
-use crowd::{Crowd, Phase, Place, SILENT_KEPT_MIN};
-use patient::Patient;
+use connections::{Connections, Phase, SILENT_KEPT_MIN, TrackedConnection};
 use routes::{Asker, Endpoint, Who};
+use timeouts::StallTimeout;
 
 /// The longest header of a question, in octets.
 const HEADER_OCTETS_MAX: usize = 16 * 1024;
@@ -59,7 +60,7 @@ const HEADER_LINES_MAX: usize = 64;
 const BODY_OCTETS_MAX: usize = 64 * 1024;
 /// Pages that are gathered or sent at once: each may be megabytes.
 const PAGES_AT_ONCE_MAX: usize = 4;
-/// Questions that wait for one of these places, of one peer and of all.
+/// Questions that wait until their page may be made, of one peer and of all.
 const PAGES_WAITING_MAX: (usize, usize) = (8, 32);
 /// How long accepting pauses when no descriptor or memory is to be had.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -93,26 +94,26 @@ pub fn start(
     Ok(serve_all(listeners, token, handle))
 }
 
-/// Each listener has connections of its own: a crowd on TCP does not keep an operator from the Unix
-/// socket.
+/// Serves each listener with connections of its own: many clients on TCP do not keep an operator from
+/// the Unix socket.
 async fn serve_all(
     listeners: Vec<AdminListener>,
     token: Option<Token>,
     handle: Handle,
 ) -> io::Result<()> {
-    let mut doors = JoinSet::new();
+    let mut serving = JoinSet::new();
     for listener in listeners {
         let never = std::future::pending();
-        let patience = Patience::default();
-        doors.spawn(serve(
+        let timeouts = Timeouts::default();
+        serving.spawn(serve(
             listener,
             token.clone(),
             handle.clone(),
-            patience,
+            timeouts,
             never,
         ));
     }
-    match doors.join_next().await {
+    match serving.join_next().await {
         Some(ended) => ended.unwrap_or_else(|panic| Err(io::Error::other(panic))),
         None => Ok(()),
     }
@@ -127,36 +128,36 @@ pub async fn serve(
     listener: AdminListener,
     token: Option<Token>,
     handle: Handle,
-    patience: Patience,
+    timeouts: Timeouts,
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let bound = listener.address().map(|address| address.ip());
-    let crowd = Crowd::default();
-    let endpoint = Endpoint::new(handle, token, bound, crowd.clone(), patience);
+    let open = Connections::default();
+    let endpoint = Endpoint::new(handle, token, bound, open.clone(), timeouts);
     let endpoint = Arc::new(endpoint);
     let mut stop = pin!(stop);
-    let mut connections = JoinSet::new();
+    let mut tasks = JoinSet::new();
     let (socket, _file) = Accepting::new(listener.socket)?;
     loop {
-        // One connection more than there may be is accepted: then a silent one gives way.
-        let may_accept = connections.len() <= ADMIN_CONNECTIONS_MAX;
-        let gives_way = (crowd.len() > ADMIN_CONNECTIONS_MAX)
-            .then(|| crowd.longest_silent())
+        // One connection too many is accepted, and then a silent one gives way.
+        let may_accept = tasks.len() <= ADMIN_CONNECTIONS_MAX;
+        let gives_way = (open.len() > ADMIN_CONNECTIONS_MAX)
+            .then(|| open.longest_silent())
             .flatten();
         let gives_way_at = gives_way.unwrap_or_else(Instant::now) + SILENT_KEPT_MIN;
         // Cancel-safe: accept and join_next lose nothing when dropped.
         tokio::select! {
             () = &mut stop => return Ok(()),
-            Some(_) = connections.join_next() => {}
+            Some(_) = tasks.join_next() => {}
             () = sleep_until(gives_way_at.into()), if gives_way.is_some() => {
-                crowd.drop_longest_silent(Instant::now());
+                open.drop_longest_silent(Instant::now());
             }
             accepted = socket.accept(), if may_accept => match accepted {
                 Ok(connection) => {
-                    let place = crowd.enter(connection.who().peer(), Instant::now());
-                    let id = place.id();
-                    let served = connection.serve(Arc::clone(&endpoint), place);
-                    crowd.is_served_by(id, connections.spawn(served));
+                    let tracked = open.track(connection.who().peer(), Instant::now());
+                    let id = tracked.id();
+                    let served = connection.serve(Arc::clone(&endpoint), tracked);
+                    open.set_task(id, tasks.spawn(served));
                 }
                 Err(error) => {
                     tracing::warn!(name: "admin.accept_failed", error = &*in_words(&error));
@@ -207,8 +208,8 @@ impl Connection {
         }
     }
 
-    async fn serve(self, endpoint: Arc<Endpoint>, place: Place) {
-        let asker = Asker::new(self.who(), place);
+    async fn serve(self, endpoint: Arc<Endpoint>, tracked: TrackedConnection) {
+        let asker = Asker::new(self.who(), tracked);
         match self {
             Self::Tcp(stream, _) => serve_one(stream, asker, &endpoint).await,
             Self::Unix(stream) => serve_one(stream, asker, &endpoint).await,
@@ -218,23 +219,23 @@ impl Connection {
 
 /// One question and its reply; a client's faults end its connection and nothing else.
 async fn serve_one(stream: impl AsyncRead + AsyncWrite + Unpin, asker: Asker, endpoint: &Endpoint) {
-    let patience = endpoint.patience;
+    let timeouts = endpoint.timeouts;
     let answer = service_fn(|asked| {
         let asker = &asker;
         async move {
-            asker.place.is_now(Phase::Answering, Instant::now());
+            asker.connection.set_phase(Phase::Answering, Instant::now());
             Ok::<_, Infallible>(endpoint.answer(asker, asked).await)
         }
     });
-    let stream = TokioIo::new(Patient::new(stream, patience.stall));
+    let stream = TokioIo::new(StallTimeout::new(stream, timeouts.stall));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(patience.header)
+        .header_read_timeout(timeouts.header)
         .max_buf_size(HEADER_OCTETS_MAX)
         .max_headers(HEADER_LINES_MAX)
         .keep_alive(false)
         .serve_connection(stream, answer);
-    match timeout(patience.connection, connection).await {
+    match timeout(timeouts.connection, connection).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
             tracing::debug!(name: "admin.connection_failed", client = %asker.who, %error);

@@ -1,7 +1,6 @@
 //! Whether this process, or one pool of it, should be sent mail.
 //!
-//! What is said is for health checks, which anybody may make: counts and names of pools, never an
-//! address.
+//! Anybody may make a health check, so the answer has counts and names of pools, and never an address.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +10,7 @@ use super::reply::{self, Reply};
 use crate::snapshot::{PoolView, RunPhase, Shared};
 use crate::telemetry::state_name;
 
-/// Whether mail can be taken.
+/// Whether mail can be taken, and what stands against it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Readiness {
     pub(super) ready: bool,

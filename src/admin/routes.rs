@@ -1,8 +1,9 @@
 //! Every path of the status endpoint and what is done for it.
 //!
-//! Whoever asks is first asked for which host; changing verbs pass the rest of the guard. Health checks
-//! pass none, take no place and are answered at once: they say nothing that is worth guarding. Pages
-//! are gathered off the loop, and few at a time: with ten thousand backends a page is megabytes.
+//! Every question but a health check must name a host of ours; one that changes something must pass
+//! the rest of the guard. Health checks pass no guard and never wait: they say nothing that is worth
+//! guarding. Pages are gathered off the loop, and few at a time: with ten thousand backends a page is
+//! megabytes.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -11,54 +12,53 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use http_body_util::{BodyExt, Limited};
-use hyper::body::{Bytes, Incoming};
+use hyper::body::Incoming;
 use hyper::header::HeaderMap;
 use hyper::{Method, Request, StatusCode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep_until, timeout};
 
-use super::changes::{Asked, log_foreign};
-use super::crowd::{Crowd, Peer, Phase, Place};
-use super::guard::{self, AskedOf, Door, Right};
+use super::changes::{AskedChange, log_foreign};
+use super::connections::{Connections, Peer, Phase, TrackedConnection};
+use super::guard::{self, AskedOf, Right, Transport};
 use super::host::{AskedHost, OurHosts};
-use super::patient::Patience;
 use super::reply::{self, Reply, refusal, wrong_method};
+use super::timeouts::Timeouts;
 use super::token::Token;
 use super::{
-    BODY_OCTETS_MAX, PAGES_AT_ONCE_MAX, PAGES_WAITING_MAX, gather, metrics, page, readiness, views,
+    BODY_OCTETS_MAX, PAGES_AT_ONCE_MAX, PAGES_WAITING_MAX, gather, metrics, page, put, readiness,
+    views,
 };
-use crate::balance::AdminState;
 use crate::control::{BackendChange, ChangeError, Handle};
 use crate::metrics::exposition::Exposition;
-use crate::types::Weight;
 
 const READ: &str = "GET, HEAD";
 
 /// What all connections share.
 pub(super) struct Endpoint {
-    pub(super) patience: Patience,
+    pub(super) timeouts: Timeouts,
     handle: Handle,
     token: Option<Token>,
     /// Where it listens; `None` for a Unix socket.
     bound: Option<IpAddr>,
-    crowd: Crowd,
+    connections: Connections,
     pages: Arc<Semaphore>,
 }
 
-/// Who asks.
+/// A client of the status endpoint.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Who {
     /// A client over TCP.
     At(SocketAddr),
     /// A process on this host, over the Unix socket.
     User { uid: u32, pid: Option<i32> },
-    /// One of whom the kernel says nothing.
+    /// A process of which the kernel says nothing.
     Unknown,
 }
 
 impl Who {
-    /// Whose share of the connections it takes.
+    /// Whose connections its own count with.
     pub(super) fn peer(&self) -> Peer {
         match self {
             Self::At(address) => Peer::at(address.ip()),
@@ -67,10 +67,10 @@ impl Who {
         }
     }
 
-    fn door(&self) -> Door {
+    fn transport(&self) -> Transport {
         match self {
-            Self::At(_) => Door::Tcp,
-            Self::User { .. } | Self::Unknown => Door::Unix,
+            Self::At(_) => Transport::Tcp,
+            Self::User { .. } | Self::Unknown => Transport::Unix,
         }
     }
 
@@ -99,20 +99,24 @@ impl fmt::Display for Who {
     }
 }
 
-/// A connection as far as answers ask for it.
+/// What answers need to know of a connection.
 #[derive(Debug)]
 pub(super) struct Asker {
     pub(super) who: Who,
-    pub(super) place: Place,
-    /// The place among the pages, if it was given one: until the connection has ended, so that slow
-    /// readers cannot make many pages stay in memory.
+    pub(super) connection: TrackedConnection,
+    /// Its permit to have a page, if it asked for one. Kept until the connection has ended, so that
+    /// slow readers cannot make many pages stay in memory.
     page: OnceLock<Arc<OwnedSemaphorePermit>>,
 }
 
 impl Asker {
-    pub(super) fn new(who: Who, place: Place) -> Self {
+    pub(super) fn new(who: Who, connection: TrackedConnection) -> Self {
         let page = OnceLock::new();
-        Self { who, place, page }
+        Self {
+            who,
+            connection,
+            page,
+        }
     }
 }
 
@@ -121,20 +125,20 @@ impl Endpoint {
         handle: Handle,
         token: Option<Token>,
         bound: Option<IpAddr>,
-        crowd: Crowd,
-        patience: Patience,
+        connections: Connections,
+        timeouts: Timeouts,
     ) -> Self {
         Self {
-            patience,
+            timeouts,
             handle,
             token,
             bound,
-            crowd,
+            connections,
             pages: Arc::new(Semaphore::new(PAGES_AT_ONCE_MAX)),
         }
     }
 
-    /// Every path.
+    /// Answers one question.
     pub(super) async fn answer(&self, asker: &Asker, asked: Request<Incoming>) -> Reply {
         let path = asked.uri().path().to_owned();
         let mut parts = path
@@ -179,7 +183,7 @@ impl Endpoint {
             return wrong_method(READ);
         }
         let host = asked_host(asked);
-        let may = self.with_our_hosts(|ours| guard::may_read(asker.who.door(), ours, &host));
+        let may = self.with_our_hosts(|ours| guard::may_read(asker.who.transport(), ours, &host));
         if let Err(refused) = may {
             log_foreign(&asker.who, asked.uri().path(), &refused);
             return *refused;
@@ -204,51 +208,51 @@ impl Endpoint {
         }
     }
 
-    /// The page that `gather` makes, off the loop, when a place for one more page is free.
+    /// The page that `gather` makes off the loop, once one more page may be made.
     async fn gathered(&self, asker: &Asker, gather: fn(&Handle) -> Reply) -> Reply {
-        let place = match self.page_place(asker).await {
-            Ok(place) => place,
+        let permit = match self.page_permit(asker).await {
+            Ok(permit) => permit,
             Err(refused) => return *refused,
         };
-        // Gathering goes on, and keeps the place, if the connection ends meanwhile.
-        let place = Arc::clone(asker.page.get_or_init(|| Arc::new(place)));
+        // Gathering goes on, and keeps the permit, if the connection ends meanwhile.
+        let permit = Arc::clone(asker.page.get_or_init(|| Arc::new(permit)));
         let handle = self.handle.clone();
         let gathered = spawn_blocking(move || {
             let page = gather(&handle);
-            drop(place);
+            drop(permit);
             page
         });
         let page = gathered.await;
-        asker.place.is_now(Phase::Page, Instant::now());
+        asker.connection.set_phase(Phase::Page, Instant::now());
         page.unwrap_or_else(|_| stopping())
     }
 
-    /// A place for one more page. While there is none, pages that have been on their way for long
-    /// give way.
-    async fn page_place(&self, asker: &Asker) -> Result<OwnedSemaphorePermit, Box<Reply>> {
-        let waiting = |peer| self.crowd.count(Phase::Waiting, peer);
+    /// A permit for one more page. While there is none, a page that has been on its way for too long
+    /// is cut.
+    async fn page_permit(&self, asker: &Asker) -> Result<OwnedSemaphorePermit, Box<Reply>> {
+        let waiting = |peer| self.connections.count(Phase::Waiting, peer);
         let (of_peer, of_all) = PAGES_WAITING_MAX;
-        if waiting(Some(asker.place.peer())) >= of_peer || waiting(None) >= of_all {
+        if waiting(Some(asker.connection.peer())) >= of_peer || waiting(None) >= of_all {
             return Err(Box::new(refusal(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "too many questions wait for a page",
                 "ask again later; /healthz and /readyz are always answered",
             )));
         }
-        asker.place.is_now(Phase::Waiting, Instant::now());
-        let kept_min = self.patience.page;
-        let mut place = pin!(Arc::clone(&self.pages).acquire_owned());
+        asker.connection.set_phase(Phase::Waiting, Instant::now());
+        let kept_min = self.timeouts.page;
+        let mut permit = pin!(Arc::clone(&self.pages).acquire_owned());
         loop {
-            let since = self.crowd.longest_page().unwrap_or_else(Instant::now);
-            // Cancel-safe: the wait for a place keeps its turn, and time passes anyway.
+            let since = self.connections.longest_page().unwrap_or_else(Instant::now);
+            // Cancel-safe: the wait for a permit keeps its turn, and time passes anyway.
             tokio::select! {
                 biased;
-                place = &mut place => {
-                    asker.place.is_now(Phase::Answering, Instant::now());
-                    return place.map_err(|_| Box::new(stopping()));
+                permit = &mut permit => {
+                    asker.connection.set_phase(Phase::Answering, Instant::now());
+                    return permit.map_err(|_| Box::new(stopping()));
                 }
                 () = sleep_until((since + kept_min).into()) => {
-                    self.crowd.drop_longest_page(kept_min, Instant::now());
+                    self.connections.drop_longest_page(kept_min, Instant::now());
                 }
             }
         }
@@ -269,22 +273,22 @@ impl Endpoint {
         &self,
         asker: &Asker,
         asked: &Request<Incoming>,
-        what: &Asked<'_>,
+        what: &AskedChange<'_>,
     ) -> Result<Right, Box<Reply>> {
         let host = asked_host(asked);
-        let (door, headers) = (asker.who.door(), asked.headers());
-        let may = self.with_our_hosts(|ours| guard::is_asked_here(door, ours, &host, headers));
+        let (transport, headers) = (asker.who.transport(), asked.headers());
+        let may = self.with_our_hosts(|ours| guard::is_asked_here(transport, ours, &host, headers));
         let right = match may {
-            Ok(()) => self.right(door, headers.clone()).await,
+            Ok(()) => self.right(transport, headers.clone()).await,
             Err(refused) => Err(refused),
         };
         right.inspect_err(|refused| what.log(&asker.who, None, refused))
     }
 
     /// The token file is read for it: off the loop.
-    async fn right(&self, door: Door, headers: HeaderMap) -> Result<Right, Box<Reply>> {
+    async fn right(&self, transport: Transport, headers: HeaderMap) -> Result<Right, Box<Reply>> {
         let token = self.token.clone();
-        spawn_blocking(move || guard::right(door, token.as_ref(), &headers))
+        spawn_blocking(move || guard::right(transport, token.as_ref(), &headers))
             .await
             .unwrap_or_else(|panic| {
                 let error = format!("a fault of ours: {panic}");
@@ -300,7 +304,7 @@ impl Endpoint {
         if *asked.method() != Method::POST {
             return wrong_method("POST");
         }
-        let what = Asked::of("reload");
+        let what = AskedChange::of("reload");
         let right = match self.may_change(asker, asked, &what).await {
             Ok(right) => right,
             Err(refused) => return *refused,
@@ -324,7 +328,7 @@ impl Endpoint {
         if *asked.method() != Method::POST {
             return wrong_method("POST");
         }
-        let what = Asked::of_pool("failback", pool);
+        let what = AskedChange::of_pool("failback", pool);
         let right = match self.may_change(asker, asked, &what).await {
             Ok(right) => right,
             Err(refused) => return *refused,
@@ -347,7 +351,7 @@ impl Endpoint {
         if *asked.method() != Method::PUT {
             return wrong_method("PUT");
         }
-        let mut what = Asked::of_backend("backend", pool, backend);
+        let mut what = AskedChange::of_backend("backend", pool, backend);
         let right = match self.may_change(asker, &asked, &what).await {
             Ok(right) => right,
             Err(refused) => return *refused,
@@ -372,8 +376,8 @@ impl Endpoint {
         let body = Limited::new(asked.into_body(), BODY_OCTETS_MAX).collect();
         let refused =
             |status, error: String, remedy: &str| Box::new(refusal(status, error, remedy));
-        match timeout(self.patience.body, body).await {
-            Ok(Ok(body)) => change(&body.to_bytes(), &asker.who.mark()),
+        match timeout(self.timeouts.body, body).await {
+            Ok(Ok(body)) => put::change(&body.to_bytes(), &asker.who.mark()),
             Ok(Err(error)) => Err(refused(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 format!("the body cannot be read: {error}"),
@@ -401,7 +405,7 @@ impl Endpoint {
     }
 }
 
-/// A health check: for whatever host, and nothing it would have to wait for.
+/// Answers a health check: for every host, and without waiting.
 fn check(asked: &Request<Incoming>, answer: impl FnOnce() -> Reply) -> Reply {
     if matches!(*asked.method(), Method::GET | Method::HEAD) {
         answer()
@@ -426,7 +430,7 @@ fn status_page(handle: &Handle) -> Reply {
     page::reply(&gather::status(handle))
 }
 
-/// What can be read.
+/// A page that can be read.
 #[derive(Clone, Copy)]
 enum Page {
     Html,
@@ -441,43 +445,6 @@ fn stopping() -> Reply {
         "the process is stopping",
         "ask again when it runs",
     )
-}
-
-/// The change that a body asks for.
-fn change(body: &Bytes, who: &Arc<str>) -> Result<BackendChange, Box<Reply>> {
-    let bad =
-        |error: String, remedy: &str| Box::new(refusal(StatusCode::BAD_REQUEST, error, remedy));
-    let example = "send {\"state\": \"ready\"|\"drain\"|\"maint\", \"weight\": 1..1000|null}, or \
-                   one of the two";
-    let put: views::BackendPut = serde_json::from_slice(body).map_err(|error| {
-        bad(
-            format!("the body is not what is expected: {error}"),
-            example,
-        )
-    })?;
-    let state = match put.state.as_deref() {
-        None => None,
-        Some("ready") => Some(AdminState::Ready),
-        Some("drain") => Some(AdminState::Drain),
-        Some("maint") => Some(AdminState::Maint),
-        Some(other) => return Err(bad(format!("there is no state {other:?}"), example)),
-    };
-    let weight = match put.weight {
-        None => None,
-        Some(None) => Some(None),
-        Some(Some(value)) => match Weight::new(value) {
-            Some(weight) => Some(Some(weight)),
-            None => return Err(bad(format!("{value} is no weight"), example)),
-        },
-    };
-    if state.is_none() && weight.is_none() {
-        return Err(bad("nothing to change".to_owned(), example));
-    }
-    Ok(BackendChange {
-        state,
-        weight,
-        who: Arc::clone(who),
-    })
 }
 
 fn change_error(error: &ChangeError) -> Reply {
@@ -526,30 +493,6 @@ mod tests {
             ("%C3%A9", "é"),
         ] {
             assert_eq!(decoded(part), expected);
-        }
-    }
-
-    #[test]
-    fn a_body_says_what_to_change() {
-        let who: Arc<str> = Arc::from("test");
-        let read = |text: &'static str| change(&Bytes::from_static(text.as_bytes()), &who);
-        let both = read(r#"{"state":"drain","weight":9}"#).expect("valid");
-        assert_eq!(both.state, Some(AdminState::Drain));
-        assert_eq!(both.weight, Some(Weight::new(9)));
-        let back = read(r#"{"weight":null}"#).expect("valid");
-        assert_eq!((back.state, back.weight), (None, Some(None)));
-        for wrong in [
-            "",
-            "[]",
-            "{}",
-            r#"{"state":"up"}"#,
-            r#"{"weight":0}"#,
-            r#"{"weight":1001}"#,
-            r#"{"weight":"7"}"#,
-            r#"{"state":"drain","x":1}"#,
-        ] {
-            let refused = read(wrong).expect_err(wrong);
-            assert_eq!(refused.status(), StatusCode::BAD_REQUEST, "{wrong}");
         }
     }
 }

@@ -2,17 +2,16 @@
 //!
 //! The first line of a file, read anew for each use so that a rotated token needs no reload.
 //! Compared without telling by its duration where two tokens differ. What the process reads must be
-//! a regular file, and is waited for a moment only; a command may be given its token by a pipe.
+//! a regular file, and is given up after [`READ_TIMEOUT`]; a command may be given its token by a pipe.
 
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::config::TOKEN_OCTETS_MAX;
 use crate::control::FileReader;
 
-/// The longest token file that is read.
-const FILE_OCTETS_MAX: u64 = 4096;
 /// How long a read of it may take.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -62,7 +61,7 @@ impl Token {
     }
 
     fn read(&self) -> Result<String, TokenError> {
-        let text = self.files.read(&self.path, FILE_OCTETS_MAX, READ_TIMEOUT);
+        let text = self.files.read(&self.path, TOKEN_OCTETS_MAX, READ_TIMEOUT);
         first_line(&self.path, text)
     }
 }
@@ -74,7 +73,7 @@ impl Token {
 pub fn read(path: &Path) -> Result<String, TokenError> {
     let mut text = String::new();
     let read =
-        File::open(path).and_then(|file| file.take(FILE_OCTETS_MAX).read_to_string(&mut text));
+        File::open(path).and_then(|file| file.take(TOKEN_OCTETS_MAX).read_to_string(&mut text));
     first_line(path, read.map(|_| text))
 }
 

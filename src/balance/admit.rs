@@ -170,13 +170,13 @@ impl Counted {
 }
 
 impl ClientPermit {
-    /// Gives the place back, and what the session took of the client's rate: it was refused for
-    /// what others do.
-    pub fn never_used(self, rules: ClientRules) {
+    /// Gives back the place and what the session was charged of the client's rate, because it was
+    /// refused for what others do.
+    pub fn refund(self, rules: ClientRules) {
         if let Some(rate) = rules.rate {
             let key = self.counted.key();
             self.limits
-                .table(self.counted, |table, _| table.take_back(key, rate));
+                .table(self.counted, |table, _| table.refund(key, rate));
         }
     }
 }
@@ -219,8 +219,8 @@ impl Table {
         Ok(())
     }
 
-    /// Makes room for one more entry: clears what counts nothing any more, a few at a time, and if
-    /// need be the one whose rate is the oldest.
+    /// Makes room for one more entry: clears a few entries that count nothing any more, and if that is
+    /// not enough, the one whose rate would be forgotten soonest.
     fn make_room(&mut self, nanos: u64, most: usize) -> Result<(), ClientRefusal> {
         for _ in 0..CLEARED_AT_ONCE {
             if self.resting.first().is_none_or(|(due, _)| *due > nanos) {
@@ -234,7 +234,7 @@ impl Table {
         Ok(())
     }
 
-    /// Whether there was one without open sessions.
+    /// Forgets the entry without open sessions whose rate ends soonest; whether there was one.
     fn forget_oldest(&mut self) -> bool {
         let oldest = self.resting.pop_first();
         oldest.is_some_and(|(_, key)| self.entries.remove(&key).is_some())
@@ -256,8 +256,8 @@ impl Table {
         }
     }
 
-    /// One session less was let in; of a key with a permit, so that it does not rest.
-    fn take_back(&mut self, key: ClientKey, rate: Rate) {
+    /// Takes one session off the rate of `key`, which has a permit and so does not rest.
+    fn refund(&mut self, key: ClientKey, rate: Rate) {
         if let Some(entry) = self.entries.get_mut(&key) {
             entry.due = entry.due.saturating_sub(step(rate));
         }
@@ -289,7 +289,7 @@ fn next_due(due: u64, rate: Rate, now: u64) -> Option<u64> {
     (next - now <= period(rate)).then_some(next)
 }
 
-/// Between two events in the long run.
+/// The time between two events in the long run.
 fn step(rate: Rate) -> u64 {
     period(rate) / u64::from(rate.count.max(1))
 }
@@ -330,7 +330,11 @@ mod tests {
                         entry.sessions == 0 && table.resting.contains(&(entry.due, *key))
                     };
                     let at_rest = table.entries.iter().filter(|entry| rests(*entry)).count();
-                    assert_eq!(at_rest, table.resting.len(), "who rests has no session");
+                    assert_eq!(
+                        at_rest,
+                        table.resting.len(),
+                        "a resting entry has no session"
+                    );
                     table.entries.len()
                 })
                 .sum()
@@ -426,7 +430,7 @@ mod tests {
         let admit = || limits.admit(ClientKey(1), both, now);
         for _ in 0..10 {
             let permit = admit().expect("the first, again");
-            permit.expect("there are rules").never_used(both);
+            permit.expect("there are rules").refund(both);
         }
         drop((admit().expect("the first"), admit().expect("the second")));
         assert_eq!(admit().expect_err("two a minute"), ClientRefusal::TooFast);
@@ -442,7 +446,7 @@ mod tests {
             now += Duration::from_millis(1);
             assert!(client % 100 > 0 || limits.clients() <= 15 * SHARDS);
         }
-        // All rates are over. Who comes now clears some of them away, and not the whole table.
+        // All rates are over. The next client clears away some of them, not the whole table.
         now += Duration::from_mins(1);
         let before = limits.clients();
         drop(limits.admit(ClientKey(10_000), rate, now));

@@ -17,8 +17,8 @@ use super::health::{Machine, Rules, Spare, Strike};
 use super::shared::{PoolShared, lock};
 use super::slow_start::{Fullness, Ramp, UNIT, effective};
 use super::{
-    AdminState, BackendTotals, BackendView, Cause, FailureKind, HealthState, Mark, Observation,
-    PoolSettings, ProbeReport, Stage, StateChange, Totals,
+    AdminState, BackendTotals, BackendView, Cause, FailureKind, HealthState, Observation,
+    OperatorMark, PoolSettings, ProbeReport, Stage, StateChange, Totals,
 };
 use crate::types::{Shards, Weight};
 
@@ -104,8 +104,8 @@ pub(super) struct Record {
     pub(super) admin: AdminState,
     /// What the configuration says.
     configured_admin: AdminState,
-    /// Who has said otherwise at run time; only while it differs from the configuration.
-    admin_mark: Option<Mark>,
+    /// The operator who has set `admin` at run time; only while it differs from the configuration.
+    admin_mark: Option<OperatorMark>,
     /// Why it is in drain or in maintenance.
     admin_cause: Cause,
     pub(super) machine: Machine,
@@ -115,8 +115,8 @@ pub(super) struct Record {
     since: Instant,
     configured: Weight,
     weight_override: Option<Weight>,
-    /// Who has set it; only while it differs from the configuration.
-    weight_mark: Option<Mark>,
+    /// The operator who has set it; only while it differs from the configuration.
+    weight_mark: Option<OperatorMark>,
     ramp_from: Option<Instant>,
     slow_start: Duration,
     last_probe: Option<(Instant, ProbeReport)>,
@@ -163,7 +163,7 @@ impl Record {
         self.forget_idle_weight();
     }
 
-    /// A weight that is the configured one is nobody's word any more.
+    /// Drops an operator's weight that has become the configured one.
     fn forget_idle_weight(&mut self) {
         if self
             .weight_override
@@ -359,15 +359,15 @@ impl BackendState {
         })
     }
 
-    /// The operator's word at run time. It holds until it is what the configuration says, or a new
-    /// configuration says something else than the one before. `None` if it was so already.
+    /// Sets the state at run time, for the operator. It holds until it equals the configured state or
+    /// a reload changes the configured state. `None` if the backend is in that state already.
     pub fn set_admin(&self, state: AdminState, who: Arc<str>, now: Instant) -> Option<StateChange> {
         let change = self.change(now, |record, _, _| {
             if record.admin == state {
                 return None;
             }
             record.admin = state;
-            record.admin_mark = (state != record.configured_admin).then(|| Mark {
+            record.admin_mark = (state != record.configured_admin).then(|| OperatorMark {
                 who: Arc::clone(&who),
                 at: now,
             });
@@ -382,8 +382,8 @@ impl BackendState {
         change
     }
 
-    /// The word of a new configuration. One that is the same as before leaves what an operator has
-    /// said at run time; another one is the newer word.
+    /// Sets the state of a new configuration. A configured state that has not changed leaves the one
+    /// that an operator has set at run time; a changed one replaces it.
     pub fn configure_admin(&self, state: AdminState, now: Instant) -> Option<StateChange> {
         let change = self.change(now, |record, _, _| {
             if record.configured_admin == state {
@@ -405,7 +405,7 @@ impl BackendState {
     pub fn set_weight(&self, weight: Option<Weight>, who: Arc<str>, now: Instant) {
         self.change(now, |record, _, _| {
             record.weight_override = weight;
-            record.weight_mark = Some(Mark { who, at: now });
+            record.weight_mark = Some(OperatorMark { who, at: now });
             record.forget_idle_weight();
             None
         });

@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_failure_says_who_says_so() {
+    fn a_cause_that_is_no_failure_says_its_origin() {
         for (origin, words) in [
             ("probe", "found by a probe"),
             ("timer", "the ejection is over"),

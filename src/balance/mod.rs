@@ -52,5 +52,6 @@ pub use settings::{AdminState, Balance, Eject, Failback, Hedge, PoolSettings, Wh
 pub use shared::PoolShared;
 pub use slot::{Parked, Slot};
 pub use view::{
-    BackendTotals, BackendView, KeptClosed, MailTotals, Mark, MoveCause, StateChange, Totals,
+    BackendTotals, BackendView, KeptClosed, MailTotals, MoveCause, OperatorMark, StateChange,
+    Totals,
 };

@@ -98,10 +98,10 @@ impl PoolShared {
     fn take_turn(&self, member: &Member, turn: RoundTurn) {
         let step = round_robin::step(u64::from(member.weight_256()));
         let now = self.now.load(Ordering::Relaxed);
-        // Whoever was passed over is owed one session.
+        // A member that was passed over is owed one session at most.
         let owed_from = now.saturating_sub(step);
         member.state().move_turn(turn.start, owed_from, step);
-        // Nobody's turn had begun: time had fallen behind by rounding.
+        // No member's turn had begun: the pool's time had fallen behind by rounding.
         let lost = turn.start.saturating_sub(now);
         self.now.fetch_add(turn.tick + lost, Ordering::Relaxed);
     }

@@ -92,9 +92,9 @@ impl Roster {
         self.roll.upgrade()
     }
 
-    /// What a backend has when all its addresses are well. One that never answered is no loss, as
-    /// long as another of the same name has: a name may have more addresses than this host can
-    /// reach. A backend none of whose addresses ever answered is one.
+    /// The weight of a backend when all its addresses are well. An address that never answered does
+    /// not count while another of the same name has answered: a name may have more addresses than
+    /// this host can reach. If none has ever answered, all count.
     fn capacity(&self, (from, to): (u32, u32)) -> u64 {
         let parts = &self.parts[from as usize..to as usize];
         let any = parts.iter().any(|part| part.is_capacity);

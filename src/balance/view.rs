@@ -174,9 +174,9 @@ pub struct StateChange {
     pub cause: Cause,
 }
 
-/// Who has set something at run time, and when.
+/// The operator who has set something at run time, and when.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mark {
+pub struct OperatorMark {
     /// Who.
     pub who: Arc<str>,
     /// When.
@@ -188,8 +188,8 @@ pub struct Mark {
 pub struct BackendView {
     /// What the operator wants.
     pub admin: AdminState,
-    /// Who has set that at run time, while the configuration says something else.
-    pub admin_mark: Option<Mark>,
+    /// The operator who has set that at run time, while the configuration says something else.
+    pub admin_mark: Option<OperatorMark>,
     /// What we found.
     pub health: HealthState,
     /// Why it is in this state: in drain or maintenance, or as we found it.
@@ -210,8 +210,8 @@ pub struct BackendView {
     pub effective_weight_256: u32,
     /// The operator's weight, if one other than the configured one is set at run time.
     pub weight_override: Option<Weight>,
-    /// Who has set it.
-    pub weight_mark: Option<Mark>,
+    /// The operator who has set it.
+    pub weight_mark: Option<OperatorMark>,
     /// The last probe and when it ended.
     pub last_probe: Option<(Instant, ProbeReport)>,
     /// The average time from dial to greeting.

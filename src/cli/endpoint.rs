@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, anyhow, bail};
 use hyper::Method;
 
-use super::file::{ConfigArg, ConfigFile, Named};
+use super::file::{ConfigArg, ConfigFile, NamedBy};
 use crate::admin::client::{Address, Answer, Client, ClientError, DEFAULT_ADDRESSES};
 use crate::admin::read_token;
 use crate::config;
@@ -43,7 +43,7 @@ impl AdminArgs {
         let given = self.given_token()?;
         if let Some(address) = &self.admin {
             return Ok(Endpoint {
-                doors: vec![Client {
+                clients: vec![Client {
                     address: address.clone(),
                     token: given,
                 }],
@@ -67,12 +67,12 @@ impl AdminArgs {
             );
         }
         let token = given.or(token);
-        let door = |address| Client {
+        let client = |address| Client {
             address,
             token: token.clone(),
         };
         Ok(Endpoint {
-            doors: addresses.into_iter().map(door).collect(),
+            clients: addresses.into_iter().map(client).collect(),
             file: Some(file),
         })
     }
@@ -88,9 +88,9 @@ impl AdminArgs {
     }
 }
 
-/// `[admin]` of the file; nothing where nobody named a file and there is none that we may read.
+/// `[admin]` of the file; `None` if no file was named and the usual one cannot be read.
 fn admin_of(file: &ConfigFile) -> anyhow::Result<Option<Admin>> {
-    match (config::admin_of(&file.path), file.named) {
+    match (config::admin_of(&file.path), file.named_by) {
         (Ok(Some(admin)), _) => Ok(Some(admin)),
         (Ok(None), _) => Err(anyhow!(
             "{} has no status endpoint: add a table [admin] with bind = [\"127.0.0.1:8025\", \
@@ -98,8 +98,8 @@ fn admin_of(file: &ConfigFile) -> anyhow::Result<Option<Admin>> {
              (-c FILE), or say where to ask with --admin",
             file.path.display()
         )),
-        (Err(_), Named::ByNobody) => Ok(None),
-        (Err(error), Named::Here) => {
+        (Err(_), NamedBy::Nobody) => Ok(None),
+        (Err(error), NamedBy::Operator) => {
             Err(error).with_context(|| format!("cannot read {}", file.path.display()))
         }
     }
@@ -119,7 +119,8 @@ fn addresses(admin: &Admin) -> Vec<Address> {
     sockets.chain(addresses).collect()
 }
 
-/// Who listens on every address is reached by loopback; a port that the kernel chose is not known.
+/// Where a listener is reached from this host: one on every address by loopback. `None` if the kernel
+/// chose the port.
 fn reached_at(bind: SocketAddr) -> Option<SocketAddr> {
     let ip = match bind.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -129,10 +130,10 @@ fn reached_at(bind: SocketAddr) -> Option<SocketAddr> {
     (bind.port() != 0).then(|| SocketAddr::new(ip, bind.port()))
 }
 
-/// The places where a running process may be asked, best first.
+/// The addresses at which a running process may be asked, best first.
 #[derive(Clone, Debug)]
 pub(super) struct Endpoint {
-    doors: Vec<Client>,
+    clients: Vec<Client>,
     /// The file that named them.
     file: Option<ConfigFile>,
 }
@@ -141,32 +142,32 @@ pub(super) struct Endpoint {
 pub(super) struct Answered<'e> {
     pub(super) answer: Answer,
     by: &'e Client,
-    /// Doors before it that did not open.
-    closed: Vec<ClientError>,
+    /// Why the addresses before it did not take the connection.
+    failed: Vec<ClientError>,
 }
 
 impl Endpoint {
-    /// Asks at the first door that opens; any status is an answer.
+    /// Asks at the first address that takes the connection; any status is an answer.
     ///
     /// # Errors
-    /// No door opened, or there was no answer behind the one that did.
+    /// No address took the connection, or the one that did gave no answer.
     pub(super) async fn ask(
         &self,
         method: Method,
         path: &str,
         body: Option<Vec<u8>>,
     ) -> anyhow::Result<Answered<'_>> {
-        let mut closed = Vec::new();
-        for by in &self.doors {
+        let mut failed = Vec::new();
+        for by in &self.clients {
             match by.ask(method.clone(), path, body.clone()).await {
-                Ok(answer) => return Ok(Answered { answer, by, closed }),
+                Ok(answer) => return Ok(Answered { answer, by, failed }),
                 Err(error @ (ClientError::Refused(_) | ClientError::Permission(_))) => {
-                    closed.push(error);
+                    failed.push(error);
                 }
                 Err(error) => return Err(error.into()),
             }
         }
-        Err(self.nobody(&closed))
+        Err(self.unreachable(&failed))
     }
 
     /// The same, and takes anything but a 2xx for a refusal.
@@ -187,11 +188,11 @@ impl Endpoint {
         }
     }
 
-    fn nobody(&self, closed: &[ClientError]) -> anyhow::Error {
-        let doors: Vec<String> = closed.iter().map(ToString::to_string).collect();
+    fn unreachable(&self, failed: &[ClientError]) -> anyhow::Error {
+        let reasons: Vec<String> = failed.iter().map(ToString::to_string).collect();
         let advice = match &self.file {
             None => "is posthouse running, and is this in its [admin] bind?".to_owned(),
-            Some(file) if file.named == Named::ByNobody && !file.path.exists() => {
+            Some(file) if file.named_by == NamedBy::Nobody && !file.path.exists() => {
                 "is posthouse running? Name its configuration file with -c FILE or \
                  POSTHOUSE_CONFIG, or say where to ask with --admin"
                     .to_owned()
@@ -202,16 +203,16 @@ impl Endpoint {
                 file.path.display()
             ),
         };
-        anyhow!("{}; {advice}", doors.join("; "))
+        anyhow!("{}; {advice}", reasons.join("; "))
     }
 }
 
 impl Answered<'_> {
-    /// The refusal in the answer; a better door that did not open is said with it.
+    /// The refusal in the answer; with it, that we may not use a socket that was tried before.
     pub(super) fn refusal(&self) -> anyhow::Error {
         let refused = anyhow::Error::new(self.by.denied(&self.answer));
         let barred = |error: &&ClientError| matches!(error, ClientError::Permission(_));
-        match self.closed.iter().find(barred) {
+        match self.failed.iter().find(barred) {
             Some(error) => refused.context(error.to_string()),
             None => refused,
         }
@@ -255,28 +256,28 @@ mod tests {
         (folder, args)
     }
 
-    fn doors(config: &str) -> Result<Vec<String>, String> {
+    fn asked_at(config: &str) -> Result<Vec<String>, String> {
         let (_folder, args) = args(config);
         let endpoint = args.endpoint().map_err(|error| format!("{error:#}"))?;
-        let doors = endpoint.doors.iter();
-        Ok(doors.map(|door| door.address.to_string()).collect())
+        let clients = endpoint.clients.iter();
+        Ok(clients.map(|client| client.address.to_string()).collect())
     }
 
     #[test]
     fn the_process_is_asked_where_its_file_says_and_first_at_its_socket() {
         let both = "[admin]\nbind = [\"0.0.0.0:8025\", \"[::]:8026\", \"unix:/run/a.sock\"]\n";
         let expected = ["unix:/run/a.sock", "127.0.0.1:8025", "[::1]:8026"];
-        assert_eq!(doors(both).expect("two doors"), expected);
+        assert_eq!(asked_at(both).expect("addresses"), expected);
         // Whatever else is wrong with the file, even its syntax.
         let broken = format!("nonsense = \n[pools.mx]\nbalance = 7\n{both}foo = 1\n");
-        assert_eq!(doors(&broken).expect("two doors"), expected);
+        assert_eq!(asked_at(&broken).expect("addresses"), expected);
     }
 
     #[test]
     fn a_file_without_an_endpoint_is_said_with_the_remedy() {
-        let error = doors("workers = 1\n").expect_err("no [admin]");
+        let error = asked_at("workers = 1\n").expect_err("no [admin]");
         assert!(error.contains("add a table [admin]"), "{error}");
-        let error = doors("[admin]\nbind = \"127.0.0.1:0\"\n").expect_err("no port");
+        let error = asked_at("[admin]\nbind = \"127.0.0.1:0\"\n").expect_err("no port");
         assert!(error.contains("--admin"), "{error}");
         let (_folder, mut missing) = args("");
         missing.config.config = Some(PathBuf::from("/nowhere/posthouse.toml"));
@@ -287,7 +288,11 @@ mod tests {
     #[test]
     fn the_token_of_the_file_is_used_unless_another_is_given() {
         let (folder, mut args) = args("[admin]\nbind = \"127.0.0.1:1\"\ntoken_file = \"token\"\n");
-        let token = |args: &AdminArgs| args.endpoint().expect("a door").doors[0].token.clone();
+        let token = |args: &AdminArgs| {
+            args.endpoint().expect("an address").clients[0]
+                .token
+                .clone()
+        };
         assert_eq!(token(&args), None, "it is not there");
         std::fs::write(folder.path().join("token"), "of-the-file\n").expect("write");
         assert_eq!(token(&args).as_deref(), Some("of-the-file"));

@@ -1,5 +1,5 @@
-//! Which configuration file is meant: `-c FILE`, else the variable POSTHOUSE_CONFIG, else the usual
-//! place. The same for every command that reads one or asks the process that runs with it.
+//! The configuration file to use: `-c FILE`, else the variable POSTHOUSE_CONFIG, else the usual place.
+//! The same for every command that reads it or asks the process that runs with it.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -17,24 +17,24 @@ pub(super) struct ConfigArg {
     pub(super) config: Option<PathBuf>,
 }
 
-/// A configuration file, and how it came to be meant.
+/// The configuration file to use, and who named it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ConfigFile {
     pub(super) path: PathBuf,
-    pub(super) named: Named,
+    pub(super) named_by: NamedBy,
 }
 
 /// Who named a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Named {
-    /// The operator, now.
-    Here,
+pub(super) enum NamedBy {
+    /// The operator, by the option or the variable.
+    Operator,
     /// Nobody: it is the usual place.
-    ByNobody,
+    Nobody,
 }
 
 impl ConfigArg {
-    /// The file that is meant.
+    /// The file to use.
     pub(super) fn file(&self) -> ConfigFile {
         meant(self.config.clone(), std::env::var_os(VARIABLE))
     }
@@ -43,7 +43,7 @@ impl ConfigArg {
 impl ConfigFile {
     /// What to say when it cannot be read and nobody named it.
     pub(super) fn hint(&self) -> Option<String> {
-        (self.named == Named::ByNobody && !self.path.exists()).then(|| {
+        (self.named_by == NamedBy::Nobody && !self.path.exists()).then(|| {
             format!("no configuration was named: use -c FILE, or set {VARIABLE} to its path")
         })
     }
@@ -56,11 +56,11 @@ fn meant(typed: Option<PathBuf>, variable: Option<OsString>) -> ConfigFile {
     match typed.or(variable) {
         Some(path) => ConfigFile {
             path,
-            named: Named::Here,
+            named_by: NamedBy::Operator,
         },
         None => ConfigFile {
             path: PathBuf::from(USUAL_PATH),
-            named: Named::ByNobody,
+            named_by: NamedBy::Nobody,
         },
     }
 }
@@ -73,12 +73,15 @@ mod tests {
     fn what_is_typed_goes_before_the_variable_and_that_before_the_usual_place() {
         let meant = |typed: Option<&str>, variable: Option<&str>| {
             let meant = meant(typed.map(PathBuf::from), variable.map(OsString::from));
-            (meant.path.to_string_lossy().into_owned(), meant.named)
+            (meant.path.to_string_lossy().into_owned(), meant.named_by)
         };
-        assert_eq!(meant(Some("a"), Some("b")), ("a".to_owned(), Named::Here));
-        assert_eq!(meant(None, Some("b")), ("b".to_owned(), Named::Here));
+        assert_eq!(
+            meant(Some("a"), Some("b")),
+            ("a".to_owned(), NamedBy::Operator)
+        );
+        assert_eq!(meant(None, Some("b")), ("b".to_owned(), NamedBy::Operator));
         for unset in [None, Some("")] {
-            let usual = (USUAL_PATH.to_owned(), Named::ByNobody);
+            let usual = (USUAL_PATH.to_owned(), NamedBy::Nobody);
             assert_eq!(meant(None, unset), usual);
         }
     }

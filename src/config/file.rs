@@ -1,8 +1,9 @@
 //! Files that operators write: regular ones only, of bounded size.
 //!
-//! A named pipe, device or socket may have no end, or none that comes: it is refused before it is
-//! opened, and again after it (somebody may have put it there meanwhile). A file system whose server
-//! is gone can still hold a read up for ever; who must not wait reads on another thread.
+//! A read of a named pipe, a device or a socket may never end: such a file is refused before it is
+//! opened, and once more when it is open, in case the file was replaced meanwhile. A read of a file
+//! system whose server is gone may still never end; a caller that must not wait reads on another
+//! thread.
 
 use std::fs::{self, FileType, OpenOptions};
 use std::io::{self, Read as _};

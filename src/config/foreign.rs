@@ -1,11 +1,11 @@
 //! Words of HAProxy, nginx and Postfix, and what is written here instead.
 //!
-//! Looked up before the spelling is: `backup` is near to nothing of ours, `check` is near to the
-//! wrong thing, and who writes them knows well what they mean.
+//! A word is looked up here before similar words of ours are suggested. No word of ours is similar to
+//! `backup`, and the one that is similar to `check` means something else.
 
 use super::near::plain;
 
-/// What stands here for words of other programs.
+/// Words of other programs, and what to write instead of them.
 struct Foreign {
     /// The tables in which it holds; everywhere, if none is named.
     within: &'static [&'static str],
@@ -22,405 +22,167 @@ const HEALTH: &[&str] = &["pools.NAME.health"];
 const POOLS: &[&str] = &["pools.NAME", "pools.NAME.backends.NAME"];
 const ANYWHERE: &[&str] = &[];
 
-const fn known(
-    within: &'static [&'static str],
-    words: &'static [&'static str],
-    help: &'static str,
-) -> Foreign {
-    Foreign {
-        within,
-        words,
-        help,
-    }
+/// A table of [`Foreign`]: where the words hold, the words, and the help.
+macro_rules! foreign {
+    ($($within:ident: $($word:ident)+ => $help:literal;)+) => {
+        &[$(Foreign { within: $within, words: &[$(stringify!($word)),+], help: $help }),+]
+    };
 }
 
-/// The first that fits goes.
-const KEYS: &[Foreign] = &[
+/// A table of values: the key, the words of others, and ours.
+macro_rules! values {
+    ($($key:ident: $($word:ident)+ => $ours:literal;)+) => {
+        &[$((stringify!($key), &[$(stringify!($word)),+], $ours)),+]
+    };
+}
+
+/// Of several entries that fit, the first one counts.
+const KEYS: &[Foreign] = foreign! {
     // The top of the file.
-    known(
-        TOP,
-        &[
-            "upstream",
-            "upstreams",
-            "backend",
-            "backends",
-            "farm",
-            "cluster",
-        ],
-        "known here as a pool: write [pools.NAME] and its table [pools.NAME.backends]",
-    ),
-    known(
-        TOP,
-        &["frontend", "frontends", "listen", "stream", "server"],
-        "known here as a listener: write [listeners.NAME] with `bind` and `pool`",
-    ),
-    known(
-        TOP,
-        &["global", "defaults", "events", "http", "mail"],
-        "known here as the keys at the top of the file, above every [table]",
-    ),
-    known(
-        TOP,
-        &["stats", "status", "metrics", "prometheus", "api"],
-        "known here as the status endpoint: write [admin] with `bind`",
-    ),
-    known(
-        TOP,
-        &["nbthread", "nbproc", "workerprocesses", "threads"],
-        "known here as `workers`",
-    ),
-    known(
-        TOP,
-        &["maxconn", "workerconnections", "ulimitn"],
-        "known here as `max_sessions`",
-    ),
-    known(
-        TOP,
-        &["accesslog", "errorlog", "syslog", "logging", "logs"],
-        "known here as the table [log]",
-    ),
-    known(
-        TOP,
-        &[
-            "user", "group", "chroot", "daemon", "pid", "pidfile", "uid", "gid",
-        ],
-        "the service manager does that: see config/posthouse.service",
-    ),
-    known(
-        TOP,
-        &["include"],
-        "known here as `backends_file` in [pools.NAME]",
-    ),
+    TOP: upstream upstreams backend backends farm cluster =>
+        "known here as a pool: write [pools.NAME] and its table [pools.NAME.backends]";
+    TOP: frontend frontends listen stream server =>
+        "known here as a listener: write [listeners.NAME] with `bind` and `pool`";
+    TOP: global defaults events http mail =>
+        "known here as the keys at the top of the file, above every [table]";
+    TOP: stats status metrics prometheus api =>
+        "known here as the status endpoint: write [admin] with `bind`";
+    TOP: nbthread nbproc workerprocesses threads =>
+        "known here as `workers`";
+    TOP: maxconn workerconnections ulimitn =>
+        "known here as `max_sessions`";
+    TOP: accesslog errorlog syslog logging logs =>
+        "known here as the table [log]";
+    TOP: user group chroot daemon pid pidfile uid gid =>
+        "the service manager does that: see config/posthouse.service";
+    TOP: include =>
+        "known here as `backends_file` in [pools.NAME]";
     // Listeners.
-    known(
-        LISTENER,
-        &[
-            "listen",
-            "address",
-            "addresses",
-            "addr",
-            "port",
-            "ip",
-            "host",
-        ],
-        "known here as `bind`: write `bind = [\"0.0.0.0:25\", \"[::]:25\"]`",
-    ),
-    known(
-        LISTENER,
-        &["maxconn", "limitconn", "maxconnections", "maxconns"],
-        "known here as `max_sessions`, and for one client `max_sessions_per_client`",
-    ),
-    known(
-        LISTENER,
-        &["backend", "backends", "upstream", "server"],
-        "known here as `pool`: write `pool = \"NAME\"` and a table [pools.NAME.backends]",
-    ),
+    LISTENER: listen address addresses addr port ip host =>
+        "known here as `bind`: write `bind = [\"0.0.0.0:25\", \"[::]:25\"]`";
+    LISTENER: maxconn limitconn maxconnections maxconns =>
+        "known here as `max_sessions`, and for one client `max_sessions_per_client`";
+    LISTENER: backend backends upstream server =>
+        "known here as `pool`: write `pool = \"NAME\"` and a table [pools.NAME.backends]";
     // Pools and backends.
-    known(
-        BACKEND,
-        &["host", "hostname", "ip", "addr", "server", "port"],
-        "known here as `address`: write `address = \"10.0.0.11:25\"`",
-    ),
-    known(
-        BACKEND,
-        &["maxconn", "maxconns", "maxsessions"],
-        "known here as `max_connections`",
-    ),
-    known(
-        BACKEND,
-        &["priority", "order"],
-        "known here as a tier: 1 serves first, `tier = 2` stands by",
-    ),
-    known(
-        POOL,
-        &[
-            "server", "servers", "backend", "member", "members", "target", "targets", "nodes",
-        ],
+    BACKEND: host hostname ip addr server port =>
+        "known here as `address`: write `address = \"10.0.0.11:25\"`";
+    BACKEND: maxconn maxconns maxsessions =>
+        "known here as `max_connections`";
+    BACKEND: priority order =>
+        "known here as a tier: 1 serves first, `tier = 2` stands by";
+    POOL: server servers backend member members target targets nodes =>
         "known here as a backend: write `mx1 = { address = \"10.0.0.11:25\" }` in \
-         [pools.NAME.backends]",
-    ),
-    known(
-        POOL,
-        &["maxconn", "fullconn", "maxconnections", "maxconns"],
-        "known here as `max_connections` of each backend",
-    ),
-    known(
-        POOLS,
-        &["proxyprotocol", "proxy"],
-        "known here as an identity: write `identity = \"proxy-v2\"` in [pools.NAME]",
-    ),
-    known(
-        HEALTH,
-        &["type", "check", "method", "protocol"],
-        "known here as `depth`: write `depth = \"ehlo\"`",
-    ),
+         [pools.NAME.backends]";
+    POOL: maxconn fullconn maxconnections maxconns =>
+        "known here as `max_connections` of each backend";
+    POOLS: proxyprotocol proxy =>
+        "known here as an identity: write `identity = \"proxy-v2\"` in [pools.NAME]";
+    HEALTH: type check method protocol =>
+        "known here as `depth`: write `depth = \"ehlo\"`";
     // Anywhere.
-    known(
-        ANYWHERE,
-        &["backup", "standby"],
-        "known here as a tier: write `tier = 2` at the backend",
-    ),
-    known(
-        ANYWHERE,
-        &["sendproxyv2", "sendproxyv2ssl", "sendproxyv2sslcn"],
-        "known here as an identity: write `identity = \"proxy-v2\"` in [pools.NAME]",
-    ),
-    known(
-        ANYWHERE,
-        &["sendproxy"],
-        "known here as an identity: write `identity = \"proxy-v1\"` in [pools.NAME]",
-    ),
-    known(
-        ANYWHERE,
-        &["acceptproxy", "setrealipfrom", "upstreamproxyprotocol"],
+    ANYWHERE: backup standby =>
+        "known here as a tier: write `tier = 2` at the backend";
+    ANYWHERE: sendproxyv2 sendproxyv2ssl sendproxyv2sslcn =>
+        "known here as an identity: write `identity = \"proxy-v2\"` in [pools.NAME]";
+    ANYWHERE: sendproxy =>
+        "known here as an identity: write `identity = \"proxy-v1\"` in [pools.NAME]";
+    ANYWHERE: acceptproxy setrealipfrom upstreamproxyprotocol =>
         "known here as a required header: write `proxy_protocol = \"required\"` and \
-         `trusted_proxies` in [listeners.NAME]",
-    ),
-    known(
-        ANYWHERE,
-        &["maxconn"],
-        "known here as `max_connections` of a backend, and `max_sessions` of a listener or, at the \
-         top, of the process",
-    ),
-    known(
-        ANYWHERE,
-        &[
-            "timeoutclient",
-            "clienttimeout",
-            "timeouttunnel",
-            "proxytimeout",
-        ],
-        "known here as `idle_timeout` in [listeners.NAME]",
-    ),
-    known(
-        ANYWHERE,
-        &["timeoutclientfin", "timeoutserverfin"],
-        "known here as `half_close_timeout` in [listeners.NAME]",
-    ),
-    known(
-        ANYWHERE,
-        &["timeoutserver", "servertimeout"],
-        "known here as `idle_timeout` in [listeners.NAME]; of the greeting `greeting_timeout` in \
-         [pools.NAME]",
-    ),
-    known(
-        ANYWHERE,
-        &["timeoutconnect", "proxyconnecttimeout"],
-        "known here as `connect_timeout` in [pools.NAME]",
-    ),
-    known(
-        ANYWHERE,
-        &["timeoutqueue"],
-        "known here as `queue_timeout` in [pools.NAME]",
-    ),
-    known(
-        ANYWHERE,
-        &["timeoutcheck"],
-        "known here as `timeout` in [pools.NAME.health]",
-    ),
-    known(
-        ANYWHERE,
-        &["maxqueue"],
-        "known here as `queue_max` in [pools.NAME]",
-    ),
-    known(
-        ANYWHERE,
-        &[
-            "check",
-            "healthcheck",
-            "optionsmtpchk",
-            "smtpchk",
-            "optiontcpcheck",
-            "tcpcheck",
-        ],
-        "known here as probes, which are on: see [pools.NAME.health]",
-    ),
-    known(
-        ANYWHERE,
-        &["nocheck"],
-        "known here as `probe = false` in [pools.NAME.health]",
-    ),
-    known(
-        ANYWHERE,
-        &["inter"],
-        "known here as `interval` in [pools.NAME.health]",
-    ),
-    known(
-        ANYWHERE,
-        &["fastinter", "downinter"],
-        "known here as `fast_interval` in [pools.NAME.health]",
-    ),
-    known(
-        ANYWHERE,
-        &["maxfails", "onerror", "errorlimit"],
-        "known here as `strikes` in [pools.NAME.eject], and of probes `fall` in [pools.NAME.health]",
-    ),
-    known(
-        ANYWHERE,
-        &["failtimeout"],
-        "known here as `time` in [pools.NAME.eject]",
-    ),
-    known(
-        ANYWHERE,
-        &[
-            "retries",
-            "redispatch",
-            "optionredispatch",
-            "proxynextupstream",
-        ],
-        "known here as `max_attempts` in [pools.NAME]",
-    ),
-    known(
-        ANYWHERE,
-        &["down", "disabled", "disable"],
-        "known here as a state: write `state = \"maint\"` at the backend",
-    ),
-    known(
-        ANYWHERE,
-        &["drain"],
-        "known here as a state: write `state = \"drain\"` at the backend",
-    ),
-    known(
-        ANYWHERE,
-        &["leastconn"],
-        "known here as a policy: write `balance = \"least-connections\"` in [pools.NAME]",
-    ),
-    known(
-        ANYWHERE,
-        &["roundrobin"],
-        "known here as a policy: write `balance = \"round-robin\"` in [pools.NAME]",
-    ),
-    known(
-        ANYWHERE,
-        &[
-            "iphash",
-            "hash",
-            "stick",
-            "sticktable",
-            "stickon",
-            "persist",
-        ],
-        "known here as a policy: write `balance = \"source-hash\"` in [pools.NAME]",
-    ),
-    known(
-        ANYWHERE,
-        &[
-            "algorithm",
-            "method",
-            "policy",
-            "lbmethod",
-            "lbalgorithm",
-            "lbpolicy",
-        ],
-        "known here as `balance` in [pools.NAME]",
-    ),
-    known(
-        ANYWHERE,
-        &["defaultbackend", "usebackend", "proxypass"],
-        "known here as `pool`: write `pool = \"NAME\"` in [listeners.NAME]",
-    ),
-    known(
-        ANYWHERE,
-        &["acl", "tcprequest", "httprequest", "mynetworks"],
-        "known here as the networks `allow` and `deny` in [listeners.NAME]",
-    ),
-    known(
-        ANYWHERE,
-        &["ssl", "tls", "starttls", "crt", "sslcertificate"],
-        "this version ends no TLS: mode \"passthrough\" hands it on to the backends",
-    ),
-    known(
-        ANYWHERE,
-        &["proxybind"],
-        "known here as `source` in [pools.NAME]",
-    ),
-    known(
-        ANYWHERE,
-        &["resolvers", "resolver", "resolve"],
-        "names are looked up again by their TTL without a key for it",
-    ),
-    known(
-        ANYWHERE,
-        &["frontend", "listen"],
-        "known here as a listener: write [listeners.NAME] with `bind` and `pool`",
-    ),
-    known(
-        ANYWHERE,
-        &["upstream", "backend"],
-        "known here as a pool: write [pools.NAME] and its table [pools.NAME.backends]",
-    ),
-    known(
-        ANYWHERE,
-        &["server"],
+         `trusted_proxies` in [listeners.NAME]";
+    ANYWHERE: maxconn =>
+        "known here as `max_connections` of a backend, and `max_sessions` of a listener or, at \
+         the top, of the process";
+    ANYWHERE: timeoutclient clienttimeout timeouttunnel proxytimeout =>
+        "known here as `idle_timeout` in [listeners.NAME]";
+    ANYWHERE: timeoutclientfin timeoutserverfin =>
+        "known here as `half_close_timeout` in [listeners.NAME]";
+    ANYWHERE: timeoutserver servertimeout =>
+        "known here as `idle_timeout` in [listeners.NAME]; of the greeting `greeting_timeout` \
+         in [pools.NAME]";
+    ANYWHERE: timeoutconnect proxyconnecttimeout =>
+        "known here as `connect_timeout` in [pools.NAME]";
+    ANYWHERE: timeoutqueue =>
+        "known here as `queue_timeout` in [pools.NAME]";
+    ANYWHERE: timeoutcheck =>
+        "known here as `timeout` in [pools.NAME.health]";
+    ANYWHERE: maxqueue =>
+        "known here as `queue_max` in [pools.NAME]";
+    ANYWHERE: check healthcheck optionsmtpchk smtpchk optiontcpcheck tcpcheck =>
+        "known here as probes, which are on: see [pools.NAME.health]";
+    ANYWHERE: nocheck =>
+        "known here as `probe = false` in [pools.NAME.health]";
+    ANYWHERE: inter =>
+        "known here as `interval` in [pools.NAME.health]";
+    ANYWHERE: fastinter downinter =>
+        "known here as `fast_interval` in [pools.NAME.health]";
+    ANYWHERE: maxfails onerror errorlimit =>
+        "known here as `strikes` in [pools.NAME.eject], and of probes `fall` in \
+         [pools.NAME.health]";
+    ANYWHERE: failtimeout =>
+        "known here as `time` in [pools.NAME.eject]";
+    ANYWHERE: retries redispatch optionredispatch proxynextupstream =>
+        "known here as `max_attempts` in [pools.NAME]";
+    ANYWHERE: down disabled disable =>
+        "known here as a state: write `state = \"maint\"` at the backend";
+    ANYWHERE: drain =>
+        "known here as a state: write `state = \"drain\"` at the backend";
+    ANYWHERE: leastconn =>
+        "known here as a policy: write `balance = \"least-connections\"` in [pools.NAME]";
+    ANYWHERE: roundrobin =>
+        "known here as a policy: write `balance = \"round-robin\"` in [pools.NAME]";
+    ANYWHERE: iphash hash stick sticktable stickon persist =>
+        "known here as a policy: write `balance = \"source-hash\"` in [pools.NAME]";
+    ANYWHERE: algorithm method policy lbmethod lbalgorithm lbpolicy =>
+        "known here as `balance` in [pools.NAME]";
+    ANYWHERE: defaultbackend usebackend proxypass =>
+        "known here as `pool`: write `pool = \"NAME\"` in [listeners.NAME]";
+    ANYWHERE: acl tcprequest httprequest mynetworks =>
+        "known here as the networks `allow` and `deny` in [listeners.NAME]";
+    ANYWHERE: ssl tls starttls crt sslcertificate =>
+        "this version ends no TLS: mode \"passthrough\" hands it on to the backends";
+    ANYWHERE: proxybind =>
+        "known here as `source` in [pools.NAME]";
+    ANYWHERE: resolvers resolver resolve =>
+        "names are looked up again by their TTL without a key for it";
+    ANYWHERE: frontend listen =>
+        "known here as a listener: write [listeners.NAME] with `bind` and `pool`";
+    ANYWHERE: upstream backend =>
+        "known here as a pool: write [pools.NAME] and its table [pools.NAME.backends]";
+    ANYWHERE: server =>
         "known here as a backend: write `mx1 = { address = \"10.0.0.11:25\" }` in \
-         [pools.NAME.backends]",
-    ),
-];
+         [pools.NAME.backends]";
+};
 
 /// Words for values: the key, words of others, ours.
-const VALUES: &[(&str, &[&str], &str)] = &[
-    (
-        "balance",
-        &["leastconn", "leastconnection"],
-        "least-connections",
-    ),
-    ("balance", &["rr", "wrr", "staticrr"], "round-robin"),
-    (
-        "balance",
-        &["source", "iphash", "hash", "sh", "maglev", "sticky"],
-        "source-hash",
-    ),
-    ("balance", &["random", "p2c", "poweroftwo"], "random-two"),
-    (
-        "balance",
-        &["failover", "activepassive", "priority"],
-        "first",
-    ),
-    ("mode", &["tcp", "l4", "stream", "raw"], "passthrough"),
-    ("mode", &["l7", "mail", "lmtp"], "smtp"),
-    (
-        "identity",
-        &["sendproxy", "v1", "haproxyv1", "proxyprotocolv1"],
-        "proxy-v1",
-    ),
-    (
-        "identity",
-        &[
-            "sendproxyv2",
-            "v2",
-            "haproxy",
-            "proxy",
-            "proxyprotocol",
-            "proxyprotocolv2",
-        ],
-        "proxy-v2",
-    ),
-    ("identity", &["off"], "none"),
-    (
-        "state",
-        &["down", "disabled", "off", "maintenance"],
-        "maint",
-    ),
-    ("state", &["up", "enabled", "on", "active"], "ready"),
-    (
-        "proxy_protocol",
-        &["on", "yes", "acceptproxy", "v1", "v2", "haproxy"],
-        "required",
-    ),
-    ("proxy_protocol", &["no", "none"], "off"),
-    ("depth", &["tcp", "l4"], "connect"),
-    ("depth", &["greeting"], "banner"),
-    ("depth", &["smtp", "smtpchk", "helo"], "ehlo"),
-    ("depth", &["tls", "ssl"], "starttls"),
-    ("depth", &["rcpt"], "mail"),
-    ("output", &["syslog", "journal", "systemd"], "journald"),
-    ("output", &["console"], "stdout"),
-    ("level", &["warning"], "warn"),
-    ("level", &["notice", "informational"], "info"),
-    ("level", &["trace", "verbose"], "debug"),
-    ("level", &["err", "crit", "fatal"], "error"),
-    ("format", &["logfmt", "plain"], "text"),
-];
+const VALUES: &[(&str, &[&str], &str)] = values! {
+    balance: leastconn leastconnection => "least-connections";
+    balance: rr wrr staticrr => "round-robin";
+    balance: source iphash hash sh maglev sticky => "source-hash";
+    balance: random p2c poweroftwo => "random-two";
+    balance: failover activepassive priority => "first";
+    mode: tcp l4 stream raw => "passthrough";
+    mode: l7 mail lmtp => "smtp";
+    identity: sendproxy v1 haproxyv1 proxyprotocolv1 => "proxy-v1";
+    identity: sendproxyv2 v2 haproxy proxy proxyprotocol proxyprotocolv2 => "proxy-v2";
+    identity: off => "none";
+    state: down disabled off maintenance => "maint";
+    state: up enabled on active => "ready";
+    proxy_protocol: on yes acceptproxy v1 v2 haproxy => "required";
+    proxy_protocol: no none => "off";
+    depth: tcp l4 => "connect";
+    depth: greeting => "banner";
+    depth: smtp smtpchk helo => "ehlo";
+    depth: tls ssl => "starttls";
+    depth: rcpt => "mail";
+    output: syslog journal systemd => "journald";
+    output: console => "stdout";
+    level: warning => "warn";
+    level: notice informational => "info";
+    level: trace verbose => "debug";
+    level: err crit fatal => "error";
+    format: logfmt plain => "text";
+};
 
 /// What to write for a key or table of another program, in the table `path`.
 pub(super) fn key(word: &str, path: &str) -> Option<&'static str> {

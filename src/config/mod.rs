@@ -36,6 +36,8 @@ pub use value::duration_text;
 
 /// The largest configuration or backends file, in octets; a larger one is a mistake.
 pub const FILE_OCTETS_MAX: u64 = 16 * 1024 * 1024;
+/// The largest token file, in octets.
+pub const TOKEN_OCTETS_MAX: u64 = 4096;
 
 /// A configuration without mistakes, and what looks odd about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,12 +81,13 @@ pub fn load_on(path: &Path, own: &[IpAddr]) -> Result<Loaded, ConfigErrors> {
 pub fn load_here(
     path: &Path,
     own: &[IpAddr],
-    here: &Surroundings<'_>,
+    here: &PortsInUse<'_>,
 ) -> Result<Loaded, ConfigErrors> {
     load_with(path, own, Some(here), &read_file)
 }
 
-/// As [`load_on`] for who reads files in another way, of at most [`FILE_OCTETS_MAX`] octets each.
+/// As [`load_on`], with a reader of files other than the usual one. It must refuse files of more than
+/// [`FILE_OCTETS_MAX`] octets.
 ///
 /// # Errors
 /// As [`load`].
@@ -99,7 +102,7 @@ pub fn load_by(
 fn load_with(
     path: &Path,
     own: &[IpAddr],
-    here: Option<&Surroundings<'_>>,
+    here: Option<&PortsInUse<'_>>,
     read: &dyn Fn(&Path) -> io::Result<String>,
 ) -> Result<Loaded, ConfigErrors> {
     let text = read(path).map_err(|error| {
@@ -130,13 +133,13 @@ struct Machine<'m> {
     name: &'m str,
     addresses: &'m [IpAddr],
     /// `None`: the file is not checked against the machine.
-    here: Option<&'m Surroundings<'m>>,
+    here: Option<&'m PortsInUse<'m>>,
 }
 
-/// What only sockets can tell of this machine.
-pub struct Surroundings<'m> {
-    /// Who listens on an address already, if it is not known to be posthouse.
-    pub taken_by: &'m dyn Fn(SocketAddr) -> Option<String>,
+/// Which addresses of this machine are in use already; only sockets can tell.
+pub struct PortsInUse<'m> {
+    /// Who listens on an address, unless nobody does or that is posthouse itself.
+    pub holder: &'m dyn Fn(SocketAddr) -> Option<String>,
 }
 
 /// Reads a configuration from text that came from the file `origin`, on a machine named

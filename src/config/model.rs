@@ -367,7 +367,7 @@ pub struct Backend {
     /// The state it starts in.
     pub state: AdminState,
     /// Which addresses of its name are used.
-    pub family: Family,
+    pub family: AddressFamily,
     /// What it may be given in a time, for listeners in mode "smtp"; all addresses of a name share
     /// it. At most 8.
     pub quota: Vec<Quota>,
@@ -375,7 +375,7 @@ pub struct Backend {
 
 /// Which addresses of a name are looked up and used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Family {
+pub enum AddressFamily {
     /// All of them.
     #[default]
     Any,
@@ -385,7 +385,7 @@ pub enum Family {
     Ipv6,
 }
 
-impl Family {
+impl AddressFamily {
     /// Whether this address is of it.
     pub fn has(self, address: IpAddr) -> bool {
         match self {
@@ -572,7 +572,7 @@ impl Backend {
             tier: Tier::FIRST,
             max_connections: 0,
             state: AdminState::Ready,
-            family: Family::Any,
+            family: AddressFamily::Any,
             quota: Vec::new(),
         }
     }

@@ -1,8 +1,9 @@
 //! The words of the file for our own enums, in one place for reading and for showing.
 
 use super::model::{
-    AdminState, Balance, Depth, EarlyTalker, Failback, Family, GreetingMode, GreetingVerdicts,
-    Identity, LogFormat, LogLevel, LogOutput, Mode, ProxyIn, QuotaUnit, Sticky, WhenAllDown,
+    AddressFamily, AdminState, Balance, Depth, EarlyTalker, Failback, GreetingMode,
+    GreetingVerdicts, Identity, LogFormat, LogLevel, LogOutput, Mode, ProxyIn, QuotaUnit, Sticky,
+    WhenAllDown,
 };
 use crate::smtp::{ClientQuirks, LineEndings};
 
@@ -84,10 +85,10 @@ pub(super) const STATES: Words<AdminState> = &[
     ("maint", AdminState::Maint),
 ];
 
-pub(super) const FAMILIES: Words<Family> = &[
-    ("any", Family::Any),
-    ("ipv4", Family::Ipv4),
-    ("ipv6", Family::Ipv6),
+pub(super) const FAMILIES: Words<AddressFamily> = &[
+    ("any", AddressFamily::Any),
+    ("ipv4", AddressFamily::Ipv4),
+    ("ipv6", AddressFamily::Ipv6),
 ];
 
 /// The word for `value`.

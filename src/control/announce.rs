@@ -17,7 +17,7 @@ const LISTENERS_MAX: usize = 32;
 
 /// What this machine and the configuration allow.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
+pub(super) struct ProcessLimits {
     /// Data threads.
     pub(super) workers: usize,
     /// Sessions at once.
@@ -27,7 +27,7 @@ pub(super) struct Limits {
 }
 
 /// Before anything is bound: what is about to be done, so that a failure has its context.
-pub(super) fn start(config: &Config, path: Option<&Path>, limits: Limits) {
+pub(super) fn start(config: &Config, path: Option<&Path>, limits: ProcessLimits) {
     let backends: usize = config.pools.values().map(|pool| pool.backends.len()).sum();
     tracing::info!(
         version = VERSION,

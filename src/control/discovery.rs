@@ -27,7 +27,7 @@ use super::lookup_error::lookup_words;
 use super::own;
 use super::vetting::{self, Vetting};
 use crate::config::Config;
-use crate::config::model::{BackendAddress, Family};
+use crate::config::model::{AddressFamily, BackendAddress};
 use crate::net::route::route;
 
 /// The shortest time until a name is looked up again.
@@ -53,7 +53,7 @@ pub(super) struct Answer {
 }
 
 /// A name, and the families that are asked for.
-type Question = (Arc<str>, Family);
+type Question = (Arc<str>, AddressFamily);
 
 /// What is known of a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -244,11 +244,11 @@ impl Resolvers {
         }
     }
 
-    fn of(&self, family: Family) -> &TokioResolver {
+    fn of(&self, family: AddressFamily) -> &TokioResolver {
         match family {
-            Family::Any => &self.any,
-            Family::Ipv4 => &self.ipv4,
-            Family::Ipv6 => &self.ipv6,
+            AddressFamily::Any => &self.any,
+            AddressFamily::Ipv4 => &self.ipv4,
+            AddressFamily::Ipv6 => &self.ipv6,
         }
     }
 }
@@ -353,7 +353,7 @@ mod tests {
     }
 
     fn question() -> Question {
-        (Arc::from("mx.example"), Family::Any)
+        (Arc::from("mx.example"), AddressFamily::Any)
     }
 
     fn learned(names: &Names, answer: Result<Answer, String>, now: Instant) {

@@ -2,9 +2,10 @@
 //! we listen on every address.
 //!
 //! The host's addresses are read here and handed to the configuration's own check, which knows the
-//! line of a mistake. What came by another way than a file is checked here; what only a resolver
-//! knows (a host name that leads back to us) when names are looked up. An address on an interface that is not asked for by name is
-//! missed if it comes later; the UNIQUE_ID of a PROXY header finds such a loop at run time.
+//! line of a mistake. A configuration that came by another way than a file is checked here; the
+//! addresses of host names are checked when the names are looked up (`vetting`). An address on an
+//! interface that is not asked for by name is missed if it comes later; the UNIQUE_ID of a PROXY header
+//! finds such a loop at run time.
 
 use std::net::{IpAddr, SocketAddr};
 

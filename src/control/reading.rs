@@ -77,7 +77,7 @@ impl FileReader {
         let read = move || {
             let found = look(&path);
             drop(place);
-            // Who waited may have given it up.
+            // The caller may have given it up.
             let _ = sender.send(found);
         };
         // Not joined: it may never end. Its place counts it.
@@ -207,7 +207,7 @@ mod tests {
         let mut stuck: Vec<_> = names.iter().map(|name| stick(&reader, name)).collect();
         let refused = look(&reader, "another", SHORT).unwrap_err();
         assert_eq!(refused, "a read of 0 has not returned");
-        // Who may wait longer gets the place of one that returns.
+        // A caller that may wait longer gets the place of a read that returns.
         drop(stuck.pop());
         assert_eq!(look(&reader, "another", LONG), Ok(()));
     }

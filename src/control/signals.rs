@@ -15,7 +15,7 @@ use nix::libc;
 use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// The same signal leaves a line at most so often: SIGXFSZ may be caused by that very line.
+/// The pause between two log lines of one signal: SIGXFSZ may be caused by that very line.
 const NOTE_PAUSE: Duration = Duration::from_mins(1);
 
 /// What a signal asks for.
@@ -25,7 +25,7 @@ enum Meaning {
     Reload,
     /// Drain; the second time end at once.
     End,
-    /// Drain, and never more.
+    /// Drain; another one changes nothing.
     Drain,
     /// Nothing; why not is said in the log.
     Nothing(&'static str),
@@ -43,7 +43,9 @@ const CAUGHT: [(libc::c_int, &str, Meaning); 14] = [
     (
         libc::SIGUSR1,
         "SIGUSR1",
-        Meaning::Nothing("there is no log file to reopen: who reads the output rotates it"),
+        Meaning::Nothing(
+            "there is no log file to reopen: the program that reads the output rotates the log",
+        ),
     ),
     (
         libc::SIGUSR2,
@@ -72,7 +74,7 @@ const CAUGHT: [(libc::c_int, &str, Meaning); 14] = [
 
 /// What the operator asks for by a signal.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Asked {
+pub(super) enum SignalOrder {
     /// SIGHUP.
     Reload,
     /// SIGTERM or SIGINT, by its name.
@@ -140,9 +142,9 @@ impl ProcessSignals {
         })
     }
 
-    async fn next(&mut self) -> Asked {
+    async fn next(&mut self) -> SignalOrder {
         if std::mem::take(&mut self.reload_waits) {
-            return Asked::Reload;
+            return SignalOrder::Reload;
         }
         self.newest().await
     }
@@ -150,17 +152,17 @@ impl ProcessSignals {
     async fn end(&mut self) -> &'static str {
         loop {
             match self.newest().await {
-                Asked::Reload => self.reload_waits = true,
-                Asked::End(name) | Asked::Drain(name) => return name,
+                SignalOrder::Reload => self.reload_waits = true,
+                SignalOrder::End(name) | SignalOrder::Drain(name) => return name,
             }
         }
     }
 
-    async fn newest(&mut self) -> Asked {
+    async fn newest(&mut self) -> SignalOrder {
         std::future::poll_fn(|context| self.poll(context)).await
     }
 
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Asked> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<SignalOrder> {
         for caught in &mut self.caught {
             while caught.signal.poll_recv(context).is_ready() {
                 if let Some(asked) = caught.asks() {
@@ -175,7 +177,7 @@ impl ProcessSignals {
 impl Signals {
     /// The next one that means something; the others are noted. Never, if they are not ours.
     /// Cancel-safe.
-    pub(super) async fn next(&mut self) -> Asked {
+    pub(super) async fn next(&mut self) -> SignalOrder {
         match self {
             Self::Handled(signals) => signals.next().await,
             Self::Ignored => std::future::pending().await,
@@ -201,15 +203,15 @@ impl Caught {
         })
     }
 
-    fn asks(&mut self) -> Option<Asked> {
+    fn asks(&mut self) -> Option<SignalOrder> {
         let name = match self.name {
             Name::Known(name) => name,
             Name::RealTime(_) => "",
         };
         match self.meaning {
-            Meaning::Reload => Some(Asked::Reload),
-            Meaning::End => Some(Asked::End(name)),
-            Meaning::Drain => Some(Asked::Drain(name)),
+            Meaning::Reload => Some(SignalOrder::Reload),
+            Meaning::End => Some(SignalOrder::End(name)),
+            Meaning::Drain => Some(SignalOrder::Drain(name)),
             Meaning::Nothing(why) => {
                 self.note(why);
                 None
@@ -262,9 +264,9 @@ mod tests {
             .unwrap();
         runtime.block_on(async {
             assert_eq!(signals.end().await, "SIGTERM");
-            assert_eq!(signals.next().await, Asked::Reload);
+            assert_eq!(signals.next().await, SignalOrder::Reload);
             kill_process(getpid(), Signal::QUIT).unwrap();
-            assert_eq!(signals.next().await, Asked::Drain("SIGQUIT"));
+            assert_eq!(signals.next().await, SignalOrder::Drain("SIGQUIT"));
         });
     }
 }

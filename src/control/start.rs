@@ -15,7 +15,7 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
 
-use super::announce::{self, Limits};
+use super::announce::{self, ProcessLimits};
 use super::bindings::{Bindings, Prepared};
 use super::descriptors::{self, DescriptorError};
 use super::discovery::Names;
@@ -203,7 +203,7 @@ async fn begin(
     })?;
     let count = worker_count(&config);
     let session_limit = descriptors::session_limit(&config, count, PROBES_MAX, limit)?;
-    let limits = Limits {
+    let limits = ProcessLimits {
         workers: count,
         max_sessions: session_limit,
         descriptors: limit,

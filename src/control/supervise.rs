@@ -1,8 +1,9 @@
 //! The loop of the control thread: signals, requests, and the end.
 //!
 //! A drain stops accepting, waits until the last session has ended or `shutdown_timeout` is over,
-//! and then stops the workers; a second SIGTERM or SIGINT ends it at once (rule K7). Tasks that must live as
-//! long as the process are started here, and a panic in one of them is logged and does not end it.
+//! and then stops the workers; a second SIGTERM or SIGINT ends it at once (rule K7). Tasks that must
+//! live as long as the process are started here, and a panic in one of them is logged and does not end
+//! it.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use super::handle::{Handle, LocalTask, ReloadRequest, Request};
 use super::quotas::StateFile;
 use super::reload::{self, Reloader};
 use super::running::Ended;
-use super::signals::{self, Asked, Signals};
+use super::signals::{self, SignalOrder, Signals};
 use super::{announce, prober, quotas, service, ticker, watch};
 use crate::worker::{Command, Worker};
 
@@ -47,13 +48,13 @@ impl Parts {
 /// What ends the serving, and who asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Order {
-    Drain(Asker),
+    Drain(DrainCause),
     Stop,
 }
 
-/// Who asked for a drain.
+/// What began a drain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Asker {
+enum DrainCause {
     /// SIGTERM or SIGINT: another one ends at once.
     End(&'static str),
     /// SIGQUIT: it never cuts a session.
@@ -62,7 +63,7 @@ enum Asker {
     Program,
 }
 
-impl Asker {
+impl DrainCause {
     fn name(self) -> &'static str {
         match self {
             Self::End(name) | Self::Soft(name) => name,
@@ -92,12 +93,12 @@ pub(super) async fn run(parts: Parts, mut signals: Signals) -> Ended {
     let order = loop {
         tokio::select! {
             asked = signals.next() => match asked {
-                Asked::Reload => forward(&reloads, super::start::quiet_reload("signal")),
-                Asked::End(name) => break Order::Drain(Asker::End(name)),
-                Asked::Drain(name) => break Order::Drain(Asker::Soft(name)),
+                SignalOrder::Reload => forward(&reloads, super::start::quiet_reload("signal")),
+                SignalOrder::End(name) => break Order::Drain(DrainCause::End(name)),
+                SignalOrder::Drain(name) => break Order::Drain(DrainCause::Soft(name)),
             },
             request = requests.recv() => match request {
-                Some(Request::Drain) => break Order::Drain(Asker::Program),
+                Some(Request::Drain) => break Order::Drain(DrainCause::Program),
                 Some(Request::Stop) | None => break Order::Stop,
                 Some(Request::Run(task)) => { tasks.spawn_local(task()); }
                 Some(reload @ Request::Reload(_)) => forward(&reloads, reload),
@@ -160,7 +161,7 @@ fn note(ended: Result<(), tokio::task::JoinError>) {
 async fn drain(
     handle: &Handle,
     workers: &[Worker],
-    asker: Asker,
+    asker: DrainCause,
     signals: &mut Signals,
     requests: &mut mpsc::Receiver<Request>,
 ) -> Ended {
@@ -177,12 +178,12 @@ async fn drain(
     let mut ticks = interval(DRAIN_LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut told = u32::MAX;
-    let mut cuts_next = matches!(asker, Asker::End(_));
+    let mut cuts_next = matches!(asker, DrainCause::End(_));
     loop {
         tokio::select! {
             _ = ticks.tick() => {
                 let left = shared.sessions();
-                // Who was told to go is still to read that; it takes seconds at most.
+                // Closing connections still have to read their last reply: seconds at most.
                 let quiet = left == 0 && shared.closing() == 0;
                 if quiet && since.elapsed() >= DRAIN_MIN {
                     return Ended::Clean;
@@ -196,13 +197,13 @@ async fn drain(
                 }
             }
             asked = signals.next() => match asked {
-                Asked::End(_) if cuts_next => return cut(handle),
-                Asked::End(name) => {
+                SignalOrder::End(_) if cuts_next => return cut(handle),
+                SignalOrder::End(name) => {
                     cuts_next = true;
                     signals::ignored(&name, "it drains already; another one ends it at once");
                 }
-                Asked::Drain(name) => signals::ignored(&name, "it drains already"),
-                Asked::Reload => signals::ignored(&"SIGHUP", "it drains: nothing is reloaded"),
+                SignalOrder::Drain(name) => signals::ignored(&name, "it drains already"),
+                SignalOrder::Reload => signals::ignored(&"SIGHUP", "it drains: nothing is reloaded"),
             },
             Some(request) = requests.recv() => if matches!(request, Request::Stop) {
                 return cut(handle);

@@ -1,8 +1,8 @@
-//! Which addresses of a name are used (rule M5a where only a resolver knows, and routes).
+//! Which addresses of a name are used: rule M5a for what only a resolver knows, and routes.
 //!
 //! An address that cannot be a backend (unspecified, multicast, broadcast, one of our own listeners)
-//! is left out, and where no other is left the last good answer stays: one bad record neither takes
-//! a pool down nor holds a reload back. Addresses to which this host has no route are left out as
+//! is left out; if none remains, the last good answer stays in use. So one bad record neither takes a
+//! pool down nor holds a reload back. Addresses to which this host has no route are left out as
 //! long as there are others. Each finding is said once, not at every look-up.
 //!
 //! Pure: what is known of the host is handed in.
@@ -11,21 +11,18 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use crate::config::model::{BackendAddress, Family, Pool};
+use crate::config::model::{AddressFamily, BackendAddress, Pool};
 use crate::config::{Config, leads_back};
 use crate::net::dial::Origin;
 use crate::net::route::Route;
-use crate::snapshot::{Found, Resolved};
+use crate::snapshot::{FoundAddresses, Resolved};
 
-/// A backend, by pool and name.
-pub(super) type Named = (Arc<str>, Arc<str>);
-
-/// What the answer for a name is used as by one backend.
+/// What one backend uses of the answer for its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Vetted {
     host: Arc<str>,
     port: u16,
-    family: Family,
+    family: AddressFamily,
     addresses: Vec<IpAddr>,
     finding: Option<Finding>,
 }
@@ -47,11 +44,11 @@ pub(super) struct Host<'h> {
 }
 
 /// The latest answer for a name, or why there is none.
-pub(super) type Answers<'a> = dyn Fn(&Arc<str>, Family) -> Result<Vec<IpAddr>, String> + 'a;
+pub(super) type Answers<'a> = dyn Fn(&Arc<str>, AddressFamily) -> Result<Vec<IpAddr>, String> + 'a;
 
-/// Every backend of a configuration that is given by name.
+/// Every backend of a configuration that is given by name, by pool and backend.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Vetting(BTreeMap<Named, Vetted>);
+pub(super) struct Vetting(BTreeMap<(Arc<str>, Arc<str>), Vetted>);
 
 impl Vetting {
     /// Vets the answers for `config`; `self` is what was in force before.
@@ -82,7 +79,7 @@ impl Vetting {
     /// What a snapshot is built from.
     pub(super) fn resolved(&self) -> Resolved {
         let all = self.0.iter().map(|(named, vetted)| {
-            let found = Found {
+            let found = FoundAddresses {
                 addresses: vetted.addresses.clone(),
                 cause: vetted
                     .finding
@@ -138,7 +135,7 @@ impl Vetting {
 }
 
 impl Vetted {
-    /// Whether the same is asked.
+    /// Whether both ask for the same name, port and family.
     fn is_same(&self, other: &Self) -> bool {
         (&self.host, self.port, self.family) == (&other.host, other.port, other.family)
     }
@@ -181,7 +178,7 @@ impl Vetted {
     }
 }
 
-/// What speaks against addresses.
+/// The reasons against addresses, as they are collected.
 #[derive(Debug, Default)]
 struct Why {
     texts: Vec<String>,
@@ -189,7 +186,7 @@ struct Why {
 }
 
 impl Why {
-    /// Those that can be used; those without a route only where no others are.
+    /// The addresses to use: the good ones, or if there are none, those without a route.
     fn sort(&mut self, judged: &[(IpAddr, Verdict)]) -> Vec<IpAddr> {
         for (_, verdict) in judged {
             match verdict {
@@ -221,7 +218,7 @@ impl Why {
     }
 }
 
-/// What is thought of one address.
+/// The verdict on one address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Verdict {
     Good,
@@ -379,7 +376,7 @@ mod tests {
         assert_eq!(bench.found().0, "none");
         bench.answer(&["192.0.2.9"]);
         let pool = bench.config.pools.get_mut("mx").unwrap();
-        pool.backends.get_mut("one").unwrap().family = Family::Ipv4;
+        pool.backends.get_mut("one").unwrap().family = AddressFamily::Ipv4;
         bench.answer(&["0.0.0.0"]);
         assert_eq!(bench.found().0, "none");
     }

@@ -11,6 +11,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout_at;
 
+use crate::types::in_words;
+
 /// The longest reply it reads.
 const REPLY_MAX: usize = 65_536;
 
@@ -336,7 +338,7 @@ impl Peer {
 
 #[expect(clippy::needless_pass_by_value, reason = "the shape map_err wants")]
 fn io_fault(error: std::io::Error) -> SendFault {
-    SendFault::Io(error.to_string())
+    SendFault::Io(in_words(&error).into_owned())
 }
 
 /// The content as it goes over the wire: dots stuffed, the final dot behind it (RFC 5321 §4.5.2).

@@ -54,7 +54,7 @@
 //! | keepalive on a backend leg | set after 10 s; 60 s, then 6 × 10 s; user timeout 120 s | `session::relay` | a short session is spared five system calls |
 //! | configuration or backends file | a regular file of 16 MiB | `config` | a mistake that says so |
 //! | read of a file by the running process | 5 s; 10 s for all files of a reload | `control::reload`, `admin::token` | given up and named in the log; only that reload, or change over the endpoint, fails |
-//! | reads of files at once, those given up included | 8, and 2 given up of one file | `control::reading` | no more until one returns; others fail at once |
+//! | reads of files at once, those given up included: of reloads, of the watch, of the token file | 8 each, and 2 given up of one file | `control::reading` | one more waits until one returns or its own time is over |
 //! | look-up of a name | 5 s; 32 at once; 64 addresses; again by its TTL, 1 s to 5 min | `control::discovery` | failed: the last good answer is kept, again after 5 s |
 //! | mistakes kept of one load | 500 | `config` | the rest is counted; an error is never lost behind warnings |
 //! | listeners, pools, backends of a pool | 65,536 each | `config` | a mistake that says so |
@@ -64,13 +64,13 @@
 //! | slots of a source-hash table | 65,537 to 650 backends, else 1,048,583; one table per set of open tiers | `balance::policy::source_hash` | 4 octets each |
 //! | slots asked for one client | 64 | `balance::policy::source_hash` | then any backend that can take it |
 //! | events kept between ticks of a pool | 256 | `balance::shared` | the oldest go first |
-//! | clients in a listener's table of limits | 1,048,576 in 64 shards, 60 octets each and 60 more while only its rate is remembered: 120 MiB | `balance::admit` | who has no session and whose rate is forgotten soonest goes first; while all have sessions, newcomers share one entry per IPv4 /16 or IPv6 /48 |
+//! | clients in a listener's table of limits | 1,048,576 in 64 shards, 60 octets each and 60 more while only its rate is remembered: 120 MiB | `balance::admit` | a client without sessions goes first, the one whose rate would be forgotten soonest; while all have sessions, newcomers share one entry per IPv4 /16 or IPv6 /48 |
 //! | networks that share an entry in such a table | 65,536 | `balance::admit` | then refused as `TableFull`: `421 4.3.2` |
 //! | slow start | from 1/16 of the weight | `balance::slow_start` | grows in a straight line over `slow_start` |
-//! | connections to the status endpoint | 128; the kernel's queue 4,096 | `control::descriptors`, `admin` | for one more the peer with the most silent ones loses the oldest of these, if it has been silent for 50 ms; else one that comes waits so long |
+//! | connections to the status endpoint | 128; the kernel's queue 4,096 | `control::descriptors`, `admin` | when one more comes, the peer with the most silent connections loses the oldest of them, once that has been silent for 50 ms |
 //! | header of a question | 2 s from the accept, 16 KiB, 64 lines | `admin` | closed |
 //! | body of a question | 5 s, 64 KiB | `admin` | `408`, `413` |
-//! | answer that is not read | 5 s without an octet; 30 s for the whole connection | `admin::patient` | closed |
+//! | answer that is not read | 5 s without an octet; 30 s for the whole connection | `admin::timeouts` | closed |
 //! | pages gathered or sent | 4 at once; 32 questions wait, 8 of one peer | `admin::routes` | the one that has been on its way longest gives way after 2 s; more questions get `503`; health checks need no place |
 //! | lines that wait for the log's reader | 64 batches of 64 KiB, 256 KiB of events | `telemetry` | dropped, counted, said by `log.dropped` |
 //! | one kind of line in a second | 50 per worker and outcome (not of what went well, nor of messages in doubt), 200 per event | `telemetry::storm` | counted, said by `log.suppressed` |

@@ -31,12 +31,13 @@
 //! are for pages of another site. On a Unix socket its group and permissions decide, and no token is
 //! needed.
 //!
-//! Bounds: 128 connections of each address of `[admin] bind`; one question per connection; header 16 KiB and 64 lines within 2 s of the
-//! accept; body 64 KiB within 5 s; 5 s without reading an octet of the answer; 30 s per connection; 4
-//! pages gathered or sent at once, 32 questions (8 of one peer) that wait for one. For one connection
-//! too many the peer with the most silent ones loses the oldest of these, and for a page that waits
-//! one that has been on its way for 2 s gives way; so health checks are always answered. A peer is an
-//! IPv4 address, a /64 of IPv6, or a user of the Unix socket.
+//! Bounds, for each address of `[admin] bind`: 128 connections; one question per connection; header
+//! 16 KiB and 64 lines within 2 s of the accept; body 64 KiB within 5 s; 5 s without reading an octet
+//! of the answer; 30 s per connection; 4 pages gathered or sent at once, 32 questions (8 of one peer)
+//! that wait for one. When one connection too many comes, the peer with the most silent connections
+//! loses the oldest of them; while a page waits, one that has been on its way for 2 s is cut. So
+//! health checks are always answered. A peer is an IPv4 address, a /64 of IPv6, or a user of the Unix
+//! socket.
 //!
 //! ## `/status`
 //!
@@ -75,8 +76,8 @@
 //!
 //! **`limits`**
 //!
-//! Here as everywhere a session is a connection that was let in, until it begins to close. Whoever is
-//! refused, is a monitor or lingers behind its last reply is none.
+//! Here as everywhere a session is a connection that was let in, until it begins to close. Refused
+//! clients, checks of monitors and connections that linger behind their last reply are no sessions.
 //!
 //! | field | type | meaning |
 //! |---|---|---|
@@ -169,8 +170,8 @@
 //!
 //! **`admin_mark`, `weight_mark`**
 //!
-//! A mark goes when the operator takes back what he set, when the configuration says the same, and
-//! that of the state when a reload changes `state`.
+//! A mark goes when the operator takes the setting back or when the configuration says the same; the
+//! mark of the state also goes when a reload changes `state`.
 //!
 //! | field | type | meaning |
 //! |---|---|---|
@@ -378,13 +379,42 @@
 //! characters. Control characters and what turns the writing direction are always escaped. A value
 //! is at most 1,024 octets.
 //!
-//! `session.end`, one per session, and one per connection that was turned away; for a monitor's check
-//! at level `debug`, at `info` else: `session.id`, `listener`, `client.addr`, `via.addr` (where a
-//! PROXY header named the client), `pool`, `backend`, `backend.addr`, `outcome`, `ended_by`,
-//! `phase`, `attempts`, `failures` (`backend/stage/kind[/code]/ms`, comma-separated; in JSON an
-//! array of objects), `hedged`, `queue_ms`, `connect_ms`, `greeting_ms`, `session_ms`,
-//! `octets.to_backend`, `octets.to_client`, `reply`. Absent facts are absent keys.
+//! The time of a line is that of what it tells, to the microsecond, whenever the line is written: of
+//! `session.end` and `transaction.end` the end, so that the time less `session_ms` or
+//! `transaction_ms` is the begin. The durations in a line are measured on the same clock, and all
+//! threads tell the time by the same difference to the wall clock, which changes only when that was
+//! set. Lines of different threads may stand up to 150 ms out of order: sort by time.
+//!
+//! `session.id` has 16 hexadecimal digits. As text, the ids of one process sort in the order in which
+//! its threads accepted the connections: the first 14 digits are the time in sixteenths of a
+//! microsecond since 1970, the last two the worker. A process that is started again makes other
+//! ids.
+//!
+//! `session.end`, one per session, and one per connection that was turned away; at level `info`, for
+//! a monitor's check at `debug`: `session.id`, `listener`, `client.addr`, `via.addr` (where a PROXY
+//! header named the client), `pool`, `backend`, `backend.addr`, `outcome`, `refused`, `refusals`,
+//! `ended_by`, `phase`, `attempts`, `failures` (`backend/stage/kind[/code]/ms`, comma-separated; in
+//! JSON an array of objects), `hedged`, `queue_ms`, `connect_ms`, `greeting_ms`, `session_ms`,
+//! `octets.to_backend`, `octets.to_client`, `reply`. Absent facts are absent keys. `attempts` counts
+//! dials; in smtp mode it counts the connections that all transactions of the session were tried
+//! on, kept ones included, and `failures` are in the lines of the transactions.
+//!
+//! `refused` counts the replies of our own (not of a backend) that refused something: codes 4yz and
+//! 5yz, at connect, to a command, at the end of a message or at a timeout. `refusals` tells the last
+//! three of them, `command code text` with semicolons between them; in JSON an array of objects with
+//! `command`, `code` and `text`. The command is the verb in lower case, `connect` before the first
+//! one, `end-of-data` for the end of a message behind DATA, and `unknown` for any other line, of
+//! which nothing is shown: it may be a password. A reply that answers no command names the last one
 //! that was given. `posthouse_refusals_total` counts the same replies by name, which is the key in
+//! `[listeners.NAME.smtp.replies]` or `[listeners.NAME.replies]` where they have one. At level
+//! `debug` each of them has a line of its own: `session.refused` (`session.id`, `command`, `reply`,
+//! `code`).
+//!
+//! The outcome of a session in smtp mode that ended in order (QUIT, or the end of the client's
+//! direction) is `refused-by-us` if we refused it something and no message of it was accepted, else
+//! `completed`: a client that was told `452` for one recipient and then delivered its message has
+//! done what it came for. One that left by a reset, was timed out or was sent away has the outcome
+//! for that, and its refusals in the line all the same.
 //!
 //! `transaction.end`, one per mail transaction of a listener in smtp mode: `session.id`,
 //! `transaction` (its number in the session), `listener`, `client.addr`, `helo`, `pool`, `backend`,

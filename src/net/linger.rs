@@ -4,6 +4,7 @@
 //! So: end our direction, read and drop for a bounded time and number of octets, then close.
 
 use std::net::TcpStream;
+use std::os::fd::AsFd;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -16,16 +17,21 @@ pub const LINGER_TIME: Duration = Duration::from_secs(2);
 /// How many octets it reads and drops.
 pub const LINGER_OCTETS: usize = 64 * 1024;
 
-/// Says `words` on a new socket, as far as they can be said at once, and closes it.
+/// Writes `words` to a new socket, as far as there is room at once, and closes it.
 ///
-/// For connections beyond those that may linger: where the peer talks as well, the close may
-/// overtake what it was told.
+/// For connections that may not linger: where the peer talks as well, the reset of the close may
+/// overtake the words.
 pub fn say_and_close(socket: TcpStream, words: &[u8]) {
+    say_at_once(&socket, words);
+    drop(socket);
+}
+
+/// Writes `words` before a close, as far as there is room at once.
+pub(super) fn say_at_once(socket: impl AsFd, words: &[u8]) {
     if !words.is_empty() {
         // Whether they left or not, the connection is closed.
-        let _ = send(&socket, words, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
+        let _ = send(socket, words, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
     }
-    drop(socket);
 }
 
 /// A lingering close: the octets it may still drop.

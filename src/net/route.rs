@@ -1,8 +1,8 @@
-//! Whether this host has a way to an address, asked of the kernel without sending anything.
+//! Asks the kernel whether this host has a route to an address, without sending anything.
 //!
-//! A connected UDP socket needs a route and a source address, as a dial will; nothing leaves the
-//! host. What cannot be found out (no descriptor, no permission to bind to the interface) counts as
-//! a route: the dial will tell.
+//! Connecting a UDP socket needs a route and a source address, as a dial does, and sends nothing. If
+//! the kernel cannot be asked (no descriptor, no permission to bind to the interface), the answer is
+//! that there is a route: the dial will show whether there is.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::dial::{Origin, bind_source};
 
-/// What the kernel says of an address.
+/// What the kernel knows of the way to an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
     /// There may be one.

@@ -16,6 +16,7 @@ use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, sendmsg};
 use socket2::{SockRef, TcpKeepalive};
 
 use super::event_loop::{Interest, Ready, Registration};
+use super::linger;
 
 /// A TCP socket on this thread's event loop.
 #[derive(Debug)]
@@ -233,7 +234,7 @@ impl Stream {
     }
 
     /// Watches the peer without reading: whether it talks or has gone. An end of its direction
-    /// behind octets that wait is a half-close: it is for whoever reads them (rule K3).
+    /// behind octets that wait is a half-close, for the reader of those octets (rule K3).
     ///
     /// After `Talking` the caller goes on watching: only `Closed` comes then.
     pub fn poll_watch(&self, cx: &mut Context<'_>) -> Poll<Watched> {
@@ -346,11 +347,7 @@ impl Stream {
 
     /// Writes `words` before a close that does not linger, as far as there is room at once.
     pub fn say_at_once(&self, words: &[u8]) {
-        if !words.is_empty() {
-            // Whether they left or not, the connection is closed.
-            let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-            let _ = rustix::net::send(&self.socket, words, flags);
-        }
+        linger::say_at_once(&self.socket, words);
     }
 
     /// Makes the coming close a reset (RST), so that an abandoned transfer never looks complete.

@@ -1,8 +1,8 @@
-//! May this connection come in? What can be said at once is said before anything is read; where a
-//! PROXY header names the client, the rest behind that.
+//! May this connection come in? What the peer's address can decide is decided before anything is
+//! read; where a PROXY header names the client, the rest is decided behind the header.
 //!
-//! Nobody who is refused takes from those who are served: networks and limits of the client are
-//! asked before a place or the accept rate is, and what a refusal took is given back.
+//! A refused client takes nothing from those that are served: its networks and limits are checked
+//! before it takes a place or counts for the accept rate, and a refusal gives back what it took.
 
 use super::closing::Refusal;
 use super::record::Session;
@@ -11,7 +11,7 @@ use crate::config::model::ProxyIn;
 use crate::metrics::SessionPhase;
 use crate::snapshot::RunPhase;
 
-/// All that can be judged by the peer's address; it has a place behind this.
+/// Judges what the peer's address can decide. `Ok`: the connection is a session and has its place.
 pub(super) fn at_accept(session: &mut Session) -> Result<(), Refusal> {
     if session.cx.shared.phase() == RunPhase::Draining {
         return Err(Refusal::ShuttingDown);
@@ -22,7 +22,7 @@ pub(super) fn at_accept(session: &mut Session) -> Result<(), Refusal> {
             of_client(session)?;
             let admitted = of_process(session).and_then(|()| of_rate(session));
             if admitted.is_err() {
-                give_back(session);
+                refund(session);
             }
             admitted
         }
@@ -37,7 +37,7 @@ pub(super) fn at_accept(session: &mut Session) -> Result<(), Refusal> {
     }
 }
 
-/// What is left to be judged once a PROXY header has named the client.
+/// Judges the client that a PROXY header has named; nothing is left to judge where none is required.
 pub(super) fn behind_header(session: &mut Session) -> Result<(), Refusal> {
     if session.listener.view.settings.proxy_protocol == ProxyIn::Off {
         return Ok(());
@@ -45,7 +45,7 @@ pub(super) fn behind_header(session: &mut Session) -> Result<(), Refusal> {
     of_client(session)?;
     let admitted = of_rate(session);
     if admitted.is_err() {
-        give_back(session);
+        refund(session);
     }
     admitted
 }
@@ -86,7 +86,7 @@ fn rules(session: &Session) -> ClientRules {
 
 /// The limits of process and listener.
 fn of_process(session: &mut Session) -> Result<(), Refusal> {
-    if session.is_served() {
+    if session.take_place() {
         Ok(())
     } else {
         Err(Refusal::GlobalLimit)
@@ -104,10 +104,10 @@ fn of_rate(session: &Session) -> Result<(), Refusal> {
     }
 }
 
-/// The client is refused for what others do: that costs it none of its own rate.
-fn give_back(session: &mut Session) {
+/// Gives back what the client's own rate was charged: it is refused for what others do.
+fn refund(session: &mut Session) {
     let rules = rules(session);
     if let Some(permit) = session.permit.take() {
-        permit.never_used(rules);
+        permit.refund(rules);
     }
 }

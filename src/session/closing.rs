@@ -1,8 +1,8 @@
-//! What a client is told that is not served, and closing so that it can read it.
+//! What we tell a client that we do not serve, and a close that lets it read that.
 //!
 //! A reply is made only where it would be understood (promise 6): on a port that greets in clear
 //! text, and after a PROXY header that must come first. Elsewhere the connection is closed and
-//! counted. Nobody counts as a session meanwhile: see [`closing_places`](super::closing_places).
+//! counted. Such a connection is no session: see [`closing_places`](super::closing_places).
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -40,31 +40,38 @@ pub(super) enum Refusal {
     QueueTimeout,
 }
 
-/// Accounts for a refusal and finds it a place of its own, in which the client is told in time by
-/// [`refuse`]. Where there is none, the first words are returned: they are to be written at once, and
-/// the connection closed.
-pub(super) fn turn_away(session: &mut Session, refusal: Refusal) -> Option<Vec<u8>> {
+/// How a client that was turned away is told so.
+#[derive(Debug)]
+pub(super) enum TurnedAway {
+    /// No place was free: the connection is closed with these words, if there are any.
+    AtOnce(Vec<u8>),
+    /// It has a place of its own, in which [`refuse`] tells it: by a dialogue, or in one reply.
+    InPlace(Option<Box<ClosingDialogue>>),
+}
+
+/// Accounts for a refusal and finds the client a place in which it is told.
+pub(super) fn turn_away(session: &mut Session, refusal: Refusal) -> TurnedAway {
     if let Refusal::NoBackend(why) = refusal {
         tracing::debug!(session.id = %session.id, cause = ?why, "session.no-backend");
     }
     let phase = phase(session, refusal);
     session.end(outcome(refusal), EndedBy::Us, phase);
     if !session.may_speak || refusal == Refusal::ProxyHeader {
-        return Some(Vec::new());
+        return TurnedAway::AtOnce(Vec::new());
     }
     if refusal != Refusal::Monitor {
         session.reply = Some(text(session, refusal));
     }
-    let mut dialogue = dialogue(session, refusal);
-    note_first_reply(session, refusal, dialogue.as_mut());
+    let mut dialogue = dialogue(session, refusal).map(Box::new);
+    note_first_reply(session, refusal, dialogue.as_deref_mut());
     let kind = match refusal {
         Refusal::Monitor => ClosingKind::Monitor,
         _ => ClosingKind::Refused,
     };
-    if session.begins_closing(kind) {
-        return None;
+    if session.begin_closing(kind) {
+        return TurnedAway::InPlace(dialogue);
     }
-    Some(match dialogue {
+    TurnedAway::AtOnce(match dialogue {
         Some(dialogue) => dialogue.greeting().to_vec(),
         None => reply(session),
     })
@@ -85,18 +92,18 @@ fn note_first_reply(
     };
     for refused in told {
         let line = session.reply.clone();
-        session.was_told(refused, line);
+        session.was_refused_with(refused, line);
     }
 }
 
-/// Tells a client that was turned away why, and closes so that it can read that.
+/// Tells a client in its place why it was turned away, and closes so that it can read that.
 pub(super) async fn refuse(
     session: &mut Session,
     client: &Stream,
     timer: &mut Timer,
-    refusal: Refusal,
+    dialogue: Option<Box<ClosingDialogue>>,
 ) {
-    match dialogue(session, refusal) {
+    match dialogue {
         Some(dialogue) => converse(session, client, timer, dialogue).await,
         None => say(session, client, timer).await,
     }
@@ -174,7 +181,7 @@ fn text(session: &Session, refusal: Refusal) -> Arc<str> {
     })
 }
 
-/// The reply that says it, by name: its words are the listener's.
+/// The name of the reply to a refusal; its words are the listener's ([`text`]).
 fn reply_name(refusal: Refusal) -> OwnReply {
     match refusal {
         Refusal::ShuttingDown => OwnReply::SHUTTING_DOWN,
@@ -217,10 +224,10 @@ async fn say(session: &mut Session, client: &Stream, timer: &mut Timer) {
     }
 }
 
-/// Ends our direction and lets the client read: bounded in time, octets and number (rule K5). Who
-/// lingers is no session any more.
+/// Ends our direction and lets the client read: bounded in time, octets and number (rule K5). From
+/// then on the connection is no session any more.
 pub(super) async fn linger(session: &mut Session, client: &Stream, timer: &mut Timer) {
-    if !session.begins_closing(ClosingKind::Served) {
+    if !session.begin_closing(ClosingKind::Served) {
         // What was said leaves before a close that may reset.
         client.end();
         return;
@@ -243,11 +250,9 @@ async fn converse(
     session: &mut Session,
     client: &Stream,
     timer: &mut Timer,
-    mut dialogue: ClosingDialogue,
+    mut dialogue: Box<ClosingDialogue>,
 ) {
     let deadline = clock::now() + CLOSING_TIME_MAX;
-    // Noted when the client was turned away.
-    drop(dialogue.refused());
     let mut out = dialogue.greeting().to_vec();
     let mut sent = 0;
     let mut next = dialogue.next();

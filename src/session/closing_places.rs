@@ -1,27 +1,27 @@
-//! Places for connections that are no sessions, or none any more: refused clients, checks of
-//! monitors, and what was served and lingers so that its client can read the last reply (rule K5).
+//! Places for connections that are not sessions, or no longer: refused clients, checks of monitors,
+//! and sessions that have ended and linger so that the client can read the last reply (rule K5).
 //!
-//! They are counted apart from sessions, so that nobody who is refused takes a place from those who
-//! are served; the descriptors they may use are set aside. Each kind has its own places, and one
-//! client address has a share of those of the refused and of the monitors: a flood of one denied
-//! address leaves places to other clients, and monitors are answered whatever else goes on. Who
-//! finds no place is told its first words in one write and closed at once.
+//! They are counted apart from sessions, so that a refused client takes no place from those that are
+//! served; the descriptors that they may use are set aside. Each kind has its own places, and one
+//! client address may have only a share of the places for refused clients and for monitors. So a
+//! flood from one denied address leaves places to other clients, and monitors are answered whatever
+//! else goes on. A connection that finds no place gets its first words in one write and is closed.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
 use crate::types::ClientKey;
 
-/// Of the refused, and of those that have been served, each: one for so many descriptors of the
-/// limit,
+/// The limit of descriptors divided by this is the number of places for refused clients, and again
+/// for ended sessions,
 const DESCRIPTORS_PER_PLACE: u64 = 64;
-/// but not more than so many in the whole process.
+/// but the whole process has no more than this of each.
 const PLACES_MAX: u64 = 2_048;
-/// Checks of monitors, in the whole process.
+/// Places for checks of monitors in the whole process.
 const MONITORS_MAX: u64 = 32;
-/// A worker has so many of each kind, however many workers there are.
+/// The fewest places of each kind that a worker has, however many workers there are.
 const WORKER_MIN: u64 = 4;
-/// One client address has at most this part of a worker's places.
+/// One client address may have one place in so many of a worker's.
 const SHARE: u32 = 4;
 
 /// The places of one worker.
@@ -33,7 +33,7 @@ pub struct ClosingBounds {
 }
 
 impl ClosingBounds {
-    /// Under so many descriptors, for each of so many workers.
+    /// The places of each of `workers` workers under this limit of descriptors.
     pub fn of(descriptor_limit: u64, workers: usize) -> Self {
         let each = |places: u64| {
             let places = places.div_ceil(workers.max(1) as u64).max(WORKER_MIN);
@@ -53,29 +53,29 @@ impl ClosingBounds {
     }
 }
 
-/// Why a connection is still open that is no session.
+/// Why a connection that is no session is still open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ClosingKind {
-    /// It was served, and lingers.
+    /// Its session has ended, and it lingers.
     Served,
-    /// It is told that it is not served.
+    /// The client is being refused.
     Refused,
-    /// A check of another balancer.
+    /// Another balancer checks us.
     Monitor,
 }
 
-/// The places of this thread and who has them.
+/// The places of this thread, and how many are taken.
 #[derive(Debug)]
 pub(super) struct ClosingPlaces {
     bounds: ClosingBounds,
     served: Cell<u32>,
-    refused: RefCell<Crowd>,
-    monitors: RefCell<Crowd>,
+    refused: RefCell<PlacesByClient>,
+    monitors: RefCell<PlacesByClient>,
 }
 
 /// Places by client: at most as many entries as there are places.
 #[derive(Debug, Default)]
-struct Crowd {
+struct PlacesByClient {
     taken: u32,
     by_client: BTreeMap<ClientKey, u32>,
 }
@@ -92,11 +92,11 @@ impl ClosingPlaces {
 
     /// Places that are taken now.
     pub(super) fn taken(&self) -> u64 {
-        let crowds = self.refused.borrow().taken + self.monitors.borrow().taken;
-        u64::from(self.served.get() + crowds)
+        let by_client = self.refused.borrow().taken + self.monitors.borrow().taken;
+        u64::from(self.served.get() + by_client)
     }
 
-    /// Takes a place, if one is free for this client; who takes it gives it back.
+    /// Takes a place, if one is free for this client; whether it did. The taker gives it back.
     #[must_use]
     pub(super) fn take(&self, kind: ClosingKind, client: ClientKey) -> bool {
         match kind {
@@ -123,7 +123,7 @@ impl ClosingPlaces {
     }
 }
 
-impl Crowd {
+impl PlacesByClient {
     fn take(&mut self, most: u32, client: ClientKey) -> bool {
         let own = self.by_client.get(&client).copied().unwrap_or(0);
         if self.taken >= most || own >= most.div_ceil(SHARE) {

@@ -35,6 +35,7 @@ use crate::net::clock;
 use crate::net::linger;
 use crate::net::stream::Stream;
 use crate::net::timer::Timer;
+use crate::session::closing::{Refusal, TurnedAway};
 use crate::session::connect::ConnectEnd;
 use crate::session::record::Session;
 use crate::session::relay::{Last, Running};
@@ -53,8 +54,8 @@ pub fn run(
     let mut session = Session::begin(cx, listener, peer, ticket, now);
     async move {
         if let Err(refusal) = admission::at_accept(&mut session) {
-            // On the heap, so that those who are served do not pay for it.
-            return Box::pin(turn_away(&mut session, socket, refusal)).await;
+            // On the heap, so that sessions do not pay for it.
+            return Box::pin(refuse_at_accept(&mut session, socket, refusal)).await;
         }
         let Ok(client) = &Stream::new(socket) else {
             session.end(SessionOutcome::Failed, EndedBy::Us, SessionPhase::Admission);
@@ -63,32 +64,30 @@ pub fn run(
         let mut timer = Timer::new();
         if let Err(refusal) = serve(&mut session, client, &mut timer).await {
             match closing::turn_away(&mut session, refusal) {
-                Some(words) => client.say_at_once(&words),
-                None => {
-                    Box::pin(closing::refuse(&mut session, client, &mut timer, refusal)).await;
+                TurnedAway::AtOnce(words) => client.say_at_once(&words),
+                TurnedAway::InPlace(dialogue) => {
+                    Box::pin(closing::refuse(&mut session, client, &mut timer, dialogue)).await;
                 }
             }
         }
     }
 }
 
-/// A connection that is refused as soon as it was accepted. Where its first words are all that it is
-/// told, it costs the event loop nothing.
-async fn turn_away(session: &mut Session, socket: TcpStream, refusal: closing::Refusal) {
-    if let Some(words) = closing::turn_away(session, refusal) {
-        return linger::say_and_close(socket, &words);
-    }
-    if let Ok(client) = &Stream::new(socket) {
-        closing::refuse(session, client, &mut Timer::new(), refusal).await;
+/// Refuses a connection that was just accepted. Where one write is all that it gets, the socket never
+/// meets the event loop.
+async fn refuse_at_accept(session: &mut Session, socket: TcpStream, refusal: Refusal) {
+    match closing::turn_away(session, refusal) {
+        TurnedAway::AtOnce(words) => linger::say_and_close(socket, &words),
+        TurnedAway::InPlace(dialogue) => {
+            if let Ok(client) = &Stream::new(socket) {
+                closing::refuse(session, client, &mut Timer::new(), dialogue).await;
+            }
+        }
     }
 }
 
 /// The steps of a connection that has a place; an error is a refusal that the client is told of.
-async fn serve(
-    session: &mut Session,
-    client: &Stream,
-    timer: &mut Timer,
-) -> Result<(), closing::Refusal> {
+async fn serve(session: &mut Session, client: &Stream, timer: &mut Timer) -> Result<(), Refusal> {
     header::receive(session, client, timer).await?;
     admission::behind_header(session)?;
     if session.listener.view.settings.mode == Mode::Smtp {

@@ -54,19 +54,18 @@ pub(super) struct Session {
     /// Whether a reply of ours would be understood: the port greets in clear text, and a PROXY
     /// header that must come first has come (promise 6).
     pub(super) may_speak: bool,
-    standing: Standing,
+    counted_as: CountedAs,
     end: Option<(SessionOutcome, EndedBy)>,
     key: usize,
 }
 
 /// What a connection is counted as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Standing {
-    /// Nothing yet: it was accepted and not judged.
-    Arrived,
-    /// A session.
+enum CountedAs {
+    /// It was accepted, and nothing is decided yet.
+    Nothing,
     Session,
-    /// None, or none any more.
+    /// A connection that is closing: it was no session, or is none any more.
     Closing(ClosingKind),
 }
 
@@ -131,7 +130,7 @@ impl Session {
             phase: SessionPhase::Admission,
             reply: None,
             may_speak,
-            standing: Standing::Arrived,
+            counted_as: CountedAs::Nothing,
             end: None,
             key,
         }
@@ -147,22 +146,22 @@ impl Session {
         ClientKey::of(self.client().ip())
     }
 
-    /// It becomes a session, if process and listener have a place for one more.
+    /// Makes it a session, if process and listener have a place for one more; whether they had.
     #[must_use]
-    pub(super) fn is_served(&mut self) -> bool {
-        debug_assert_eq!(self.standing, Standing::Arrived);
+    pub(super) fn take_place(&mut self) -> bool {
+        debug_assert_eq!(self.counted_as, CountedAs::Nothing);
         let served = self.cx.take_place(&self.listener.view);
         if served {
-            self.standing = Standing::Session;
+            self.counted_as = CountedAs::Session;
         }
         served
     }
 
-    /// It is no session, or none any more, and gives back what one takes: its place, that of its
-    /// client. Whether there is a place of `kind` for it; where there is none it is to be closed.
+    /// Gives back what a session takes, its place and its client's, for a closing place of `kind`;
+    /// whether there was one. Without one, the caller closes the connection at once.
     #[must_use]
-    pub(super) fn begins_closing(&mut self, kind: ClosingKind) -> bool {
-        if matches!(self.standing, Standing::Closing(_)) {
+    pub(super) fn begin_closing(&mut self, kind: ClosingKind) -> bool {
+        if matches!(self.counted_as, CountedAs::Closing(_)) {
             return true;
         }
         self.permit = None;
@@ -171,7 +170,7 @@ impl Session {
             // Before the session's place is given back: a drain must see one or the other.
             self.cx.note_closing();
             self.give_place_back();
-            self.standing = Standing::Closing(kind);
+            self.counted_as = CountedAs::Closing(kind);
         } else {
             self.cx.counters().closed_at_once.inc();
         }
@@ -179,10 +178,10 @@ impl Session {
     }
 
     fn give_place_back(&mut self) {
-        match std::mem::replace(&mut self.standing, Standing::Arrived) {
-            Standing::Arrived => {}
-            Standing::Session => self.cx.give_place_back(&self.listener.view),
-            Standing::Closing(kind) => {
+        match std::mem::replace(&mut self.counted_as, CountedAs::Nothing) {
+            CountedAs::Nothing => {}
+            CountedAs::Session => self.cx.give_place_back(&self.listener.view),
+            CountedAs::Closing(kind) => {
                 self.cx.closing_places.give_back(kind, self.client_key());
                 self.cx.note_closing();
             }

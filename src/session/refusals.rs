@@ -1,4 +1,4 @@
-//! What a session was refused with replies of ours: counted each time, and kept for its line.
+//! The replies of ours that refused a client something: counted, and the last kept for the log.
 
 use std::sync::Arc;
 
@@ -6,10 +6,10 @@ use super::record::Session;
 use crate::smtp::{CommandName, OwnRefusal, OwnReply};
 use crate::telemetry::RefusalRecord;
 
-/// As many refusals as a session's line tells: the last ones.
+/// Refusals that a session's line tells; the last ones.
 pub(super) const REFUSALS_TOLD: usize = 3;
 
-/// What a session was refused so far. Only one that was refused something has it.
+/// The refusals of one session so far; made at the first of them.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
     /// How many there were.
@@ -22,18 +22,18 @@ pub(super) struct Refusals {
 struct Refused {
     command: CommandName,
     reply: OwnReply,
-    /// What was said, where that is not for the words of mode smtp to say.
+    /// What was said, where it is not one of the replies of mode smtp.
     line: Option<Arc<str>>,
 }
 
 impl Session {
-    /// It was refused something, in the words of its listener.
+    /// Counts a refusal and keeps it for the log; it was said in the words of the listener.
     pub(super) fn was_refused(&mut self, refusal: OwnRefusal) {
-        self.was_told(refusal, None);
+        self.was_refused_with(refusal, None);
     }
 
-    /// It was refused something with this line, which has no CRLF.
-    pub(super) fn was_told(&mut self, refusal: OwnRefusal, line: Option<Arc<str>>) {
+    /// The same for one that was said by this line, which has no CRLF.
+    pub(super) fn was_refused_with(&mut self, refusal: OwnRefusal, line: Option<Arc<str>>) {
         let OwnRefusal { command, reply } = refusal;
         let worker = self.cx.worker.index();
         let counters = self.listener.view.state.counters.of(worker);
@@ -54,7 +54,7 @@ impl Session {
         });
     }
 
-    /// How often it was refused something, and the last of it as the log tells it.
+    /// How many refusals there were, and the last of them as the log tells them.
     pub(super) fn refusal_records(&self) -> (u32, Vec<RefusalRecord>) {
         let Some(refusals) = &self.refusals else {
             return (0, Vec::new());

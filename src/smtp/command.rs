@@ -271,8 +271,8 @@ pub fn parse_command(
 }
 
 impl Mail<'_> {
-    /// Appends the command for a backend, address and parameters as they came. SIZE is left out for one that
-    /// did not announce it; that it has the others is for [`Extensions::lacks`] to say.
+    /// Appends the command for a backend, address and parameters as they came. SIZE is left out for a
+    /// backend that did not announce it; [`Extensions::lacks`] says whether it has the others.
     pub fn write(&self, backend: &Extensions, out: &mut Vec<u8>) {
         let sized = backend.keywords.has(Keyword::Size);
         let known = |parameter: &Parameter<'_>| sized || !parameter.is("SIZE");

@@ -1,11 +1,12 @@
-//! What clients do beside the grammar of commands, and whether it is taken (rules G12, G13).
+//! Habits of clients that the grammar of commands does not allow, and whether they are accepted
+//! (rules G12, G13).
 //!
 //! Devices, scripts and old software end commands with LF, leave out the brackets of a path or put
-//! blanks inside them, and say names in EHLO that are not ASCII. Postfix and Exim take all of that.
-//! What is taken here has one meaning only and goes on in the form of RFC 5321; nothing of it is
-//! taken where the end of a line or of a path could be disputed, nor within a message.
+//! blanks inside them, and send names in EHLO that are not ASCII. Postfix and Exim accept all of that.
+//! Here a habit is accepted only where it has one meaning, and a backend gets the form of RFC 5321.
+//! None is accepted where servers could disagree on the end of a line or of a path, nor in a message.
 
-/// Whether the habits of clients that RFC 5321 does not allow are taken.
+/// Whether habits of clients that RFC 5321 does not allow are accepted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ClientQuirks {
     /// LF ends a command as CRLF does, unless it is STARTTLS, BDAT or AUTH; blanks behind the colon

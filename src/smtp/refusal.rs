@@ -1,4 +1,4 @@
-//! What we refuse ourselves, and to which command: for the log and the counters.
+//! Refusals of our own and the commands that they answer, for the log and the counters.
 //!
 //! A command is named by a word of the list here and never by what the client wrote: a line that is
 //! out of place may be a password or a piece of a message.

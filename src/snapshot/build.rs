@@ -13,11 +13,11 @@ use crate::types::Generation;
 
 /// What was found for backends that are given by name, by pool and backend.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Resolved(pub BTreeMap<(Arc<str>, Arc<str>), Found>);
+pub struct Resolved(pub BTreeMap<(Arc<str>, Arc<str>), FoundAddresses>);
 
 /// The addresses of one backend that is given by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Found {
+pub struct FoundAddresses {
     /// Those that are used.
     pub addresses: Vec<IpAddr>,
     /// Why others are not, in words.

@@ -10,7 +10,7 @@ mod registry;
 mod shared;
 
 pub use announce::announced;
-pub use build::{Found, Resolved, build};
+pub use build::{FoundAddresses, Resolved, build};
 pub use registry::{ListenerState, Registry, UNCONFIGURED_MAX};
 pub use shared::{RunPhase, Shared};
 

@@ -165,6 +165,39 @@ fn a_session_line_says_everything_in_json() {
     assert_eq!(line["reply"], "421 4.3.2 mx.example \"busy\"");
 }
 
+/// The page of the manual that describes the log.
+const LOG_PAGE: &str = include_str!("../manual/status.rs");
+
+#[test]
+fn every_key_of_a_session_line_is_in_the_manual() {
+    let (telemetry, kept) = kept(log(LogFormat::Json));
+    let failures = attempts();
+    let refusals = [RefusalRecord {
+        command: "mail",
+        code: 501,
+        text: "5.5.4 syntax".to_owned(),
+    }];
+    let mut worker = telemetry.worker_log(Instant::now);
+    worker.session(&SessionRecord {
+        refused: 1,
+        refusals: &refusals,
+        ..record(&failures, SessionOutcome::Completed)
+    });
+    worker.flush();
+    telemetry.flush(LIMIT);
+    let line: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_str(&kept.text()).expect("JSON");
+    let paragraph = LOG_PAGE.split("//! `session.end`, one per").nth(1);
+    let paragraph = paragraph.and_then(|text| text.split("\n//!\n").next());
+    let paragraph = paragraph.expect("the page describes the line");
+    let missing: Vec<_> = line
+        .keys()
+        .filter(|key| !["time", "level", "event"].contains(&key.as_str()))
+        .filter(|key| !paragraph.contains(&format!("`{key}`")))
+        .collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
 #[test]
 fn a_session_line_tells_what_we_refused_and_to_which_command() {
     let refusal = |command, code, text: &str| RefusalRecord {

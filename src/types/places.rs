@@ -1,7 +1,7 @@
 //! Places that all threads share, with an exact bound.
 //!
-//! The bound is said with every take, because a reload may change it; a lower one turns nobody out.
-//! Who has taken a place gives it back: [`Places`] knows nobody.
+//! Every take names the bound, because a reload may change it; a lower bound takes no place away. The
+//! taker of a place must give it back: [`Places`] only counts.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use hyper::{Method, StatusCode};
 use posthouse::admin::client::{Address, Answer, Client, ClientError};
 use posthouse::admin::views::{BackendChanged, Refusal, Reload, Status};
-use posthouse::admin::{AdminListener, Patience, Token, serve};
+use posthouse::admin::{AdminListener, Timeouts, Token, serve};
 use posthouse::balance::{AdminState, KeptClosed, MoveCause};
 use posthouse::config::Config;
 use posthouse::config::model::{
@@ -90,12 +90,12 @@ fn beside<F: Future<Output = ()>>(
     token: Option<Token>,
     test: impl FnOnce(Address) -> F,
 ) {
-    beside_with(Patience::default(), shared, bind, token, test);
+    beside_with(Timeouts::default(), shared, bind, token, test);
 }
 
-/// The same beside an endpoint with so much patience.
+/// The same beside an endpoint with so much timeouts.
 fn beside_with<F: Future<Output = ()>>(
-    patience: Patience,
+    timeouts: Timeouts,
     shared: &Arc<Shared>,
     bind: &AdminBind,
     token: Option<Token>,
@@ -114,7 +114,7 @@ fn beside_with<F: Future<Output = ()>>(
     runtime.block_on(async {
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let stopped = async move { drop(stopped.await) };
-        let served = serve(listener, token, handle, patience, stopped);
+        let served = serve(listener, token, handle, timeouts, stopped);
         let tested = async {
             test(address).await;
             drop(stop);
@@ -687,12 +687,12 @@ fn long_headers_and_crowds_of_idle_clients_harm_nobody() {
 fn a_client_that_dawdles_is_closed_at_the_header_and_at_the_body() {
     let short = Duration::from_millis(50);
     let long = Duration::from_mins(5);
-    let slow_header = Patience {
+    let slow_header = Timeouts {
         header: short,
         connection: long,
-        ..Patience::default()
+        ..Timeouts::default()
     };
-    let slow_body = Patience {
+    let slow_body = Timeouts {
         header: long,
         body: short,
         ..slow_header
@@ -700,14 +700,14 @@ fn a_client_that_dawdles_is_closed_at_the_header_and_at_the_body() {
     let body = "PUT /pools/mx/backends/mx0 HTTP/1.1\r\nhost: localhost\r\n\
                 authorization: Bearer s3cret\r\ncontent-length: 17\r\n\r\n{\"state\":";
     let folder = tempfile::tempdir().unwrap();
-    for (patience, said) in [
+    for (timeouts, said) in [
         (slow_header, ""),
         (slow_header, "GET /healthz HTTP/1.1\r\nhost: local"),
         (slow_body, body),
     ] {
         let token = token_in(folder.path());
         beside_with(
-            patience,
+            timeouts,
             &process(1),
             &loopback(),
             Some(token),
@@ -727,9 +727,9 @@ fn a_client_that_dawdles_is_closed_at_the_header_and_at_the_body() {
         );
     }
     // The limits are for those who dawdle: others are served within them.
-    assert_eq!(Patience::default().header, Duration::from_secs(2));
-    assert_eq!(Patience::default().body, Duration::from_secs(5));
-    assert_eq!(Patience::default().connection, Duration::from_secs(30));
+    assert_eq!(Timeouts::default().header, Duration::from_secs(2));
+    assert_eq!(Timeouts::default().body, Duration::from_secs(5));
+    assert_eq!(Timeouts::default().connection, Duration::from_secs(30));
 }
 
 #[test]
@@ -769,7 +769,7 @@ fn a_reload_by_http_says_what_it_did_and_every_mistake_if_it_did_not() {
         config_path: Some(path.clone()),
         on_control: Some(Box::new(|handle| {
             let never = std::future::pending();
-            let serving = serve(endpoint, Some(token), handle, Patience::default(), never);
+            let serving = serve(endpoint, Some(token), handle, Timeouts::default(), never);
             Ok(Box::pin(async { serving.await.unwrap() }))
         })),
         ..StartOptions::default()

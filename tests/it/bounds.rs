@@ -1,5 +1,5 @@
-//! Who is refused takes nothing from those who are served: no session, no descriptor, no accept rate,
-//! and not the places of others who are refused.
+//! A refused client takes nothing from clients that are served (no session, no descriptor, no accept
+//! rate) and not the places of other refused clients.
 
 use std::net::Ipv4Addr;
 use std::sync::atomic::Ordering;
@@ -98,7 +98,7 @@ async fn a_flood_of_the_refused_takes_no_session_and_no_place_of_others() {
     }
 }
 
-/// Whoever finds no place is told all the same, and closed.
+/// A refused client without a place is told as well, and closed.
 #[tokio::test]
 async fn beyond_its_share_a_refused_address_is_told_and_closed_at_once() {
     let backend = good("one.test");
@@ -169,7 +169,7 @@ async fn a_client_that_found_no_session_free_has_lost_none_of_its_rate() {
 }
 
 #[tokio::test]
-async fn who_is_denied_behind_a_proxy_header_gives_the_session_back() {
+async fn a_client_denied_behind_a_proxy_header_gives_its_session_back() {
     let backend = good("one.test");
     let mut config = config(&[backend.address()]);
     guarded(&mut config);
@@ -194,7 +194,7 @@ async fn who_is_denied_behind_a_proxy_header_gives_the_session_back() {
 }
 
 #[tokio::test]
-async fn who_lingers_behind_the_last_reply_is_no_session_any_more() {
+async fn a_connection_that_lingers_behind_its_last_reply_is_no_session() {
     let backend = good("one.test");
     let mut config = config(&[backend.address()]);
     listener(&mut config).mode = Mode::Smtp;

@@ -22,7 +22,7 @@ async fn piped(balancer: &Balancer, octets: &str) -> Client {
 }
 
 #[tokio::test]
-async fn whoever_ends_behind_its_words_before_the_greeting_is_served_k3() {
+async fn a_client_that_ends_behind_its_words_before_the_greeting_is_served_k3() {
     for mode in [Mode::Passthrough, Mode::Smtp] {
         let backend = sink("late.test", Script::good().hold_at(At::Greeting));
         let mut config = config(&[backend.address()]);
@@ -46,7 +46,7 @@ async fn whoever_ends_behind_its_words_before_the_greeting_is_served_k3() {
 
 /// Mode "smtp" holds its greeting back: the end of the client's direction waits behind its words.
 #[tokio::test]
-async fn whoever_ends_before_a_greeting_that_is_held_back_is_served_k3() {
+async fn a_client_that_ends_before_a_greeting_that_is_held_back_is_served_k3() {
     for early in [EarlyTalker::Pass, EarlyTalker::Log] {
         let backend = good("one.test");
         let mut config = config(&[backend.address()]);
@@ -64,7 +64,7 @@ async fn whoever_ends_before_a_greeting_that_is_held_back_is_served_k3() {
 }
 
 #[tokio::test]
-async fn whoever_ends_without_a_word_or_resets_behind_its_words_has_left() {
+async fn a_client_that_ends_without_a_word_or_resets_behind_its_words_has_left() {
     let backend = sink("slow.test", Script::silent());
     let mut config = config(&[backend.address()]);
     pool(&mut config).hedge.enabled = false;
@@ -90,7 +90,7 @@ async fn whoever_ends_without_a_word_or_resets_behind_its_words_has_left() {
 }
 
 #[tokio::test]
-async fn whoever_talks_early_and_ends_is_rejected_where_asked_s14() {
+async fn a_client_that_talks_early_and_ends_is_rejected_where_asked_s14() {
     let backend = sink("late.test", Script::good().hold_at(At::Greeting));
     let mut config = config(&[backend.address()]);
     listener(&mut config).early_talker = EarlyTalker::Reject;

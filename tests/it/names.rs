@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use posthouse::config::Config;
-use posthouse::config::model::{Backend, BackendAddress, Family};
+use posthouse::config::model::{AddressFamily, Backend, BackendAddress};
 use posthouse::control::Handle;
 use posthouse::lab::Script;
 
@@ -17,7 +17,7 @@ fn add(config: &mut Config, name: &str, port: u16) {
         port,
     };
     let mut backend = Backend::at(address);
-    backend.family = Family::Ipv4;
+    backend.family = AddressFamily::Ipv4;
     pool(config).backends.insert(Arc::from(name), backend);
 }
 
@@ -90,7 +90,7 @@ fn a_family_that_a_name_has_no_address_of_leaves_none() {
         host: Arc::from("name.invalid"),
         port: 25,
     });
-    backend.family = Family::Ipv6;
+    backend.family = AddressFamily::Ipv6;
     pool(&mut given).backends.insert(Arc::from("six"), backend);
     let running = run(given);
     let handle = running.handle();

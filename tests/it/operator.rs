@@ -208,6 +208,7 @@ fn check_finds_what_run_would_find_on_this_machine() {
     let here = dead();
     let admin = |keys: &str| format!("[admin]\nbind = \"127.0.0.1:0\"\n{keys}\n");
     let token = admin("token_file = \"token\"");
+    let long = "x".repeat(5_000);
     let group = "[admin]\nbind = \"unix:/run/posthouse.sock\"\ngroup = \"no-such-group\"\n";
     for (text, file, code, says) in [
         (config(here, &token), None, 1, "token is not there"),
@@ -216,6 +217,12 @@ fn check_finds_what_run_would_find_on_this_machine() {
             Some(("\nsecret\n", 0o600)),
             1,
             "is empty",
+        ),
+        (
+            config(here, &token),
+            Some((long.as_str(), 0o600)),
+            1,
+            "it is larger than 4096 octets",
         ),
         (config(here, &token), Some(("secret\n", 0o600)), 0, ""),
         (
@@ -228,7 +235,7 @@ fn check_finds_what_run_would_find_on_this_machine() {
             config(here, &admin("token_file = \".\"")),
             None,
             1,
-            "is not a file",
+            "it is a folder, not a regular file",
         ),
         (
             config(here, &admin("token_file = \"/run/credentials/none/token\"")),

@@ -77,7 +77,7 @@ pub(in crate::balance) fn choose(
     best.map(|(index, start, _)| (index, RoundTurn { start, tick }))
 }
 
-/// Who goes first.
+/// Which member goes first: the smaller one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Precedence {
     /// By the end of the turn, which has begun.

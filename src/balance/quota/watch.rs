@@ -1,8 +1,9 @@
 //! When an operator is told how much of a quota is used.
 //!
-//! Once when most of it is, once when all of it is, and once when it has room again; each of these
-//! again only after the use has fallen clearly below, so that a quota that is used all the time is
-//! told of once. Only long spans are told of: one of a second fills and empties as mail comes.
+//! Once when most of it is used, once when all of it is, and once when it has room again. Each of
+//! these is told again only after the use has fallen clearly below, so that a quota that is always
+//! nearly used up is told of once. Only quotas of long spans are told of: a quota of a second fills and
+//! empties as mail comes.
 
 use std::time::{Duration, Instant};
 
@@ -10,11 +11,11 @@ use super::{Limited, QuotaUse};
 
 /// Quotas of shorter spans are not told of.
 pub const QUOTA_TOLD_PERIOD_MIN: Duration = Duration::from_hours(1);
-/// So much of a quota is most of it, in percent;
+/// From this use on, in percent, a quota is told to be nearly used up;
 pub const QUOTA_NEAR_PERCENT: u64 = 80;
-/// again only after it has fallen below this.
+/// that is told again only after the use has fallen below this.
 const NEAR_AGAIN_PERCENT: u64 = 70;
-/// One that was used up has room again below this, in percent.
+/// Below this use, in percent, a quota that was used up is told to have room again.
 pub const QUOTA_FREE_PERCENT: u64 = 90;
 
 /// How much of a quota is used, in the words of an event.
@@ -50,7 +51,7 @@ impl QuotaLevel {
         of.unwrap_or_default()
     }
 
-    /// The level after a look that has found so much used of so much, and what is told of it.
+    /// The level after a look that has found `used` of `count`, and the level that is told, if any.
     fn seen(self, used: u64, count: u64) -> (Self, Option<Self>) {
         let reaches = |percent: u64| used.saturating_mul(100) >= count.saturating_mul(percent);
         match self {
@@ -68,8 +69,8 @@ impl QuotaLevel {
 }
 
 impl Limited {
-    /// Looks again, and tells of the quotas that have come to another level since the last look. One
-    /// thread looks.
+    /// Looks at the quotas, and tells of those that have come to another level since the last look.
+    /// Called by one thread.
     pub(in crate::balance) fn watch(
         &self,
         now: Instant,

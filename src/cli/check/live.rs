@@ -14,8 +14,8 @@ use tokio::time::timeout;
 
 use crate::cli::probe::{failure_text, with_code};
 use crate::config::model::{
-    Backend, BackendAddress, Config, Depth, Family, GreetingMode, Identity, Listener, Mode, Pool,
-    ProxyIn,
+    AddressFamily, Backend, BackendAddress, Config, Depth, GreetingMode, Identity, Listener, Mode,
+    Pool, ProxyIn,
 };
 use crate::control::probe::{
     Header, NamedClient, Opening, Plan, ProbeResult, ProbeTls, ProxyVerdict, Starttls, Target,
@@ -401,7 +401,7 @@ impl Dial {
     }
 }
 
-async fn look_up(host: &str, port: u16, family: Family) -> Result<Vec<SocketAddr>, String> {
+async fn look_up(host: &str, port: u16, family: AddressFamily) -> Result<Vec<SocketAddr>, String> {
     match timeout(LOOKUP_MAX, lookup_host((host, port))).await {
         Ok(Ok(addresses)) => {
             let addresses = addresses.filter(|address| family.has(address.ip()));

@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::file::ConfigArg;
 use super::{Exit, complain, term};
 use crate::config::model::Mode;
-use crate::config::{self, Config, ConfigErrors, Loaded, Mistake, Surroundings};
+use crate::config::{self, Config, ConfigErrors, Loaded, Mistake, PortsInUse};
 use crate::control::own_addresses;
 use crate::net::listen::Holder;
 
@@ -131,14 +131,12 @@ fn load(args: &Args, path: &Path) -> Result<Loaded, ConfigErrors> {
     if args.file_only {
         return config::load_on(path, &own);
     }
-    let here = Surroundings {
-        taken_by: &taken_by,
-    };
+    let here = PortsInUse { holder: &holder };
     config::load_here(path, &own, &here)
 }
 
-/// Who listens there; not said where it is a posthouse.
-fn taken_by(address: SocketAddr) -> Option<String> {
+/// Who listens on `address`, unless nobody does or it is a posthouse.
+fn holder(address: SocketAddr) -> Option<String> {
     let holder = Holder::find(address);
     let is_ours = holder.name.as_deref() == Some("posthouse");
     (holder.uid.is_some() && !is_ours).then(|| holder.to_string())

@@ -124,7 +124,7 @@ fn totals(board: &Board, paint: Paint) -> Vec<String> {
     let failed = if traffic.lost == 0 {
         paint.good("0 sessions refused")
     } else {
-        paint.bad(&format!("{} FAILED SESSIONS", traffic.lost))
+        paint.bad(&format!("{} SESSIONS REFUSED", traffic.lost))
     };
     let mut lines = match &board.smtp {
         None => sessions(board, &failed, paint),

@@ -1,10 +1,11 @@
 //! What this machine would not let `posthouse run` do with the file, for `posthouse check`.
 //!
-//! An error is what `run` would end with whoever runs it. What depends on the user, or may be there
-//! only once the service manager starts the service (folders below /run, credentials), is a warning.
+//! What `run` would end with is an error, whatever user runs it. What depends on the user is a
+//! warning, and so is what may be there only once the service manager has started the service
+//! (folders below /run, credentials).
 
-use std::fs::{self, File};
-use std::io::{self, Read as _};
+use std::fs;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -12,20 +13,19 @@ use std::path::{Path, PathBuf};
 use nix::unistd::{Group, geteuid};
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 
-use super::super::Surroundings;
 use super::super::model::AdminBind;
 use super::super::read::Everything;
 use super::super::report::{Place, Report};
 use super::super::value::Wrong;
+use super::super::{PortsInUse, TOKEN_OCTETS_MAX, read_regular};
+use crate::types::in_words;
 
-/// Octets of a token file that are looked at.
-const TOKEN_OCTETS_MAX: u64 = 4096;
 /// The permission bit by which everybody may read.
 const OTHERS_READ: u32 = 0o004;
 /// What only exists while a service runs.
 const RUNTIME: &str = "/run";
 
-pub(super) fn would_run(all: &Everything, here: &Surroundings<'_>, report: &Report) {
+pub(super) fn would_run(all: &Everything, here: &PortsInUse<'_>, report: &Report) {
     if let Some(path) = &all.config.state_file {
         state_file(path, &all.state_file, report);
     }
@@ -55,11 +55,11 @@ pub(super) fn would_run(all: &Everything, here: &Surroundings<'_>, report: &Repo
 }
 
 /// A port that is taken may be taken by the very service whose file this is.
-fn is_free(address: SocketAddr, place: &Place, here: &Surroundings<'_>, report: &Report) {
+fn is_free(address: SocketAddr, place: &Place, here: &PortsInUse<'_>, report: &Report) {
     if address.port() == 0 {
         return;
     }
-    if let Some(holder) = (here.taken_by)(address) {
+    if let Some(holder) = (here.holder)(address) {
         let wrong = Wrong::new(
             format!("{address} is in use by {holder}"),
             "fine if that is posthouse with this file; else stop it (`ss -ltnp` shows it), or take \
@@ -86,13 +86,16 @@ fn token_file(path: &Path, place: &Place, report: &Report) {
         }
         Err(error) => return report.error(place, not_readable(path, &error)),
     };
-    if !found.is_file() {
-        let help = "name a file whose first line is the token";
-        return report.error(place, Wrong::new(format!("{shown} is not a file"), help));
-    }
-    match first_line(path) {
-        Err(error) => report.error(place, not_readable(path, &error)),
-        Ok(line) if line.trim().is_empty() => {
+    match read_regular(path, TOKEN_OCTETS_MAX) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            report.error(place, not_readable(path, &error));
+        }
+        Err(error) => {
+            let message = format!("{shown} is no token file: {}", in_words(&error));
+            let help = "name a file whose first line is the token";
+            return report.error(place, Wrong::new(message, help));
+        }
+        Ok(text) if text.lines().next().unwrap_or_default().trim().is_empty() => {
             let message = format!("the first line of {shown} is empty: there is no token");
             report.error(place, Wrong::new(message, make));
         }
@@ -107,19 +110,11 @@ fn token_file(path: &Path, place: &Place, report: &Report) {
     }
 }
 
-fn first_line(path: &Path) -> io::Result<String> {
-    let mut octets = Vec::new();
-    File::open(path)?
-        .take(TOKEN_OCTETS_MAX)
-        .read_to_end(&mut octets)?;
-    let line = octets.split(|octet| *octet == b'\n').next();
-    Ok(String::from_utf8_lossy(line.unwrap_or_default()).into_owned())
-}
-
 fn not_readable(path: &Path, error: &io::Error) -> Wrong {
     let user = geteuid();
+    let reason = in_words(error);
     Wrong::new(
-        format!("user id {user} cannot read {}: {error}", path.display()),
+        format!("user id {user} cannot read {}: {reason}", path.display()),
         "let the user that posthouse runs as read it, and check the file as that user",
     )
 }
@@ -184,11 +179,9 @@ fn not_writable(folder: &Path) -> Option<String> {
     }
     let may = Access::WRITE_OK | Access::EXEC_OK;
     let refused = accessat(CWD, folder, may, AtFlags::EACCESS).err()?;
-    let reason = io::Error::from(refused);
-    Some(format!(
-        "user id {} cannot write to {shown}: {reason}",
-        geteuid()
-    ))
+    let (user, reason) = (geteuid(), io::Error::from(refused));
+    let reason = in_words(&reason);
+    Some(format!("user id {user} cannot write to {shown}: {reason}"))
 }
 
 /// What everybody can reach should not tell of every client and backend.

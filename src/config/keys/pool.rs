@@ -374,8 +374,8 @@ pub(super) const BACKEND: Section = Section {
                 example: "\"10.0.0.11:25\"",
             },
             at_limit: "A name stands for every address it has, looked up again by its TTL. Addresses \
-                       that are no host's or our own are left out; where no other is left, the last \
-                       good answer is kept.",
+                       that are our own or no host's are left out; if none remains, the last good \
+                       answer is kept.",
             why: "Where it is: \"10.0.0.11:25\", \"[2001:db8::1]:25\" or \"mx.example:25\".",
         },
         Key {
@@ -403,8 +403,8 @@ pub(super) const BACKEND: Section = Section {
             name: "state",
             kind: Kind::Word(&["ready", "drain", "maint"]),
             default: Default::Value("\"ready\""),
-            at_limit: "A reload that changes it takes effect, also over what an operator has set at run \
-                       time; one that does not leaves that alone.",
+            at_limit: "A reload that changes this key also replaces what an operator has set at run \
+                       time; a reload that does not leaves that as it is.",
             why: "drain keeps its sessions and gets no new ones; maint is not probed either.",
         },
         Key {

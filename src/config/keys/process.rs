@@ -35,7 +35,7 @@ pub(super) const TOP: Section = Section {
             },
             at_limit: "A session more gets the reply `global_limit` and is closed.",
             why: "A session needs two descriptors; a figure that cannot fit is refused at the start. \
-                  Who is refused is no session.",
+                  A refused connection is no session.",
         },
         Key {
             name: "shutdown_timeout",
@@ -160,9 +160,9 @@ pub(super) const ADMIN: Section = Section {
             },
             at_limit: "1 to 8. A change needs a restart. The path of a Unix socket has at most 107 \
                        octets; its folder is made if that is allowed.",
-            why: "Loopback is for browsers and Prometheus: who can reach it can read every address \
-                  and count. The Unix socket is for `posthouse status`, `reload` and `backend`: who \
-                  may write to it may change things without a token.",
+            why: "Loopback is for browsers and Prometheus: anybody who reaches it can read every \
+                  address and count. The Unix socket is for `posthouse status`, `reload` and \
+                  `backend`: anybody who may write to it may change things without a token.",
         },
         Key {
             name: "mode",
@@ -204,9 +204,9 @@ pub(super) const ADMIN: Section = Section {
             default: Default::Value("[]"),
             at_limit: "0 to 64, without a port. Asked over TCP for another host, it answers 403; \
                        /healthz and /readyz answer for every host.",
-            why: "Names by which it is asked, besides localhost, loopback addresses and, where it \
-                  listens on another address, any address and `hostname`. So a foreign page cannot \
-                  read it by a name that is made to point here.",
+            why: "Names by which clients may ask it, besides localhost, loopback addresses and, where it \
+                  listens on another address, any address and `hostname`. So a page of a foreign \
+                  site cannot read it through a name that points here.",
         },
     ],
     tables: &[],

@@ -30,7 +30,7 @@ pub(super) struct Account {
     /// The backend that has it.
     backend: Option<Arc<Member>>,
     kept: bool,
-    /// The last place for a recipient that was asked for was not to be had.
+    /// The quota had no room for the last recipient that was asked for.
     lacks_places: bool,
     reason: Option<TransactionReason>,
     moves: u32,
@@ -100,22 +100,22 @@ impl Account {
         self.doubted = Some(Arc::clone(member));
     }
 
-    /// The backend's quota had so many places for more recipients.
-    pub(super) fn got_places(&mut self, places: u32) {
+    /// Notes how many more recipients the backend's quota had room for.
+    pub(super) fn note_places(&mut self, places: u32) {
         self.lacks_places = places == 0;
     }
 
-    /// There was no backend for it, one of those in service for want of a quota.
-    pub(super) fn lacks_quota(&mut self) {
+    /// Notes that it was refused or moved because a quota had no room.
+    pub(super) fn note_quota_reason(&mut self) {
         self.reason = Some(TransactionReason::Quota);
     }
 
-    /// We refused a command of it.
-    pub(super) fn was_refused(&mut self, reply: OwnReply) {
+    /// Notes that we refused a command of it.
+    pub(super) fn note_refusal(&mut self, reply: OwnReply) {
         let for_want_of_room = [OwnReply::TOO_MANY_RECIPIENTS, OwnReply::NO_BACKEND];
         if self.lacks_places && for_want_of_room.contains(&reply) {
             self.lacks_places = false;
-            self.lacks_quota();
+            self.note_quota_reason();
         }
     }
 

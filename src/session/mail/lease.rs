@@ -168,7 +168,7 @@ impl Mail<'_> {
                     && self.is_short_of_quota(now)
                     && let Some(account) = &mut self.account
                 {
-                    account.lacks_quota();
+                    account.note_quota_reason();
                 }
                 self.not_found(reply);
             }

@@ -206,7 +206,7 @@ impl<'a> Mail<'a> {
                 Effect::EarlyTalker => self.early_talker(),
                 Effect::Refused(refusal) => {
                     if let Some(account) = &mut self.account {
-                        account.was_refused(refusal.reply);
+                        account.note_refusal(refusal.reply);
                     }
                     self.session.was_refused(refusal);
                 }
@@ -267,7 +267,7 @@ impl<'a> Mail<'a> {
             None => recipients,
         };
         if let Some(account) = &mut self.account {
-            account.got_places(granted);
+            account.note_places(granted);
         }
         let elsewhere = if granted == 0 {
             self.elsewhere(now)

@@ -1,4 +1,4 @@
-//! Who holds connections to the status endpoint keeps nobody else from it.
+//! A client that holds connections to the status endpoint keeps no other client from it.
 
 use tokio::net::TcpSocket;
 use tokio::task::JoinSet;
@@ -94,20 +94,20 @@ async fn unread(address: &Address) -> TcpStream {
 #[test]
 fn readers_that_stand_still_are_cut_and_slow_ones_give_way() {
     let (short, long) = (Duration::from_millis(50), Duration::from_mins(5));
-    let still = Patience {
+    let still = Timeouts {
         stall: short,
         page: long,
         connection: long,
-        ..Patience::default()
+        ..Timeouts::default()
     };
-    let slow = Patience {
+    let slow = Timeouts {
         stall: long,
         page: short,
         ..still
     };
-    for patience in [still, slow] {
+    for timeouts in [still, slow] {
         let shared = process(5000);
-        beside_with(patience, &shared, &loopback(), None, async |address| {
+        beside_with(timeouts, &shared, &loopback(), None, async |address| {
             let mut readers = Vec::new();
             for _ in 0..8 {
                 readers.push(unread(&address).await);
@@ -119,7 +119,7 @@ fn readers_that_stand_still_are_cut_and_slow_ones_give_way() {
             let asked = client.ask(Method::GET, "/status", None);
             let answer = timeout(whole::PATIENCE, asked).await;
             let answer = answer.expect("an answer in time").expect("an answer");
-            assert_eq!(answer.status, StatusCode::OK, "{patience:?}");
+            assert_eq!(answer.status, StatusCode::OK, "{timeouts:?}");
         });
     }
 }
@@ -127,14 +127,14 @@ fn readers_that_stand_still_are_cut_and_slow_ones_give_way() {
 #[test]
 fn questions_beyond_those_that_may_wait_for_a_page_are_refused() {
     let long = Duration::from_mins(5);
-    let patience = Patience {
+    let timeouts = Timeouts {
         stall: long,
         page: long,
         connection: long,
-        ..Patience::default()
+        ..Timeouts::default()
     };
     let shared = process(5000);
-    beside_with(patience, &shared, &loopback(), None, async |address| {
+    beside_with(timeouts, &shared, &loopback(), None, async |address| {
         // 4 are sent, 8 wait, and one is too many.
         let mut asked = JoinSet::new();
         for _ in 0..13 {
@@ -180,14 +180,14 @@ fn a_health_check_that_promises_a_body_is_answered_without_it() {
 #[test]
 fn a_body_that_does_not_come_is_said() {
     let folder = tempfile::tempdir().unwrap();
-    let patience = Patience {
+    let timeouts = Timeouts {
         body: Duration::from_millis(50),
-        ..Patience::default()
+        ..Timeouts::default()
     };
     let question = "PUT /pools/mx/backends/mx0 HTTP/1.1\r\nhost: localhost\r\n\
                     authorization: Bearer s3cret\r\ncontent-length: 17\r\n\r\n{\"state\":";
     let token = Some(token_in(folder.path()));
-    beside_with(patience, &process(1), &loopback(), token, async |address| {
+    beside_with(timeouts, &process(1), &loopback(), token, async |address| {
         let answer = raw(&address, question).await;
         assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
     });
@@ -196,15 +196,15 @@ fn a_body_that_does_not_come_is_said() {
 #[test]
 fn many_slow_readers_leave_room_for_health_checks() {
     let long = Duration::from_mins(5);
-    let patience = Patience {
+    let timeouts = Timeouts {
         stall: long,
         connection: long,
         page: long,
-        ..Patience::default()
+        ..Timeouts::default()
     };
     // Pages that nearly fit into the buffers of the system are the easiest to have many of.
     let shared = process(300);
-    beside_with(patience, &shared, &loopback(), None, async |address| {
+    beside_with(timeouts, &shared, &loopback(), None, async |address| {
         let mut readers = Vec::new();
         let client = client(&address, None);
         for _ in 0..300 {

@@ -61,7 +61,7 @@ impl Backend {
             7 => session.refuse("554 5.3.2 no service").await,
             // Right behind the octets that commit a client to it.
             8..11 => session.greet_and_reset().await,
-            // Whoever left has told the ledger what it knows.
+            // The ledger knows what the session took before it left.
             _ => drop(session.run().await),
         }
     }

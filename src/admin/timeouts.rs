@@ -1,5 +1,5 @@
-//! How long the client of the status endpoint may take, and a stream that gives up on one that does
-//! not read.
+//! How long a client of the status endpoint may take, and a stream that gives up on a client that
+//! does not read.
 //!
 //! The clock of a write starts when the socket takes nothing more and stops when it takes an octet.
 
@@ -13,7 +13,7 @@ use tokio::time::{Sleep, sleep};
 
 /// How long a client may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Patience {
+pub struct Timeouts {
     /// From the accept to the end of the header of its question.
     pub header: Duration,
     /// For the body of its question.
@@ -26,7 +26,7 @@ pub struct Patience {
     pub connection: Duration,
 }
 
-impl Default for Patience {
+impl Default for Timeouts {
     /// 2 s, 5 s, 5 s, 2 s and 30 s.
     fn default() -> Self {
         Self {
@@ -41,14 +41,14 @@ impl Default for Patience {
 
 /// A stream whose writes fail with `TimedOut` when its peer takes nothing for too long.
 #[derive(Debug)]
-pub(super) struct Patient<S> {
+pub(super) struct StallTimeout<S> {
     stream: S,
     stall: Duration,
     /// Runs while the peer takes nothing.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
-impl<S> Patient<S> {
+impl<S> StallTimeout<S> {
     pub(super) fn new(stream: S, stall: Duration) -> Self {
         Self {
             stream,
@@ -74,7 +74,7 @@ impl<S> Patient<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for StallTimeout<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -84,7 +84,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for StallTimeout<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -129,12 +129,12 @@ mod tests {
             .expect("a runtime");
         runtime.block_on(async {
             let (near, mut far) = duplex(4);
-            let mut patient = Patient::new(near, Duration::from_millis(20));
-            let error = patient.write_all(&[7; 5]).await.expect_err("nobody reads");
+            let mut stream = StallTimeout::new(near, Duration::from_millis(20));
+            let error = stream.write_all(&[7; 5]).await.expect_err("nobody reads");
             assert_eq!(error.kind(), io::ErrorKind::TimedOut);
             far.read_exact(&mut [0; 4]).await.expect("what was taken");
-            patient.write_all(&[7; 4]).await.expect("there is room");
-            assert!(patient.stalled.is_none());
+            stream.write_all(&[7; 4]).await.expect("there is room");
+            assert!(stream.stalled.is_none());
         });
     }
 }

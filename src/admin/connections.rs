@@ -1,10 +1,10 @@
-//! Who is connected to the status endpoint, and who gives way when it is full.
+//! The open connections of the status endpoint, and which of them gives way when there are too many.
 //!
-//! A connection is silent until the header of its question is whole. When one connection too many
-//! is there, the peer that holds the most silent ones loses the oldest of these; the same holds for
-//! pages that are being sent while another is asked for. So neither many silent clients nor many
-//! slow readers shut anybody out, and a peer with few connections keeps them. Whoever came a moment
-//! ago stays.
+//! A connection is silent until the header of its question is whole. When there is one connection too
+//! many, the peer with the most silent connections loses the oldest of them. Likewise, while a
+//! question waits for a page, the peer with the most pages on their way loses the oldest. So neither
+//! many silent clients nor many slow readers shut anybody out, and a peer with few connections keeps
+//! them. A connection that came less than [`SILENT_KEPT_MIN`] ago stays.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 
 use tokio::task::AbortHandle;
 
-/// How long a silent connection is kept even if others wait.
+/// A silent connection is kept at least so long.
 pub(super) const SILENT_KEPT_MIN: Duration = Duration::from_millis(50);
 
-/// Who has a share of the connections.
+/// Whose connections are counted together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Peer {
     /// An IPv4 address, or the /64 of an IPv6 address: a host may choose among all addresses of it.
@@ -28,7 +28,7 @@ pub(super) enum Peer {
 }
 
 impl Peer {
-    /// The share that a client at `address` has.
+    /// The peer that a client at `address` counts as.
     pub(super) fn at(address: IpAddr) -> Self {
         match address.to_canonical() {
             IpAddr::V6(six) if !six.is_loopback() => {
@@ -40,14 +40,14 @@ impl Peer {
     }
 }
 
-/// What a connection is at.
+/// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     /// Its question is not whole.
     Silent,
     /// Its question is being answered.
     Answering,
-    /// It waits for a place to gather a page.
+    /// It waits until its page may be gathered.
     Waiting,
     /// A page is being sent to it.
     Page,
@@ -68,21 +68,21 @@ struct Entries {
     entered: u64,
 }
 
-/// Everybody who is connected; cheap to clone.
+/// All open connections; cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Crowd(Arc<Mutex<Entries>>);
+pub(super) struct Connections(Arc<Mutex<Entries>>);
 
-/// The place of one connection, given back when it is dropped.
+/// One connection, counted until this is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
-    crowd: Crowd,
+pub(super) struct TrackedConnection {
+    connections: Connections,
     id: u64,
     peer: Peer,
 }
 
-impl Crowd {
-    /// One more connection, silent as yet.
-    pub(super) fn enter(&self, peer: Peer, now: Instant) -> Place {
+impl Connections {
+    /// Counts one more connection, which is silent as yet.
+    pub(super) fn track(&self, peer: Peer, now: Instant) -> TrackedConnection {
         let mut entries = self.lock();
         let id = entries.entered;
         entries.entered += 1;
@@ -93,21 +93,21 @@ impl Crowd {
             task: None,
         };
         entries.all.insert(id, entry);
-        Place {
-            crowd: self.clone(),
+        TrackedConnection {
+            connections: self.clone(),
             id,
             peer,
         }
     }
 
-    /// The task that serves the connection of place `id`.
-    pub(super) fn is_served_by(&self, id: u64, task: AbortHandle) {
+    /// Notes the task that serves connection `id`: it is aborted if the connection gives way.
+    pub(super) fn set_task(&self, id: u64, task: AbortHandle) {
         if let Some(entry) = self.lock().all.get_mut(&id) {
             entry.task = Some(task);
         }
     }
 
-    /// How many are there.
+    /// How many there are.
     pub(super) fn len(&self) -> usize {
         self.lock().all.len()
     }
@@ -149,7 +149,7 @@ impl Crowd {
         if now.saturating_duration_since(since) < kept_min {
             return;
         }
-        // Its place is free for the count at once; its descriptor when the task has ended.
+        // It counts no more from now on; its descriptor is free when the task has ended.
         let task = entries.all.remove(&id).and_then(|entry| entry.task);
         drop(entries);
         if let Some(task) = task {
@@ -164,8 +164,8 @@ impl Crowd {
 }
 
 impl Entries {
-    /// Who gives way in this phase, and since when it has been in it: the longest of the peer that
-    /// has the most there.
+    /// The connection in this phase that gives way first, and when its phase began: the oldest one of
+    /// the peer that has the most there.
     fn gives_way(&self, phase: Phase) -> Option<(u64, Instant)> {
         let there = || self.all.iter().filter(|(_, entry)| entry.phase == phase);
         let mut counts = BTreeMap::<Peer, usize>::new();
@@ -180,29 +180,29 @@ impl Entries {
     }
 }
 
-impl Place {
-    /// Its number, for [`Crowd::is_served_by`].
+impl TrackedConnection {
+    /// Its number, for [`Connections::set_task`].
     pub(super) fn id(&self) -> u64 {
         self.id
     }
 
-    /// Whose share it is.
+    /// Whose it is.
     pub(super) fn peer(&self) -> Peer {
         self.peer
     }
 
-    /// The connection is at something else now.
-    pub(super) fn is_now(&self, phase: Phase, now: Instant) {
-        if let Some(entry) = self.crowd.lock().all.get_mut(&self.id) {
+    /// Notes that the connection is doing something else now.
+    pub(super) fn set_phase(&self, phase: Phase, now: Instant) {
+        if let Some(entry) = self.connections.lock().all.get_mut(&self.id) {
             entry.phase = phase;
             entry.since = now;
         }
     }
 }
 
-impl Drop for Place {
+impl Drop for TrackedConnection {
     fn drop(&mut self) {
-        self.crowd.lock().all.remove(&self.id);
+        self.connections.lock().all.remove(&self.id);
     }
 }
 
@@ -217,56 +217,56 @@ mod tests {
         start + Duration::from_millis(millis)
     }
 
-    fn there(crowd: &Crowd) -> Vec<u64> {
-        crowd.lock().all.keys().copied().collect()
+    fn there(connections: &Connections) -> Vec<u64> {
+        connections.lock().all.keys().copied().collect()
     }
 
     #[test]
     fn the_longest_silent_of_the_peer_with_most_connections_gives_way() {
-        let (crowd, start) = (Crowd::default(), Instant::now());
-        let one = crowd.enter(ONE, start);
+        let (connections, start) = (Connections::default(), Instant::now());
+        let one = connections.track(ONE, start);
         let many: Vec<_> = (1..4)
-            .map(|at| crowd.enter(MANY, after(start, at)))
+            .map(|at| connections.track(MANY, after(start, at)))
             .collect();
-        crowd.drop_longest_silent(after(start, 1000));
-        assert_eq!(there(&crowd), [one.id(), many[1].id(), many[2].id()]);
-        crowd.drop_longest_silent(after(start, 1000));
-        assert_eq!(there(&crowd), [one.id(), many[2].id()]);
+        connections.drop_longest_silent(after(start, 1000));
+        assert_eq!(there(&connections), [one.id(), many[1].id(), many[2].id()]);
+        connections.drop_longest_silent(after(start, 1000));
+        assert_eq!(there(&connections), [one.id(), many[2].id()]);
         // Equal shares: the one that has been silent for longer.
-        crowd.drop_longest_silent(after(start, 1000));
-        assert_eq!(there(&crowd), [many[2].id()]);
+        connections.drop_longest_silent(after(start, 1000));
+        assert_eq!(there(&connections), [many[2].id()]);
         drop((one, many));
-        assert_eq!(crowd.len(), 0);
+        assert_eq!(connections.len(), 0);
     }
 
     #[test]
-    fn whoever_came_a_moment_ago_or_has_asked_stays() {
-        let (crowd, start) = (Crowd::default(), Instant::now());
-        let asked = crowd.enter(ONE, start);
-        asked.is_now(Phase::Answering, start);
-        crowd.drop_longest_silent(after(start, 1000));
-        assert_eq!((crowd.len(), crowd.longest_silent()), (1, None));
-        let young = crowd.enter(ONE, after(start, 1000));
-        crowd.drop_longest_silent(after(start, 1049));
-        assert_eq!(there(&crowd), [asked.id(), young.id()]);
-        crowd.drop_longest_silent(after(start, 1050));
-        assert_eq!(there(&crowd), [asked.id()]);
-        assert_eq!(crowd.count(Phase::Answering, Some(ONE)), 1);
-        assert_eq!(crowd.count(Phase::Answering, Some(MANY)), 0);
+    fn a_young_silent_connection_and_one_that_has_asked_stay() {
+        let (connections, start) = (Connections::default(), Instant::now());
+        let asked = connections.track(ONE, start);
+        asked.set_phase(Phase::Answering, start);
+        connections.drop_longest_silent(after(start, 1000));
+        assert_eq!((connections.len(), connections.longest_silent()), (1, None));
+        let young = connections.track(ONE, after(start, 1000));
+        connections.drop_longest_silent(after(start, 1049));
+        assert_eq!(there(&connections), [asked.id(), young.id()]);
+        connections.drop_longest_silent(after(start, 1050));
+        assert_eq!(there(&connections), [asked.id()]);
+        assert_eq!(connections.count(Phase::Answering, Some(ONE)), 1);
+        assert_eq!(connections.count(Phase::Answering, Some(MANY)), 0);
     }
 
     #[test]
     fn a_page_gives_way_by_the_time_since_it_was_begun() {
-        let (crowd, start) = (Crowd::default(), Instant::now());
-        let places = [(); 2].map(|()| crowd.enter(ONE, start));
-        places[1].is_now(Phase::Page, after(start, 1));
-        places[0].is_now(Phase::Page, after(start, 2));
-        assert_eq!(crowd.longest_page(), Some(after(start, 1)));
+        let (connections, start) = (Connections::default(), Instant::now());
+        let places = [(); 2].map(|()| connections.track(ONE, start));
+        places[1].set_phase(Phase::Page, after(start, 1));
+        places[0].set_phase(Phase::Page, after(start, 2));
+        assert_eq!(connections.longest_page(), Some(after(start, 1)));
         let kept_min = Duration::from_secs(2);
-        crowd.drop_longest_page(kept_min, after(start, 2000));
-        assert_eq!(crowd.len(), 2);
-        crowd.drop_longest_page(kept_min, after(start, 2001));
-        assert_eq!(there(&crowd), [places[0].id()]);
+        connections.drop_longest_page(kept_min, after(start, 2000));
+        assert_eq!(connections.len(), 2);
+        connections.drop_longest_page(kept_min, after(start, 2001));
+        assert_eq!(there(&connections), [places[0].id()]);
     }
 
     #[test]
