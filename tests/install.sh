@@ -23,7 +23,7 @@ readonly PACKAGES=(
     postfix haproxy nginx-light libnginx-mod-stream libnginx-mod-mail
     swaks libnet-ssleay-perl msmtp curl openssl ca-certificates
     strace valgrind libc6-dbg
-    iproute2 ethtool netcat-openbsd procps util-linux
+    iproute2 ethtool netcat-openbsd procps util-linux systemd
     python3 gcc g++ libc6-dev make pkg-config git
 )
 # The unpacked servers; a new number unpacks again.

@@ -168,7 +168,10 @@ async fn chaos(mode: Mode) -> Settled {
         ledger.wrong(format!("{value} {gauge} are left"));
     }
     drop(running);
-    eventually("the pipes are gone", || pipes() <= pipes_before).await;
+    // Under cargo's own runner other tests share the process, and have pipes as well.
+    if std::env::var_os("NEXTEST").is_some() {
+        eventually("the pipes are gone", || pipes() <= pipes_before).await;
+    }
     ledger.settle()
 }
 

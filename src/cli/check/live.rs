@@ -407,7 +407,11 @@ async fn look_up(host: &str, port: u16, family: AddressFamily) -> Result<Vec<Soc
             let addresses = addresses.filter(|address| family.has(address.ip()));
             let addresses: Vec<SocketAddr> = addresses.collect();
             if addresses.is_empty() {
-                return Err("the name has no address of its `family`".to_owned());
+                return Err(match family {
+                    AddressFamily::Any => "the name has no address".to_owned(),
+                    AddressFamily::Ipv4 => "the name has no IPv4 address".to_owned(),
+                    AddressFamily::Ipv6 => "the name has no IPv6 address".to_owned(),
+                });
             }
             Ok(addresses)
         }

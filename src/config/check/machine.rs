@@ -84,11 +84,11 @@ fn token_file(path: &Path, place: &Place, report: &Report) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return report.error(place, Wrong::new(format!("{shown} is not there"), make));
         }
-        Err(error) => return report.error(place, not_readable(path, &error)),
+        Err(error) => return report.warn(place, not_readable(path, &error)),
     };
     match read_regular(path, TOKEN_OCTETS_MAX) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            report.error(place, not_readable(path, &error));
+            report.warn(place, not_readable(path, &error));
         }
         Err(error) => {
             let message = format!("{shown} is no token file: {}", in_words(&error));
@@ -115,7 +115,7 @@ fn not_readable(path: &Path, error: &io::Error) -> Wrong {
     let reason = in_words(error);
     Wrong::new(
         format!("user id {user} cannot read {}: {reason}", path.display()),
-        "let the user that posthouse runs as read it, and check the file as that user",
+        "let the user that posthouse runs as read it; fine if that is another user, who can",
     )
 }
 
