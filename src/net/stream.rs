@@ -196,6 +196,12 @@ impl Stream {
         self.io.is(Ready::WRITE_CLOSED)
     }
 
+    /// Ready when the peer has reset the connection, after its own end too. Not for one that we have
+    /// ended: there its end looks the same.
+    pub(super) fn poll_reset(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.io.poll_reset(cx).map(drop)
+    }
+
     /// Writes from both, in this order and as one piece; may take fewer octets.
     pub fn poll_send_both(
         &self,
