@@ -46,6 +46,7 @@
 //! | windows of a backend's quotas | 16 | `balance::quota` | of quotas that are not configured any more, the counts that rested longest are forgotten |
 //! | quotas of backends that are not configured | 1,000 backends | `snapshot::registry` | those that were used longest ago begin at zero when they return; said |
 //! | saves of `state_file` | 2 s, 128 MiB | `control::quotas` | a crash forgets what came since; a file that cannot be read is put aside |
+//! | waits for `state_file` | 5 s | `control::quotas` | the process starts, or ends, without it and says so; a save that gets through takes the file over |
 //! | quotas of a backend | 8 | `config` | a mistake that says so |
 //! | accepted in a row | 1 per listening socket and turn of the event loop; 16 after a turn of 2 ms or more | `net::accept` | the sessions that are served already come first; the queue is the kernel's |
 //! | tasks polled in a turn | 256 | `net::event_loop` | then the sockets are looked at |
