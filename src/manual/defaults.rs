@@ -75,7 +75,7 @@
 //! | pages gathered or sent | 4 at once; 32 questions wait, 8 of one peer | `admin::routes` | the one that has been on its way longest gives way after 2 s; more questions get `503`; health checks need no place |
 //! | lines that wait for the log's reader | 64 batches of 64 KiB, 256 KiB of events | `telemetry` | dropped, counted, said by `log.dropped` |
 //! | one kind of line in a second | 50 per worker and outcome (not of what went well, nor of messages in doubt), 200 per event | `telemetry::storm` | counted, said by `log.suppressed` |
-//! | a quota that is said to be near, used up, free again | 80 %, 100 %, below 90 %; windows of an hour or longer | `balance::quota` | near is said again after it was below 70 % |
+//! | a quota that is said to be near, used up, free again | 80 %, 100 %, below 90 %; windows of an hour or longer | `balance::quota` | near is said again after it was below 70 %; to be below counts after a minute |
 //! | refusals that a session's line tells | 3, of 300 octets each | `session::refusals` | the last ones; all are counted |
 //! | a value in the log | 1,024 octets; a reply 512, recipients 8 KiB together | `telemetry` | cut; recipients that are left out are counted |
 //! | a signal without meaning | one log line a minute for each | `control::signals` | SIGXFSZ may come from that very line |
