@@ -49,6 +49,15 @@ enum WatchState {
     Ended,
 }
 
+/// What a socket has for its reader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Waiting {
+    Nothing,
+    Octets,
+    /// The end of the peer's direction, or a reset.
+    End,
+}
+
 impl Stream {
     /// Registers a connected, non-blocking socket.
     ///
@@ -246,17 +255,20 @@ impl Stream {
         loop {
             match self.watched.get() {
                 WatchState::Silent => {
-                    let ready = ready!(self.io.poll_read(cx));
-                    let leaves = ready.has(Ready::READ_CLOSED);
-                    if leaves && !self.has_octets() {
-                        return Poll::Ready(Watched::Closed);
+                    ready!(self.io.poll_read(cx));
+                    match self.waiting() {
+                        Waiting::Octets => {
+                            self.watched.set(WatchState::Talked);
+                            return Poll::Ready(Watched::Talking);
+                        }
+                        Waiting::End => return Poll::Ready(Watched::Closed),
+                        // What was reported has been read before, as a PROXY header is.
+                        Waiting::Nothing => self.io.clear(Ready::READABLE | Ready::READ_CLOSED),
                     }
-                    self.watched.set(WatchState::Talked);
-                    return Poll::Ready(Watched::Talking);
                 }
                 WatchState::Talked => {
                     ready!(self.io.poll_closed(cx));
-                    if !self.has_octets() {
+                    if self.waiting() != Waiting::Octets {
                         return Poll::Ready(Watched::Closed);
                     }
                     self.watched.set(WatchState::Ended);
@@ -275,10 +287,17 @@ impl Stream {
         self.watched.get() == WatchState::Ended
     }
 
-    /// Whether octets wait in front of the peer's end; none that a reset has followed.
-    fn has_octets(&self) -> bool {
+    /// What waits to be read. Octets that a reset has followed do not count.
+    fn waiting(&self) -> Waiting {
+        if self.is_reset() {
+            return Waiting::End;
+        }
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-        !self.is_reset() && rustix::net::recv(&self.socket, &mut [0], flags).is_ok_and(|n| n.0 > 0)
+        match rustix::net::recv(&self.socket, &mut [0], flags) {
+            Ok((1.., _)) => Waiting::Octets,
+            Err(rustix::io::Errno::WOULDBLOCK) => Waiting::Nothing,
+            Ok((0, _)) | Err(_) => Waiting::End,
+        }
     }
 
     /// Waits until a connect in progress has ended.

@@ -537,6 +537,23 @@ fn a_watched_client_keeps_its_octets_and_its_end_is_seen() {
 }
 
 #[test]
+fn who_has_said_only_what_was_taken_does_not_talk() {
+    run(async {
+        let (mut peer, client) = pair();
+        let mut header = [0; 8];
+        peer.write_all(b"PROXY 1\n").unwrap();
+        poll_fn(|cx| client.poll_peek(cx, &mut header))
+            .await
+            .unwrap();
+        assert_eq!(client.take(&mut header).unwrap(), 8);
+        let talks = poll_fn(|cx| Poll::Ready(client.poll_watch(cx))).await;
+        assert_eq!(talks, Poll::Pending);
+        peer.write_all(b"EHLO early\r\n").unwrap();
+        assert_eq!(poll_fn(|cx| client.poll_watch(cx)).await, Watched::Talking);
+    });
+}
+
+#[test]
 fn an_end_behind_octets_is_a_half_close_and_one_without_a_word_is_an_end_k3() {
     run(async {
         for said_at_once in [true, false] {
