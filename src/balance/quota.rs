@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 pub use self::watch::{QUOTA_FREE_PERCENT, QUOTA_NEAR_PERCENT, QUOTA_TOLD_PERIOD_MIN, QuotaLevel};
-use self::window::Window;
+use self::window::{Look, Window};
 use super::shared::lock;
 
 /// The shortest span of a quota.
@@ -348,7 +348,8 @@ impl Limit {
         let now = self.window.epoch.at(now);
         self.window.forget(now);
         let used = self.window.taken();
-        let used_up_since = self.window.note_used_up(used >= self.quota.count, now);
+        let found = Look::of(used >= self.quota.count);
+        let used_up_since = self.window.used_up.note(found, now);
         QuotaUse {
             quota: self.quota,
             used,

@@ -7,10 +7,14 @@
 //!
 //! One process at a time writes the file. One that finds it in use says so, counts on from what it
 //! read, and takes the file over, with what was added meanwhile, when the other ends.
+//!
+//! A folder whose server is gone holds up neither the start nor the end: see
+//! [`reading`](super::reading).
 
 mod file;
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -20,10 +24,14 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use self::file::{File, StateError, beside};
 use super::handle::Handle;
+use super::reading::FileReader;
 use crate::snapshot::{Registry, Shared, UNCONFIGURED_MAX};
+use crate::types::in_words;
 
 /// Between saves.
 const SAVE_EVERY: Duration = Duration::from_secs(2);
+/// How long the start, a save and the end wait for the file.
+const FILE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The wall clock was set when it has gone so far away from ours.
 const CLOCK_SET: u64 = 2;
 
@@ -32,6 +40,7 @@ const CLOCK_SET: u64 = 2;
 pub(super) struct StateFile {
     path: PathBuf,
     inner: Mutex<Inner>,
+    files: FileReader,
 }
 
 #[derive(Debug, Default)]
@@ -58,64 +67,127 @@ enum Hold {
 impl StateFile {
     /// Puts back what was kept, before the first session; `None` where nothing is to be kept.
     pub(super) fn load(shared: &Shared) -> Option<Arc<Self>> {
-        let path = shared.state_file.clone()?;
-        let mut inner = Inner::default();
-        inner.take_hold(&path);
-        if matches!(inner.hold, Hold::Others) {
+        let state = Arc::new(Self::at(shared.state_file.clone()?));
+        let look = |path: &Path| {
+            let hold = Hold::of(path);
+            let known = file::read(path).unwrap_or_else(|error| {
+                put_aside(path, &error);
+                None
+            });
+            Ok((hold, known))
+        };
+        match state.files.run(&state.path, FILE_TIMEOUT, look) {
+            Ok((hold, known)) => state.inner().begin(&state.path, hold, known, shared),
+            // The first save that gets through takes the file over, with what is in it.
+            Err(error) => tracing::error!(file = %state.path.display(),
+                error = &*in_words(&error),
+                remedy = "let the process reach the folder: quotas start at zero until it does",
+                "quotas.not-read"),
+        }
+        Some(state)
+    }
+
+    fn at(path: PathBuf) -> Self {
+        Self {
+            path,
+            inner: Mutex::default(),
+            files: FileReader::default(),
+        }
+    }
+
+    /// Saves for the last time.
+    pub(super) fn finish(self: &Arc<Self>, shared: &Arc<Shared>) {
+        let of = Arc::clone(shared);
+        let last = move |inner: &mut Inner, path: &Path| {
+            if matches!(inner.hold, Hold::Ours(_)) {
+                // Whatever has become of the file meanwhile.
+                inner.known = None;
+            }
+            inner.save(path, &of.registry);
+        };
+        if let Err(error) = self.in_time(FILE_TIMEOUT, last) {
+            tracing::error!(file = %self.path.display(),
+                error = &*in_words(&error),
+                remedy = "let the process reach the folder: what was used since the last save is \
+                          forgotten",
+                "quotas.not-saved");
+        }
+    }
+
+    /// Works on the file, which may hang, for so long at most.
+    fn in_time(
+        self: &Arc<Self>,
+        patience: Duration,
+        work: impl FnOnce(&mut Inner, &Path) + Send + 'static,
+    ) -> io::Result<()> {
+        let state = Arc::clone(self);
+        let work = move |path: &Path| {
+            work(&mut state.inner(), path);
+            Ok(())
+        };
+        self.files.run(&self.path, patience, work)
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Hold {
+    /// Locks the file beside the state file, which is never moved, if nobody else has.
+    fn of(path: &Path) -> Self {
+        let options = fs::File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(beside(path, "lock"));
+        match options.map(|lock| (lock.try_lock(), lock)) {
+            Ok((Ok(()), lock)) => Self::Ours(Some(lock)),
+            Ok((Err(fs::TryLockError::WouldBlock), _)) => Self::Others,
+            // The save will say what is wrong there.
+            Ok((Err(fs::TryLockError::Error(_)), _)) | Err(_) => Self::Ours(None),
+        }
+    }
+}
+
+impl Inner {
+    /// Begins with what was found.
+    fn begin(&mut self, path: &Path, hold: Hold, known: Option<File>, shared: &Shared) {
+        if matches!(hold, Hold::Others) {
             tracing::error!(file = %path.display(),
                 remedy = "give each process a state_file of its own: until the other has ended, \
                           quotas are counted apart, and what this one counts is not kept",
                 "quotas.file-in-use");
         }
-        match file::read(&path) {
-            Ok(file) => {
-                inner.known = file;
-                if let Some(file) = &inner.known {
-                    restore(file, None, &shared.registry);
-                    sweep(shared);
-                }
-            }
-            Err(error) => put_aside(&path, &error),
+        self.hold = hold;
+        self.known = known;
+        if let Some(file) = &self.known {
+            restore(file, None, &shared.registry);
+            sweep(shared);
         }
-        Some(Arc::new(Self {
-            path,
-            inner: Mutex::new(inner),
-        }))
-    }
-
-    /// Saves for the last time.
-    pub(super) fn finish(&self, shared: &Shared) {
-        let mut inner = self.inner();
-        if matches!(inner.hold, Hold::Ours(_)) {
-            // Whatever has become of the file meanwhile.
-            inner.known = None;
-        }
-        drop(inner);
-        self.save(shared);
     }
 
     /// Saves what has changed, if the file is ours.
-    fn save(&self, shared: &Shared) {
-        let inner = &mut *self.inner();
-        if !matches!(inner.hold, Hold::Ours(_)) {
-            inner.take_hold(&self.path);
-            if !matches!(inner.hold, Hold::Ours(_)) {
+    fn save(&mut self, path: &Path, registry: &Registry) {
+        if !matches!(self.hold, Hold::Ours(_)) {
+            self.hold = Hold::of(path);
+            if !matches!(self.hold, Hold::Ours(_)) {
                 return;
             }
-            inner.take_over(&self.path, &shared.registry);
+            self.take_over(path, registry);
         }
-        let file = collect(&shared.registry);
-        if inner.known.as_ref() == Some(&file) {
+        let file = collect(registry);
+        if self.known.as_ref() == Some(&file) {
             return;
         }
-        match file::write(&self.path, &file) {
+        match file::write(path, &file) {
             Ok(()) => {
-                inner.known = Some(file);
-                inner.has_failed = false;
+                self.known = Some(file);
+                self.has_failed = false;
             }
             Err(error) => {
-                if !std::mem::replace(&mut inner.has_failed, true) {
-                    tracing::error!(file = %self.path.display(),
+                if !std::mem::replace(&mut self.has_failed, true) {
+                    tracing::error!(file = %path.display(),
                         %error,
                         remedy = "let the process write there, or set another state_file",
                         "quotas.not-saved");
@@ -124,28 +196,8 @@ impl StateFile {
         }
     }
 
-    fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Inner {
-    /// Locks the file beside the state file, which is never moved, if nobody else has.
-    fn take_hold(&mut self, path: &Path) {
-        let options = fs::File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(beside(path, "lock"));
-        self.hold = match options.map(|lock| (lock.try_lock(), lock)) {
-            Ok((Ok(()), lock)) => Hold::Ours(Some(lock)),
-            Ok((Err(fs::TryLockError::WouldBlock), _)) => Hold::Others,
-            // The save will say what is wrong there.
-            Ok((Err(fs::TryLockError::Error(_)), _)) | Err(_) => Hold::Ours(None),
-        };
-    }
-
-    /// The other process has ended: what it has added since we read the file was used as well.
+    /// The other process has ended, or the file can be reached at last: what was added to it since
+    /// we read it was used as well.
     fn take_over(&mut self, path: &Path, registry: &Registry) {
         match file::read(path) {
             Ok(Some(file)) => {
@@ -169,8 +221,12 @@ pub(super) async fn run(handle: Handle, state: Option<Arc<StateFile>>) {
     loop {
         ticks.tick().await;
         let (state, shared) = (Arc::clone(&state), Arc::clone(handle.shared()));
-        // A panic there ends this save, and the next may be better.
-        let _ = spawn_blocking(move || state.save(&shared)).await;
+        let save = move || {
+            let save = move |inner: &mut Inner, path: &Path| inner.save(path, &shared.registry);
+            state.in_time(FILE_TIMEOUT, save)
+        };
+        // A panic there ends this save, and the next may be better. One that is given up was said.
+        let _ = spawn_blocking(save).await;
     }
 }
 

@@ -46,6 +46,7 @@
 //! | windows of a backend's quotas | 16 | `balance::quota` | of quotas that are not configured any more, the counts that rested longest are forgotten |
 //! | quotas of backends that are not configured | 1,000 backends | `snapshot::registry` | those that were used longest ago begin at zero when they return; said |
 //! | saves of `state_file` | 2 s, 128 MiB | `control::quotas` | a crash forgets what came since; a file that cannot be read is put aside |
+//! | waits for `state_file` | 5 s | `control::quotas` | the process starts, or ends, without it and says so; a save that gets through takes the file over |
 //! | quotas of a backend | 8 | `config` | a mistake that says so |
 //! | accepted in a row | 1 per listening socket and turn of the event loop; 16 after a turn of 2 ms or more | `net::accept` | the sessions that are served already come first; the queue is the kernel's |
 //! | tasks polled in a turn | 256 | `net::event_loop` | then the sockets are looked at |
@@ -74,7 +75,7 @@
 //! | pages gathered or sent | 4 at once; 32 questions wait, 8 of one peer | `admin::routes` | the one that has been on its way longest gives way after 2 s; more questions get `503`; health checks need no place |
 //! | lines that wait for the log's reader | 64 batches of 64 KiB, 256 KiB of events | `telemetry` | dropped, counted, said by `log.dropped` |
 //! | one kind of line in a second | 50 per worker and outcome (not of what went well, nor of messages in doubt), 200 per event | `telemetry::storm` | counted, said by `log.suppressed` |
-//! | a quota that is said to be near, used up, free again | 80 %, 100 %, below 90 %; windows of an hour or longer | `balance::quota` | near is said again after it was below 70 % |
+//! | a quota that is said to be near, used up, free again | 80 %, 100 %, below 90 %; windows of an hour or longer | `balance::quota` | near is said again after it was below 70 %; to be below counts after a minute |
 //! | refusals that a session's line tells | 3, of 300 octets each | `session::refusals` | the last ones; all are counted |
 //! | a value in the log | 1,024 octets; a reply 512, recipients 8 KiB together | `telemetry` | cut; recipients that are left out are counted |
 //! | a signal without meaning | one log line a minute for each | `control::signals` | SIGXFSZ may come from that very line |

@@ -446,9 +446,9 @@
 //! `backend.quota`: `pool`, `backend`, `state`, `used`, `limit`, `unit`, `window`. The state is `near`
 //! when 80 % of a quota are used, `used-up` when all of it is (both at level `warn`), and `free` when
 //! the use of one that was used up has fallen below 90 %. `near` is said again only after the use has
-//! fallen below 70 %, and `used-up` after `free`; so a quota that is used all the time, of which
-//! some comes free and is used again, is said once. Only windows of an hour or longer are said: one
-//! of a second fills and empties as mail comes. Metrics and status show all.
+//! fallen below 70 %, and `used-up` after `free`, each time for a minute; so a quota that is used all
+//! the time, of which some comes free and is used again, is said once. Only windows of an hour or
+//! longer are said: one of a second fills and empties as mail comes. Metrics and status show all.
 //!
 //! `admin.changed` (info) and `admin.refused` (warn), one per change that the status endpoint is asked
 //! for: `who` (address and port, or `uid` and `pid` of a Unix socket's client), `by` (`token` or

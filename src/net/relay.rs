@@ -6,7 +6,7 @@
 //! an end in order. The relay knows no deadline: it says when octets moved, the caller keeps the time.
 
 use std::io;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use super::pipe::PipePool;
 pub use super::pump::Lent;
@@ -192,10 +192,35 @@ impl Relay {
         for told in ended.into_iter().flatten() {
             told.end();
         }
+        if let Poll::Ready(end) = self.poll_reset(cx, client, backend, lent) {
+            return Poll::Ready(end);
+        }
         if again {
             cx.waker().wake_by_ref();
         }
         Poll::Pending
+    }
+
+    /// Whether the side that has ended, and is not read any more, has reset its connection since.
+    fn poll_reset(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &Stream,
+        backend: &Stream,
+        lent: &Lent<'_>,
+    ) -> Poll<RelayEnd> {
+        match (self.to_backend.is_over(), self.to_client.is_over()) {
+            (true, false) => {
+                ready!(client.poll_reset(cx));
+                Poll::Ready(self.reset(Side::Client, lent))
+            }
+            (false, true) => {
+                ready!(backend.poll_reset(cx));
+                self.abandon(lent.pipes);
+                Poll::Ready(RelayEnd::BackendGone)
+            }
+            (false, false) | (true, true) => Poll::Pending,
+        }
     }
 
     fn note_end(&mut self, side: Side) {

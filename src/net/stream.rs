@@ -50,6 +50,15 @@ enum WatchState {
     Ended,
 }
 
+/// What a socket has for its reader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Waiting {
+    Nothing,
+    Octets,
+    /// The end of the peer's direction, or a reset.
+    End,
+}
+
 impl Stream {
     /// Registers a connected, non-blocking socket.
     ///
@@ -197,6 +206,12 @@ impl Stream {
         self.io.is(Ready::WRITE_CLOSED)
     }
 
+    /// Ready when the peer has reset the connection, after its own end too. Not for one that we have
+    /// ended: there its end looks the same.
+    pub(super) fn poll_reset(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.io.poll_reset(cx).map(drop)
+    }
+
     /// Writes from both, in this order and as one piece; may take fewer octets.
     pub fn poll_send_both(
         &self,
@@ -241,17 +256,20 @@ impl Stream {
         loop {
             match self.watched.get() {
                 WatchState::Silent => {
-                    let ready = ready!(self.io.poll_read(cx));
-                    let leaves = ready.has(Ready::READ_CLOSED);
-                    if leaves && !self.has_octets() {
-                        return Poll::Ready(Watched::Closed);
+                    ready!(self.io.poll_read(cx));
+                    match self.waiting() {
+                        Waiting::Octets => {
+                            self.watched.set(WatchState::Talked);
+                            return Poll::Ready(Watched::Talking);
+                        }
+                        Waiting::End => return Poll::Ready(Watched::Closed),
+                        // What was reported has been read before, as a PROXY header is.
+                        Waiting::Nothing => self.io.clear(Ready::READABLE | Ready::READ_CLOSED),
                     }
-                    self.watched.set(WatchState::Talked);
-                    return Poll::Ready(Watched::Talking);
                 }
                 WatchState::Talked => {
                     ready!(self.io.poll_closed(cx));
-                    if !self.has_octets() {
+                    if self.waiting() != Waiting::Octets {
                         return Poll::Ready(Watched::Closed);
                     }
                     self.watched.set(WatchState::Ended);
@@ -270,10 +288,17 @@ impl Stream {
         self.watched.get() == WatchState::Ended
     }
 
-    /// Whether octets wait in front of the peer's end; none that a reset has followed.
-    fn has_octets(&self) -> bool {
+    /// What waits to be read. Octets that a reset has followed do not count.
+    fn waiting(&self) -> Waiting {
+        if self.is_reset() {
+            return Waiting::End;
+        }
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-        !self.is_reset() && rustix::net::recv(&self.socket, &mut [0], flags).is_ok_and(|n| n.0 > 0)
+        match rustix::net::recv(&self.socket, &mut [0], flags) {
+            Ok((1.., _)) => Waiting::Octets,
+            Err(rustix::io::Errno::WOULDBLOCK) => Waiting::Nothing,
+            Ok((0, _)) | Err(_) => Waiting::End,
+        }
     }
 
     /// Waits until a connect in progress has ended.

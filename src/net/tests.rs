@@ -389,6 +389,40 @@ fn a_reset_of_the_client_is_told_apart_and_can_be_passed_on_k4() {
     });
 }
 
+/// Waits for the end of a relay with a peer that resets once its end was passed on.
+fn end_after_a_reset_behind(leaver: Side) -> RelayEnd {
+    run(async {
+        let (client_peer, client) = pair();
+        let (backend_peer, backend) = pair();
+        let (leaving, mut staying) = match leaver {
+            Side::Client => (client_peer, backend_peer),
+            Side::Backend => (backend_peer, client_peer),
+        };
+        leaving.shutdown(Shutdown::Write).unwrap();
+        let peers = thread::spawn(move || {
+            assert_eq!(staying.read(&mut [0; 8]).unwrap(), 0, "the end comes first");
+            SockRef::from(&leaving)
+                .set_linger(Some(Duration::ZERO))
+                .unwrap();
+            drop(leaving);
+            staying
+        });
+        let mut relay = Relay::new(0, &[]);
+        let end = relay_to_end(&mut relay, &client, &backend, &PipePool::new(0), &mut 0).await;
+        assert_eq!(relay.half_closed_by(), Some(leaver));
+        peers.join().unwrap();
+        end
+    })
+}
+
+#[test]
+fn a_reset_behind_an_end_does_not_wait_for_the_other_side_k4() {
+    let end = end_after_a_reset_behind(Side::Client);
+    assert_eq!(end, RelayEnd::Reset { by: Side::Client });
+    let end = end_after_a_reset_behind(Side::Backend);
+    assert_eq!(end, RelayEnd::BackendGone);
+}
+
 /// A reset discards what is under way; so one that comes right behind the backend's last octets is
 /// not passed on. Repeated, because only some of the resets are seen together with the octets.
 #[test]
@@ -499,6 +533,23 @@ fn a_watched_client_keeps_its_octets_and_its_end_is_seen() {
         assert_eq!(&scratch[..n], b"EHLO early\r\n", "watching takes nothing");
         drop(client_peer);
         assert_eq!(poll_fn(|cx| client.poll_watch(cx)).await, Watched::Closed);
+    });
+}
+
+#[test]
+fn who_has_said_only_what_was_taken_does_not_talk() {
+    run(async {
+        let (mut peer, client) = pair();
+        let mut header = [0; 8];
+        peer.write_all(b"PROXY 1\n").unwrap();
+        poll_fn(|cx| client.poll_peek(cx, &mut header))
+            .await
+            .unwrap();
+        assert_eq!(client.take(&mut header).unwrap(), 8);
+        let talks = poll_fn(|cx| Poll::Ready(client.poll_watch(cx))).await;
+        assert_eq!(talks, Poll::Pending);
+        peer.write_all(b"EHLO early\r\n").unwrap();
+        assert_eq!(poll_fn(|cx| client.poll_watch(cx)).await, Watched::Talking);
     });
 }
 

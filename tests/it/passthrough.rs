@@ -501,6 +501,28 @@ async fn an_early_talker_is_rejected_where_asked_and_else_delivered_s14() {
 }
 
 #[tokio::test]
+async fn a_proxy_header_is_no_early_talk_s14() {
+    let header = "PROXY TCP4 203.0.113.7 198.51.100.1 4711 25\r\n";
+    for (behind, rejected) in [("", false), ("EHLO early.test\r\n", true)] {
+        let backend = sink("late.test", Script::good().hold_at(At::Greeting));
+        let mut config = config(&[backend.address()]);
+        listener(&mut config).early_talker = EarlyTalker::Reject;
+        listener(&mut config).proxy_protocol = ProxyIn::Required;
+        listener(&mut config).trusted_proxies = loopback();
+        let balancer = Balancer::start(config);
+        let mut client = Client::connect(balancer.address).await;
+        client.say(format!("{header}{behind}")).await;
+        backend.release();
+        if rejected {
+            client.expect("554 5.5.0 lb.test").await;
+        } else {
+            client.expect("220").await;
+            quit(client).await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_session_without_an_octet_ends_by_a_reset_of_both() {
     let backend = good("one.test");
     let mut config = config(&[backend.address()]);

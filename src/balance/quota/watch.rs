@@ -2,11 +2,13 @@
 //!
 //! Once when most of it is used, once when all of it is, and once when it has room again. Each of
 //! these is told again only after the use has fallen clearly below, so that a quota that is always
-//! nearly used up is told of once. Only quotas of long spans are told of: a quota of a second fills and
-//! empties as mail comes.
+//! nearly used up is told of once. What is reserved counts as used and may come back at once, so the
+//! use has to stay below for [`BELOW_MIN`]: clients that open transactions and leave do not fill the
+//! log. Only quotas of long spans are told of: a quota of a second fills and empties as mail comes.
 
 use std::time::{Duration, Instant};
 
+use super::window::Look;
 use super::{Limited, QuotaUse};
 
 /// Quotas of shorter spans are not told of.
@@ -17,6 +19,9 @@ pub const QUOTA_NEAR_PERCENT: u64 = 80;
 const NEAR_AGAIN_PERCENT: u64 = 70;
 /// Below this use, in percent, a quota that was used up is told to have room again.
 pub const QUOTA_FREE_PERCENT: u64 = 90;
+
+/// So long a use has to stay below what it was said to be before it counts as fallen.
+const BELOW_MIN: Duration = Duration::from_mins(1);
 
 /// How much of a quota is used, in the words of an event.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -83,6 +88,12 @@ impl Limited {
             }
             let before = limit.window.told();
             let (level, told) = before.seen(used.used, limit.quota.count);
+            let falls = level.number() < before.number();
+            let now = limit.window.epoch.at(now);
+            let below_since = limit.window.below_told.note(Look::of(falls), now);
+            if below_since.is_some_and(|since| now.saturating_sub(since) < BELOW_MIN) {
+                continue;
+            }
             if level != before {
                 limit.window.tell(level);
             }
@@ -150,7 +161,25 @@ mod tests {
         let again = install(&quotas, &list, seconds(4));
         assert_eq!(looked(&again, seconds(4)), [], "that is known");
         let free = [(3_600, 0, QuotaLevel::Free)];
-        assert_eq!(looked(&again, seconds(7_300)), free);
+        assert_eq!(looked(&again, seconds(7_300)), [], "who knows for how long");
+        assert_eq!(looked(&again, seconds(7_360)), free);
+    }
+
+    #[test]
+    fn places_that_come_and_go_are_told_of_once() {
+        let limited = install(&none(), &[(2, 3_600, Messages)], seconds(0));
+        let mut told = Vec::new();
+        for second in 0..300 {
+            let now = seconds(second);
+            let mut look = || limited.watch(now, |_, level| told.push((second, level)));
+            let held = (limited.take(1, now), limited.take(1, now));
+            if second < 200 {
+                look();
+            }
+            drop(held);
+            look();
+        }
+        assert_eq!(told, [(0, QuotaLevel::UsedUp), (259, QuotaLevel::Free)]);
     }
 
     #[test]

@@ -33,10 +33,47 @@ pub(super) struct Window {
     parts: [AtomicU64; COUNTED],
     /// The part that was now when parts were forgotten last.
     looked: AtomicU64,
-    /// Since when looks have found it used up, in nanoseconds since 1970; 0 is not now.
-    used_up_since: AtomicU64,
+    /// Since when looks have found it used up.
+    pub(super) used_up: Since,
     /// The level an operator was told last.
     told: AtomicU8,
+    /// Since when looks have found less used than belongs to that level.
+    pub(super) below_told: Since,
+}
+
+/// Since when looks have found something to hold, in nanoseconds since 1970; 0 is not now.
+#[derive(Debug, Default)]
+pub(super) struct Since(AtomicU64);
+
+/// What one look has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    Holds,
+    DoesNot,
+}
+
+impl Since {
+    /// Notes what a look has found; since when it has held, if it holds.
+    pub(super) fn note(&self, found: Look, now: Duration) -> Option<Duration> {
+        let Self(noted) = self;
+        if found == Look::DoesNot {
+            // Most looks find nothing, and need not write where others reserve.
+            if noted.load(Ordering::Relaxed) != 0 {
+                noted.store(0, Ordering::Relaxed);
+            }
+            return None;
+        }
+        let now_nanos = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX).max(1);
+        let first = noted.compare_exchange(0, now_nanos, Ordering::Relaxed, Ordering::Relaxed);
+        let since = first.map_or_else(|since| since, |_| now_nanos);
+        Some(Duration::from_nanos(since))
+    }
+}
+
+impl Look {
+    pub(super) fn of(holds: bool) -> Self {
+        if holds { Self::Holds } else { Self::DoesNot }
+    }
 }
 
 /// The number of a part, and what was used in it.
@@ -74,8 +111,9 @@ impl Window {
             taken: AtomicU64::new(0),
             parts: [const { AtomicU64::new(0) }; COUNTED],
             looked: AtomicU64::new(0),
-            used_up_since: AtomicU64::new(0),
+            used_up: Since::default(),
             told: AtomicU8::new(QuotaLevel::Free.number()),
+            below_told: Since::default(),
         }
     }
 
@@ -86,22 +124,6 @@ impl Window {
 
     pub(super) fn tell(&self, level: QuotaLevel) {
         self.told.store(level.number(), Ordering::Relaxed);
-    }
-
-    /// Notes what a look has found; since when it is used up, if it is.
-    pub(super) fn note_used_up(&self, is_used_up: bool, now: Duration) -> Option<Duration> {
-        let noted = &self.used_up_since;
-        if !is_used_up {
-            // Most looks find room, and need not write where others reserve.
-            if noted.load(Ordering::Relaxed) != 0 {
-                noted.store(0, Ordering::Relaxed);
-            }
-            return None;
-        }
-        let now_nanos = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX).max(1);
-        let first = noted.compare_exchange(0, now_nanos, Ordering::Relaxed, Ordering::Relaxed);
-        let since = first.map_or_else(|since| since, |_| now_nanos);
-        Some(Duration::from_nanos(since))
     }
 
     pub(super) fn counts(&self, quota: &Quota) -> bool {

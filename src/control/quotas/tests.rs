@@ -130,16 +130,42 @@ fn of_a_file_that_was_known_only_what_is_new_is_added() {
 fn one_process_at_a_time_has_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state.json");
-    let (mut one, mut two) = (Inner::default(), Inner::default());
-    one.take_hold(&path);
-    two.take_hold(&path);
-    assert!(matches!(
-        (&one.hold, &two.hold),
-        (Hold::Ours(_), Hold::Others)
-    ));
+    let (one, two) = (Hold::of(&path), Hold::of(&path));
+    assert!(matches!((&one, &two), (Hold::Ours(_), Hold::Others)));
     drop(one);
-    two.take_hold(&path);
-    assert!(matches!(two.hold, Hold::Ours(_)));
+    assert!(matches!(Hold::of(&path), Hold::Ours(_)));
+}
+
+#[test]
+fn a_save_that_hangs_is_given_up_and_the_file_taken_over_once_it_can_be() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.json");
+    let before = registry(wall());
+    spend(&configured(&before, "one"), 2);
+    file::write(&path, &collect(&before)).unwrap();
+    // Nobody reads what is written there, so that the open does not return.
+    let pipe = beside(&path, "new");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let state = Arc::new(StateFile::at(path.clone()));
+    let after = Arc::new(registry(wall()));
+    let one = configured(&after, "one");
+    spend(&one, 1);
+    let save = |patience| {
+        let registry = Arc::clone(&after);
+        state.in_time(patience, move |inner, path| inner.save(path, &registry))
+    };
+    let error = save(Duration::from_millis(50)).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    // What the file had was used as well, though nothing can be written.
+    while used(&one) < 3 {
+        std::thread::yield_now();
+    }
+    drop(fs::File::open(&pipe).unwrap());
+    fs::remove_file(&pipe).ok();
+    while save(FILE_TIMEOUT).is_err() {}
+    spend(&one, 1);
+    save(FILE_TIMEOUT).unwrap();
+    assert!(file::read(&path).unwrap() == Some(collect(&after)));
 }
 
 #[test]
