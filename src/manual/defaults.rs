@@ -10,8 +10,8 @@
 //! | bulk before splicing | 96 KiB beyond 16 KiB a read | `net::pump` | splice pays only for streams; in a dialogue a copy is cheaper |
 //! | pipes | 64 per worker, 200 in all, 256 KiB each | `worker`, `net::pipe` | the kernel allows 256 such pipes to one user; none free: copy, counted |
 //! | lingering closes of what was served | a place for each 64 descriptors of the limit, at most 2,048 in all and at least 4 per worker; 2 s, 64 KiB each | `session::closing_places`, `net::linger` | none is a session; beyond: a plain close, counted |
-//! | connections that are refused | as many again; one client address has a quarter of a worker's places | `session::closing_places` | none is a session; beyond: the reply in one write and a close, counted |
-//! | checks of monitors | 32 in all and at least 4 per worker, a quarter for one address | `session::closing_places` | beyond: greeted and closed, counted |
+//! | connections that are refused | as many again; one client address has a quarter of a worker's places, at least 2 | `session::closing_places` | none is a session; beyond: the reply in one write and a close, counted |
+//! | checks of monitors | 32 in all and at least 4 per worker, a quarter for one address, at least 2 | `session::closing_places` | beyond: greeted and closed, counted |
 //! | denied and monitor dialogues | 5 s, 5 commands, 64 KiB | `session::closing`, `smtp` | then closed |
 //! | attempts when no backend is healthy | 8 | `session::connect` | connect 1 s, greeting 3 s each, within `failover_timeout` |
 //! | concurrent attempts of a session | 2 | `session::connect` | the second is a hedge |

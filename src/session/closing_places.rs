@@ -21,8 +21,10 @@ const PLACES_MAX: u64 = 2_048;
 const MONITORS_MAX: u64 = 32;
 /// The fewest places of each kind that a worker has, however many workers there are.
 const WORKER_MIN: u64 = 4;
-/// One client address may have one place in so many of a worker's.
+/// One client address may have one place in so many of a worker's,
 const SHARE: u32 = 4;
+/// and this many in any case: a balancer in front checks each of its servers, maybe two at once.
+const CLIENT_MIN: u32 = 2;
 
 /// The places of one worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,7 +128,7 @@ impl ClosingPlaces {
 impl PlacesByClient {
     fn take(&mut self, most: u32, client: ClientKey) -> bool {
         let own = self.by_client.get(&client).copied().unwrap_or(0);
-        if self.taken >= most || own >= most.div_ceil(SHARE) {
+        if self.taken >= most || own >= most.div_ceil(SHARE).max(CLIENT_MIN) {
             return false;
         }
         self.taken += 1;

@@ -303,8 +303,9 @@ impl Drop for Session {
         let now = clock::now();
         let took = since(now, self.accepted);
         self.account(outcome, took);
-        self.log(outcome, by, took, now);
+        // Before the log, so that a panic there leaks nothing.
         self.give_place_back();
         self.cx.leave(self.key);
+        self.log(outcome, by, took, now);
     }
 }

@@ -290,6 +290,19 @@ impl Visit for Values {
         self.add(field, Kind::Bare, format_args!("{value}"));
     }
 
+    fn record_u128(&mut self, field: &Field, value: u128) {
+        self.add(field, Kind::Bare, format_args!("{value}"));
+    }
+
+    /// Three decimals, as all durations in lines have.
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        if value.is_finite() {
+            self.add(field, Kind::Bare, format_args!("{value:.3}"));
+        } else {
+            self.add(field, Kind::Text, format_args!("{value}"));
+        }
+    }
+
     fn record_bool(&mut self, field: &Field, value: bool) {
         self.add(field, Kind::Bare, format_args!("{value}"));
     }
