@@ -643,6 +643,26 @@ fn tracing_events_come_with_their_fields() {
 }
 
 #[test]
+fn numbers_of_events_are_numbers_in_json() {
+    let (telemetry, kept) = kept(log(LogFormat::Json));
+    let subscriber = tracing_subscriber::registry().with(events::EventLayer {
+        core: Arc::clone(telemetry.core()),
+    });
+    tracing::subscriber::with_default(subscriber, || {
+        tracing::info!(
+            ms = 0.665_773_000_1,
+            start_ms = 4_u128,
+            none = f64::NAN,
+            "probe.done"
+        );
+    });
+    telemetry.flush(LIMIT);
+    let line: serde_json::Value = serde_json::from_str(kept.text().trim()).expect("JSON");
+    assert_eq!((&line["ms"], &line["start_ms"]), (&0.666.into(), &4.into()));
+    assert_eq!(line["none"], "NaN");
+}
+
+#[test]
 fn a_storm_of_events_is_limited_by_name() {
     let (telemetry, kept) = kept(log(LogFormat::Text));
     for _ in 0..1000 {
