@@ -17,6 +17,7 @@ use super::super::model::AdminBind;
 use super::super::read::Everything;
 use super::super::report::{Place, Report};
 use super::super::value::Wrong;
+use crate::types::in_words;
 
 /// Octets of a token file that are looked at.
 const TOKEN_OCTETS_MAX: u64 = 4096;
@@ -119,7 +120,11 @@ fn first_line(path: &Path) -> io::Result<String> {
 fn not_readable(path: &Path, error: &io::Error) -> Wrong {
     let user = geteuid();
     Wrong::new(
-        format!("user id {user} cannot read {}: {error}", path.display()),
+        format!(
+            "user id {user} cannot read {}: {}",
+            path.display(),
+            in_words(error)
+        ),
         "let the user that posthouse runs as read it, and check the file as that user",
     )
 }
@@ -128,8 +133,8 @@ fn state_file(path: &Path, place: &Place, report: &Report) {
     if let Some(why) = not_writable(&folder_of(path)) {
         let wrong = Wrong::new(
             format!("the counts of quotas cannot be kept: {why}"),
-            "let the user that posthouse runs as write to that folder; fine if the service manager \
-             makes it at the start, as StateDirectory=posthouse does",
+            "make that folder, and let the user that posthouse runs as write to it; fine if the \
+             service manager makes it at the start, as StateDirectory=posthouse does",
         );
         report.warn(place, wrong);
     }
@@ -143,16 +148,17 @@ fn socket(path: &Path, place: &Place, report: &Report) {
     }
     let folder = folder_of(path);
     // `run` makes the folder itself, but not two.
-    let needed = if folder.exists() {
-        folder
+    let why = if folder.exists() {
+        not_writable(&folder)
     } else {
-        folder_of(&folder)
+        not_writable(&folder_of(&folder))
+            .map(|why| format!("there is no folder {}, and {why}", folder.display()))
     };
-    if let Some(why) = not_writable(&needed) {
+    if let Some(why) = why {
         let wrong = Wrong::new(
             format!("the socket {shown} cannot be made: {why}"),
-            "let the user that posthouse runs as write to that folder; fine if the service manager \
-             makes it at the start, as RuntimeDirectory=posthouse does",
+            "make its folder, and let the user that posthouse runs as write to it; fine if the \
+             service manager makes it at the start, as RuntimeDirectory=posthouse does",
         );
         report.warn(place, wrong);
     }
@@ -186,8 +192,9 @@ fn not_writable(folder: &Path) -> Option<String> {
     let refused = accessat(CWD, folder, may, AtFlags::EACCESS).err()?;
     let reason = io::Error::from(refused);
     Some(format!(
-        "user id {} cannot write to {shown}: {reason}",
-        geteuid()
+        "user id {} cannot write to {shown}: {}",
+        geteuid(),
+        in_words(&reason)
     ))
 }
 
