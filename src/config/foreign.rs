@@ -193,6 +193,18 @@ const KEYS: &[Foreign] = &[
         "known here as `idle_timeout` in [listeners.NAME]",
     ),
     known(
+        &["", "listeners.NAME"],
+        &["timeout", "timeouts"],
+        "known here by what is waited for: `idle_timeout` in [listeners.NAME], for a session without \
+         traffic; `connect_timeout` and `greeting_timeout` in [pools.NAME], for a backend",
+    ),
+    known(
+        POOLS,
+        &["timeout", "timeouts"],
+        "known here by what is waited for, in [pools.NAME]: `connect_timeout`, `greeting_timeout`, \
+         `queue_timeout`; of a probe it is `timeout` in [pools.NAME.health]",
+    ),
+    known(
         ANYWHERE,
         &["timeoutclientfin", "timeoutserverfin"],
         "known here as `half_close_timeout` in [listeners.NAME]",
@@ -471,6 +483,8 @@ mod tests {
             ("maxconn", "pools.NAME.backends.NAME", "`max_connections`"),
             ("timeout client", "listeners.NAME", "`idle_timeout`"),
             ("timeout_connect", "pools.NAME", "`connect_timeout`"),
+            ("timeout", "listeners.NAME", "`idle_timeout`"),
+            ("timeout", "pools.NAME", "`greeting_timeout`"),
             ("check", "pools.NAME.backends.NAME", "[pools.NAME.health]"),
             ("upstream", "", "[pools.NAME]"),
             ("frontend", "", "[listeners.NAME]"),
