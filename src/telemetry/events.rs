@@ -290,6 +290,15 @@ impl Visit for Values {
         self.add(field, Kind::Bare, format_args!("{value}"));
     }
 
+    // Without these a wide number, as `Duration::as_millis` gives, would be text in JSON.
+    fn record_u128(&mut self, field: &Field, value: u128) {
+        self.add(field, Kind::Bare, format_args!("{value}"));
+    }
+
+    fn record_i128(&mut self, field: &Field, value: i128) {
+        self.add(field, Kind::Bare, format_args!("{value}"));
+    }
+
     fn record_bool(&mut self, field: &Field, value: bool) {
         self.add(field, Kind::Bare, format_args!("{value}"));
     }

@@ -610,6 +610,20 @@ fn tracing_events_come_with_their_fields() {
 }
 
 #[test]
+fn numbers_of_tracing_events_are_numbers_in_json() {
+    let (telemetry, kept) = kept(log(LogFormat::Json));
+    let subscriber = tracing_subscriber::registry().with(events::EventLayer {
+        core: Arc::clone(telemetry.core()),
+    });
+    tracing::subscriber::with_default(subscriber, || {
+        tracing::info!(name: "ready", a = 1_u64, b = -1_i64, c = 1_u128, d = -1_i128);
+    });
+    telemetry.flush(LIMIT);
+    let text = kept.text();
+    assert!(text.contains(r#""a":1,"b":-1,"c":1,"d":-1"#), "{text}");
+}
+
+#[test]
 fn a_storm_of_events_is_limited_by_name() {
     let (telemetry, kept) = kept(log(LogFormat::Text));
     for _ in 0..1000 {
