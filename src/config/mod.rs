@@ -137,6 +137,17 @@ struct Machine<'m> {
 pub struct Surroundings<'m> {
     /// Who listens on an address already, if it is not known to be posthouse.
     pub taken_by: &'m dyn Fn(SocketAddr) -> Option<String>,
+    /// What keeps this process from listening on an address, whoever else listens there.
+    pub obstacle: &'m dyn Fn(SocketAddr) -> Option<Obstacle>,
+}
+
+/// Why a process may not listen on an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Obstacle {
+    /// The port needs a privilege that the process has not.
+    Privilege,
+    /// The host does not have the address now.
+    NoSuchAddress,
 }
 
 /// Reads a configuration from text that came from the file `origin`, on a machine named

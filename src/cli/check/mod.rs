@@ -13,9 +13,9 @@ use serde::Serialize;
 use super::file::ConfigArg;
 use super::{Exit, complain, term};
 use crate::config::model::Mode;
-use crate::config::{self, Config, ConfigErrors, Loaded, Mistake, Surroundings};
+use crate::config::{self, Config, ConfigErrors, Loaded, Mistake, Obstacle, Surroundings};
 use crate::control::own_addresses;
-use crate::net::listen::Holder;
+use crate::net::listen::{self, Holder};
 
 /// `posthouse check`.
 #[derive(Debug, Parser)]
@@ -133,6 +133,7 @@ fn load(args: &Args, path: &Path) -> Result<Loaded, ConfigErrors> {
     }
     let here = Surroundings {
         taken_by: &taken_by,
+        obstacle: &obstacle,
     };
     config::load_here(path, &own, &here)
 }
@@ -142,6 +143,14 @@ fn taken_by(address: SocketAddr) -> Option<String> {
     let holder = Holder::find(address);
     let is_ours = holder.name.as_deref() == Some("posthouse");
     (holder.uid.is_some() && !is_ours).then(|| holder.to_string())
+}
+
+/// What `run` would be refused there as this user; nothing is bound on the port.
+fn obstacle(address: SocketAddr) -> Option<Obstacle> {
+    if !listen::is_of_this_host(address) {
+        return Some(Obstacle::NoSuchAddress);
+    }
+    (!listen::may_use_port(address.port())).then_some(Obstacle::Privilege)
 }
 
 fn print_json(

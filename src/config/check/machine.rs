@@ -12,11 +12,11 @@ use std::path::{Path, PathBuf};
 use nix::unistd::{Group, geteuid};
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 
-use super::super::Surroundings;
 use super::super::model::AdminBind;
 use super::super::read::Everything;
 use super::super::report::{Place, Report};
 use super::super::value::Wrong;
+use super::super::{Obstacle, Surroundings};
 use crate::types::in_words;
 
 /// Octets of a token file that are looked at.
@@ -38,6 +38,7 @@ pub(super) fn would_run(all: &Everything, here: &Surroundings<'_>, report: &Repo
             match bind {
                 AdminBind::Tcp(address) => {
                     is_free(*address, place, here, report);
+                    is_allowed(*address, place, here, report);
                 }
                 AdminBind::Unix { path, group, .. } => {
                     socket(path, place, report);
@@ -51,8 +52,32 @@ pub(super) fn would_run(all: &Everything, here: &Surroundings<'_>, report: &Repo
     for listener in all.listeners.values() {
         for (address, place) in &listener.binds {
             is_free(*address, place, here, report);
+            if !listener.listener.freebind {
+                is_allowed(*address, place, here, report);
+            }
         }
     }
+}
+
+/// A privilege may come from the service manager, and an address when the network is up.
+fn is_allowed(address: SocketAddr, place: &Place, here: &Surroundings<'_>, report: &Report) {
+    let wrong = match (here.obstacle)(address) {
+        None => return,
+        Some(Obstacle::Privilege) => Wrong::new(
+            format!(
+                "user id {} may not listen on port {}, which needs a privilege",
+                geteuid(),
+                address.port()
+            ),
+            "fine if the service manager gives it, as AmbientCapabilities=CAP_NET_BIND_SERVICE does; \
+             else run `setcap cap_net_bind_service=+ep` on the program",
+        ),
+        Some(Obstacle::NoSuchAddress) => Wrong::new(
+            format!("this host has no address {}", address.ip()),
+            "correct it, or set `freebind = true` at a listener whose address moves between hosts",
+        ),
+    };
+    report.warn(place, wrong);
 }
 
 /// A port that is taken may be taken by the very service whose file this is.
