@@ -117,7 +117,8 @@ impl StateFile {
                 if !std::mem::replace(&mut inner.has_failed, true) {
                     tracing::error!(file = %self.path.display(),
                         %error,
-                        remedy = "let the process write there, or set another state_file",
+                        remedy = "make its folder and let the process write there, or set another \
+                                  state_file",
                         "quotas.not-saved");
                 }
             }

@@ -48,7 +48,8 @@ enum Unit {
 /// Why a state file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum StateError {
-    #[error("cannot be read: {}", in_words(.0))]
+    /// Of reading or of writing: the event says which.
+    #[error("{}", in_words(.0))]
     Io(#[from] io::Error),
     #[error("is not a state file: {0}")]
     Json(#[from] serde_json::Error),
