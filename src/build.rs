@@ -7,21 +7,24 @@
 use std::path::Path;
 use std::process::Command;
 
-/// The environment variable for packagers, and the name under which the program reads it.
-const VARIABLE: &str = "POSTHOUSE_COMMIT";
+/// The environment variable for packagers.
+const GIVEN: &str = "POSTHOUSE_COMMIT";
+/// The name under which the program reads the commit. It is another one, because cargo passes it on
+/// to the tests that it runs: a build within a test must not take it for a packager's.
+const BUILT: &str = "POSTHOUSE_BUILT_FROM";
 /// Digits of a commit.
 const DIGITS: usize = 12;
 
 fn main() {
     println!("cargo::rerun-if-changed=src/build.rs");
-    println!("cargo::rerun-if-env-changed={VARIABLE}");
+    println!("cargo::rerun-if-env-changed={GIVEN}");
     let commit = given().or_else(of_repository);
     let commit = commit.unwrap_or_else(|| "unknown".to_owned());
-    println!("cargo::rustc-env={VARIABLE}={commit}");
+    println!("cargo::rustc-env={BUILT}={commit}");
 }
 
 fn given() -> Option<String> {
-    let given = std::env::var(VARIABLE).ok()?;
+    let given = std::env::var(GIVEN).ok()?;
     let is_word = !given.is_empty() && given.bytes().all(|c| c.is_ascii_graphic());
     is_word.then_some(given)
 }

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use anyhow::{Context as _, anyhow, bail};
-use hyper::Method;
+use hyper::{Method, StatusCode};
 
 use super::file::{ConfigArg, ConfigFile, NamedBy};
 use crate::admin::client::{Address, Answer, Client, ClientError, DEFAULT_ADDRESSES};
@@ -210,11 +210,21 @@ impl Endpoint {
 impl Answered<'_> {
     /// The refusal in the answer; with it, that we may not use a socket that was tried before.
     pub(super) fn refusal(&self) -> anyhow::Error {
-        let refused = anyhow::Error::new(self.by.denied(&self.answer));
-        let barred = |error: &&ClientError| matches!(error, ClientError::Permission(_));
-        match self.failed.iter().find(barred) {
-            Some(error) => refused.context(error.to_string()),
-            None => refused,
+        let refused = self.by.denied(&self.answer);
+        let mut failed = self.failed.iter();
+        let barred = failed.find(|error| matches!(error, ClientError::Permission(_)));
+        match (barred, refused) {
+            (None, refused) => refused.into(),
+            // Its remedy is a socket: the one that is there and did not open.
+            (
+                Some(barred),
+                ClientError::Denied {
+                    status: StatusCode::FORBIDDEN,
+                    error,
+                    ..
+                },
+            ) => anyhow!("{barred}; {} says: {error}", self.by.address),
+            (Some(barred), refused) => anyhow::Error::new(refused).context(barred.to_string()),
         }
     }
 }
@@ -283,6 +293,40 @@ mod tests {
         missing.config.config = Some(PathBuf::from("/nowhere/posthouse.toml"));
         let error = format!("{:#}", missing.endpoint().expect_err("no file"));
         assert!(error.contains("/nowhere/posthouse.toml"), "{error}");
+    }
+
+    #[test]
+    fn a_socket_that_is_barred_is_not_recommended() {
+        let refusal = |status, failed| {
+            let body = br#"{"error": "a token is needed", "remedy": "use a Unix socket"}"#;
+            let by = Client {
+                address: "127.0.0.1:1".parse().expect("an address"),
+                token: None,
+            };
+            let answered = Answered {
+                answer: Answer {
+                    status,
+                    body: body.as_slice().into(),
+                },
+                by: &by,
+                failed,
+            };
+            format!("{:#}", answered.refusal())
+        };
+        let barred = || vec![ClientError::Permission(Address::Unix("/run/a".into()))];
+        let said = refusal(StatusCode::FORBIDDEN, barred());
+        assert_eq!(
+            said,
+            "no permission for unix:/run/a: ask as root or as a member of the socket's group; \
+             127.0.0.1:1 says: a token is needed"
+        );
+        for (status, failed) in [
+            (StatusCode::FORBIDDEN, Vec::new()),
+            (StatusCode::NOT_FOUND, barred()),
+        ] {
+            let said = refusal(status, failed);
+            assert!(said.ends_with("; use a Unix socket"), "{said}");
+        }
     }
 
     #[test]

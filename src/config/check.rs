@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::PortsInUse;
+use super::ListenChecks;
 use super::model::{AdminBind, AdminState, BackendAddress, Depth, GreetingMode, Listener, Mode};
 use super::near;
 use super::read::Everything;
@@ -40,7 +40,7 @@ pub(super) fn across_tables(all: &Everything, own: &[IpAddr], report: &Report) {
 }
 
 /// What `run` would find on this machine.
-pub(super) fn on_this_machine(all: &Everything, here: &PortsInUse<'_>, report: &Report) {
+pub(super) fn on_this_machine(all: &Everything, here: &ListenChecks<'_>, report: &Report) {
     machine::would_run(all, here, report);
 }
 

@@ -20,6 +20,7 @@ const POOL: &[&str] = &["pools.NAME"];
 const BACKEND: &[&str] = &["pools.NAME.backends.NAME"];
 const HEALTH: &[&str] = &["pools.NAME.health"];
 const POOLS: &[&str] = &["pools.NAME", "pools.NAME.backends.NAME"];
+const TOP_OR_LISTENER: &[&str] = &["", "listeners.NAME"];
 const ANYWHERE: &[&str] = &[];
 
 /// A table of [`Foreign`]: where the words hold, the words, and the help.
@@ -95,6 +96,12 @@ const KEYS: &[Foreign] = foreign! {
          the top, of the process";
     ANYWHERE: timeoutclient clienttimeout timeouttunnel proxytimeout =>
         "known here as `idle_timeout` in [listeners.NAME]";
+    TOP_OR_LISTENER: timeout timeouts =>
+        "known here by what is waited for: `idle_timeout` in [listeners.NAME], for a session without \
+         traffic; `connect_timeout` and `greeting_timeout` in [pools.NAME], for a backend";
+    POOLS: timeout timeouts =>
+        "known here by what is waited for, in [pools.NAME]: `connect_timeout`, `greeting_timeout`, \
+         `queue_timeout`; of a probe it is `timeout` in [pools.NAME.health]";
     ANYWHERE: timeoutclientfin timeoutserverfin =>
         "known here as `half_close_timeout` in [listeners.NAME]";
     ANYWHERE: timeoutserver servertimeout =>
@@ -233,6 +240,8 @@ mod tests {
             ("maxconn", "pools.NAME.backends.NAME", "`max_connections`"),
             ("timeout client", "listeners.NAME", "`idle_timeout`"),
             ("timeout_connect", "pools.NAME", "`connect_timeout`"),
+            ("timeout", "listeners.NAME", "`idle_timeout`"),
+            ("timeout", "pools.NAME", "`greeting_timeout`"),
             ("check", "pools.NAME.backends.NAME", "[pools.NAME.health]"),
             ("upstream", "", "[pools.NAME]"),
             ("frontend", "", "[listeners.NAME]"),

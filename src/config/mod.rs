@@ -81,7 +81,7 @@ pub fn load_on(path: &Path, own: &[IpAddr]) -> Result<Loaded, ConfigErrors> {
 pub fn load_here(
     path: &Path,
     own: &[IpAddr],
-    here: &PortsInUse<'_>,
+    here: &ListenChecks<'_>,
 ) -> Result<Loaded, ConfigErrors> {
     load_with(path, own, Some(here), &read_file)
 }
@@ -102,7 +102,7 @@ pub fn load_by(
 fn load_with(
     path: &Path,
     own: &[IpAddr],
-    here: Option<&PortsInUse<'_>>,
+    here: Option<&ListenChecks<'_>>,
     read: &dyn Fn(&Path) -> io::Result<String>,
 ) -> Result<Loaded, ConfigErrors> {
     let text = read(path).map_err(|error| {
@@ -133,13 +133,24 @@ struct Machine<'m> {
     name: &'m str,
     addresses: &'m [IpAddr],
     /// `None`: the file is not checked against the machine.
-    here: Option<&'m PortsInUse<'m>>,
+    here: Option<&'m ListenChecks<'m>>,
 }
 
-/// Which addresses of this machine are in use already; only sockets can tell.
-pub struct PortsInUse<'m> {
+/// Whether this machine lets us listen on an address; only sockets can tell.
+pub struct ListenChecks<'m> {
     /// Who listens on an address, unless nobody does or that is posthouse itself.
     pub holder: &'m dyn Fn(SocketAddr) -> Option<String>,
+    /// What keeps this process from listening on an address, whoever else listens there.
+    pub obstacle: &'m dyn Fn(SocketAddr) -> Option<Obstacle>,
+}
+
+/// Why a process may not listen on an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Obstacle {
+    /// The port needs a privilege that the process has not.
+    Privilege,
+    /// The host does not have the address now.
+    NoSuchAddress,
 }
 
 /// Reads a configuration from text that came from the file `origin`, on a machine named

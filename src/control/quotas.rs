@@ -189,7 +189,8 @@ impl Inner {
                 if !std::mem::replace(&mut self.has_failed, true) {
                     tracing::error!(file = %path.display(),
                         %error,
-                        remedy = "let the process write there, or set another state_file",
+                        remedy = "make its folder and let the process write there, or set another \
+                                  state_file",
                         "quotas.not-saved");
                 }
             }

@@ -9,13 +9,15 @@ use std::io::{self, ErrorKind};
 
 /// How the number of an error begins in std's text, behind its words.
 const NUMBER: &str = " (os error ";
+/// What std says before the reason of `getaddrinfo`; who asked says that it was a look-up.
+const LOOKUP: &str = "failed to lookup address information: ";
 
 /// An error of input or output in words, without a number: `connection refused`.
 pub fn in_words(error: &io::Error) -> Cow<'static, str> {
     if let Some(inner) = error.get_ref() {
         return match inner.downcast_ref::<io::Error>() {
             Some(inner) => in_words(inner),
-            None => Cow::Owned(without_numbers(&inner.to_string()).into_owned()),
+            None => Cow::Owned(of_inner(&inner.to_string())),
         };
     }
     Cow::Borrowed(match error.kind() {
@@ -30,6 +32,14 @@ pub fn in_words(error: &io::Error) -> Cow<'static, str> {
         ErrorKind::NetworkDown => "network down",
         _ => return Cow::Owned(uncapitalised(&without_numbers(&error.to_string()))),
     })
+}
+
+/// What an error says that is not one of a system call.
+fn of_inner(text: &str) -> String {
+    match text.strip_prefix(LOOKUP) {
+        Some(reason) => uncapitalised(reason),
+        None => without_numbers(text).into_owned(),
+    }
 }
 
 /// An error with all its causes in words.
@@ -121,6 +131,8 @@ mod tests {
         assert_eq!(in_words(&io::Error::other(inner)), "connection refused");
         let own = io::Error::new(ErrorKind::TimedOut, "no TLS handshake in time");
         assert_eq!(in_words(&own), "no TLS handshake in time");
+        let lookup = io::Error::other(format!("{LOOKUP}Name or service not known"));
+        assert_eq!(in_words(&lookup), "name or service not known");
     }
 
     #[test]

@@ -257,8 +257,11 @@ fn a_reset_of_the_backend_is_a_reset_at_the_client() {
     let address = backend.local_addr().expect("it is bound");
     let posthouse = Posthouse::in_front_of(&[address], NO_PROBES);
     let client = Client::dial(posthouse.address()).expect("the listener accepts");
-    let leg = greet(&backend);
+    let mut leg = greet(&backend);
     let mut client = read_greeting(client);
+    // By what it says, the client shows that it has read what came before.
+    client.send(b"NOOP\r\n").expect("the leg is open");
+    leg.read_exact(&mut [0; 6]).expect("it is passed on");
     reset_socket(&leg);
     drop(leg);
     let end = client.line().expect_err("a reset is no orderly end");

@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
+use posthouse::config::{ListenChecks, Obstacle};
 use posthouse::lab::{At, Script, SinkHandle};
 
 use crate::whole::{dead, sink};
@@ -272,6 +273,12 @@ fn check_finds_what_run_would_find_on_this_machine() {
             "can read every address and count",
         ),
         (config(taken.0, ""), None, 0, "is in use by "),
+        (
+            config("203.0.113.1:2525".parse().unwrap(), ""),
+            None,
+            0,
+            "this host has no address 203.0.113.1",
+        ),
     ] {
         let desk = Desk::with(&text);
         if let Some((token, mode)) = file {
@@ -289,6 +296,22 @@ fn check_finds_what_run_would_find_on_this_machine() {
     let desk = Desk::with(&config(taken.0, &token));
     let (code, said) = desk.ask(&["check", "--file-only", "posthouse.toml"]);
     assert!(code == Some(0) && !said.contains("warning"), "{said}");
+}
+
+#[test]
+fn check_warns_of_a_port_that_needs_a_privilege_the_user_has_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("posthouse.toml");
+    fs::write(&path, config("0.0.0.0:25".parse().unwrap(), "")).unwrap();
+    let here = ListenChecks {
+        holder: &|_| None,
+        obstacle: &|address| (address.port() == 25).then_some(Obstacle::Privilege),
+    };
+    let loaded = posthouse::config::load_here(&path, &[], &here).expect("a warning is no mistake");
+    let warning = loaded.warnings.to_string();
+    for word in ["may not listen on port 25", "AmbientCapabilities", "setcap"] {
+        assert!(warning.contains(word), "{word} in\n{warning}");
+    }
 }
 
 #[test]

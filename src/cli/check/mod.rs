@@ -13,9 +13,9 @@ use serde::Serialize;
 use super::file::ConfigArg;
 use super::{Exit, complain, term};
 use crate::config::model::Mode;
-use crate::config::{self, Config, ConfigErrors, Loaded, Mistake, PortsInUse};
+use crate::config::{self, Config, ConfigErrors, ListenChecks, Loaded, Mistake, Obstacle};
 use crate::control::own_addresses;
-use crate::net::listen::Holder;
+use crate::net::listen::{self, Holder};
 
 /// `posthouse check`.
 #[derive(Debug, Parser)]
@@ -131,7 +131,10 @@ fn load(args: &Args, path: &Path) -> Result<Loaded, ConfigErrors> {
     if args.file_only {
         return config::load_on(path, &own);
     }
-    let here = PortsInUse { holder: &holder };
+    let here = ListenChecks {
+        holder: &holder,
+        obstacle: &obstacle,
+    };
     config::load_here(path, &own, &here)
 }
 
@@ -140,6 +143,14 @@ fn holder(address: SocketAddr) -> Option<String> {
     let holder = Holder::find(address);
     let is_ours = holder.name.as_deref() == Some("posthouse");
     (holder.uid.is_some() && !is_ours).then(|| holder.to_string())
+}
+
+/// What `run` would be refused there as this user; nothing is bound on the port.
+fn obstacle(address: SocketAddr) -> Option<Obstacle> {
+    if !listen::is_of_this_host(address) {
+        return Some(Obstacle::NoSuchAddress);
+    }
+    (!listen::may_use_port(address.port())).then_some(Obstacle::Privilege)
 }
 
 fn print_json(

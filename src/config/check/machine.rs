@@ -17,7 +17,7 @@ use super::super::model::AdminBind;
 use super::super::read::Everything;
 use super::super::report::{Place, Report};
 use super::super::value::Wrong;
-use super::super::{PortsInUse, TOKEN_OCTETS_MAX, read_regular};
+use super::super::{ListenChecks, Obstacle, TOKEN_OCTETS_MAX, read_regular};
 use crate::types::in_words;
 
 /// The permission bit by which everybody may read.
@@ -25,7 +25,7 @@ const OTHERS_READ: u32 = 0o004;
 /// What only exists while a service runs.
 const RUNTIME: &str = "/run";
 
-pub(super) fn would_run(all: &Everything, here: &PortsInUse<'_>, report: &Report) {
+pub(super) fn would_run(all: &Everything, here: &ListenChecks<'_>, report: &Report) {
     if let Some(path) = &all.config.state_file {
         state_file(path, &all.state_file, report);
     }
@@ -37,6 +37,7 @@ pub(super) fn would_run(all: &Everything, here: &PortsInUse<'_>, report: &Report
             match bind {
                 AdminBind::Tcp(address) => {
                     is_free(*address, place, here, report);
+                    is_allowed(*address, place, here, report);
                 }
                 AdminBind::Unix { path, group, .. } => {
                     socket(path, place, report);
@@ -50,12 +51,36 @@ pub(super) fn would_run(all: &Everything, here: &PortsInUse<'_>, report: &Report
     for listener in all.listeners.values() {
         for (address, place) in &listener.binds {
             is_free(*address, place, here, report);
+            if !listener.listener.freebind {
+                is_allowed(*address, place, here, report);
+            }
         }
     }
 }
 
+/// A privilege may come from the service manager, and an address when the network is up.
+fn is_allowed(address: SocketAddr, place: &Place, here: &ListenChecks<'_>, report: &Report) {
+    let wrong = match (here.obstacle)(address) {
+        None => return,
+        Some(Obstacle::Privilege) => Wrong::new(
+            format!(
+                "user id {} may not listen on port {}, which needs a privilege",
+                geteuid(),
+                address.port()
+            ),
+            "fine if the service manager gives it, as AmbientCapabilities=CAP_NET_BIND_SERVICE does; \
+             else run `setcap cap_net_bind_service=+ep` on the program",
+        ),
+        Some(Obstacle::NoSuchAddress) => Wrong::new(
+            format!("this host has no address {}", address.ip()),
+            "correct it, or set `freebind = true` at a listener whose address moves between hosts",
+        ),
+    };
+    report.warn(place, wrong);
+}
+
 /// A port that is taken may be taken by the very service whose file this is.
-fn is_free(address: SocketAddr, place: &Place, here: &PortsInUse<'_>, report: &Report) {
+fn is_free(address: SocketAddr, place: &Place, here: &ListenChecks<'_>, report: &Report) {
     if address.port() == 0 {
         return;
     }
@@ -123,8 +148,8 @@ fn state_file(path: &Path, place: &Place, report: &Report) {
     if let Some(why) = not_writable(&folder_of(path)) {
         let wrong = Wrong::new(
             format!("the counts of quotas cannot be kept: {why}"),
-            "let the user that posthouse runs as write to that folder; fine if the service manager \
-             makes it at the start, as StateDirectory=posthouse does",
+            "make that folder, and let the user that posthouse runs as write to it; fine if the \
+             service manager makes it at the start, as StateDirectory=posthouse does",
         );
         report.warn(place, wrong);
     }
@@ -138,16 +163,17 @@ fn socket(path: &Path, place: &Place, report: &Report) {
     }
     let folder = folder_of(path);
     // `run` makes the folder itself, but not two.
-    let needed = if folder.exists() {
-        folder
+    let why = if folder.exists() {
+        not_writable(&folder)
     } else {
-        folder_of(&folder)
+        not_writable(&folder_of(&folder))
+            .map(|why| format!("there is no folder {}, and {why}", folder.display()))
     };
-    if let Some(why) = not_writable(&needed) {
+    if let Some(why) = why {
         let wrong = Wrong::new(
             format!("the socket {shown} cannot be made: {why}"),
-            "let the user that posthouse runs as write to that folder; fine if the service manager \
-             makes it at the start, as RuntimeDirectory=posthouse does",
+            "make its folder, and let the user that posthouse runs as write to it; fine if the \
+             service manager makes it at the start, as RuntimeDirectory=posthouse does",
         );
         report.warn(place, wrong);
     }

@@ -48,6 +48,7 @@ enum Unit {
 /// Why a state file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum StateError {
+    /// Of reading or of writing: the event says which.
     #[error("{}", in_words(.0))]
     Io(#[from] io::Error),
     #[error("is not a state file: {0}")]

@@ -186,3 +186,11 @@ fn a_missing_file_is_none_and_a_wrong_one_is_said() {
     fs::write(&path, r#"{"version":1,"quotas":{}}"#).unwrap();
     assert_eq!(file::read(&path).unwrap(), Some(File::new(0)));
 }
+
+#[test]
+fn a_file_that_cannot_be_written_is_not_called_unreadable() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("missing/state");
+    let error = file::write(&path, &collect(&registry(wall()))).unwrap_err();
+    assert_eq!(error.to_string(), "no such file or directory");
+}

@@ -10,8 +10,9 @@ mod holder;
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::fs;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -300,6 +301,30 @@ fn failure(wanted: &ListenAddress, step: &'static str, error: &io::Error) -> Bin
     }
 }
 
+/// Whether this process may listen on a port, as far as its number goes.
+pub fn may_use_port(port: u16) -> bool {
+    // Port 0 is any free one.
+    port == 0
+        || port >= first_free_port()
+        || fs::read_to_string("/proc/self/status").is_ok_and(|status| may_bind_low_ports(&status))
+}
+
+/// Whether `/proc/PID/status` shows `CAP_NET_BIND_SERVICE` among the capabilities in effect.
+fn may_bind_low_ports(status: &str) -> bool {
+    const CAP_NET_BIND_SERVICE: u64 = 1 << 10;
+    let mut lines = status.lines();
+    let effective = lines.find_map(|line| line.strip_prefix("CapEff:"));
+    effective
+        .and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok())
+        .is_some_and(|effective| effective & CAP_NET_BIND_SERVICE != 0)
+}
+
+/// Whether this host has the address of a listener now; the port is left alone.
+pub fn is_of_this_host(mut address: SocketAddr) -> bool {
+    address.set_port(0);
+    !UdpSocket::bind(address).is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable)
+}
+
 fn first_free_port() -> u16 {
     sysctl("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap_or(1024)
 }
@@ -309,7 +334,7 @@ fn somaxconn() -> u32 {
 }
 
 fn sysctl<T: std::str::FromStr>(path: &str) -> Option<T> {
-    std::fs::read_to_string(path).ok()?.trim().parse().ok()
+    fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
 impl fmt::Display for ListenAddress {
@@ -444,6 +469,42 @@ mod tests {
         wanted.interface = Some(Arc::from("nosuch0"));
         let error = BoundGroup::bind(&wanted, 1, &OwnSockets::default()).unwrap_err();
         assert!(error.to_string().contains("nosuch0"), "{error}");
+    }
+
+    #[test]
+    fn a_low_port_is_allowed_by_the_capability_in_effect() {
+        for (status, expected) in [
+            (
+                "Name:\tx\nCapPrm:\t0000000000000400\nCapEff:\t0000000000000400\n",
+                true,
+            ),
+            ("CapEff:\t000001ffffffffff\n", true),
+            (
+                "CapPrm:\t0000000000000400\nCapEff:\t0000000000000000\n",
+                false,
+            ),
+            ("CapEff:\tfffffffffffffbff\n", false),
+            ("CapEff:\t?\n", false),
+            ("", false),
+        ] {
+            assert_eq!(may_bind_low_ports(status), expected, "{status:?}");
+        }
+        assert!(may_use_port(0) && may_use_port(u16::MAX));
+    }
+
+    #[test]
+    fn an_address_of_another_host_is_known_without_its_port() {
+        for (address, expected) in [
+            ("127.0.0.1:25", true),
+            ("0.0.0.0:25", true),
+            ("203.0.113.1:25", false),
+        ] {
+            assert_eq!(
+                is_of_this_host(address.parse().unwrap()),
+                expected,
+                "{address}"
+            );
+        }
     }
 
     #[test]
