@@ -7,6 +7,8 @@
 
 use std::num::NonZeroU64;
 
+use memchr::memchr;
+
 use super::super::closing::Next;
 use super::super::{
     COMMAND_LINE_MAX, ClientQuirks, Command, CommandLine, Extensions, HELLO_NAME_MAX, Keyword,
@@ -202,7 +204,10 @@ fn check_rcpt(rcpt: Rcpt<'_>, line: &[u8], smtputf8: Smtputf8) {
 /// given back.
 fn check_written<'a>(out: &'a [u8], line: &[u8]) -> &'a [u8] {
     let written = out.strip_suffix(b"\r\n").expect("a line ends with CRLF");
-    let brackets = if line.contains(&b'<') { 0 } else { 2 };
+    // A parameter may have brackets too.
+    let colon = memchr(b':', line).expect("one follows FROM and TO");
+    let has_brackets = line[colon + 1..].trim_ascii_start().starts_with(b"<");
+    let brackets = if has_brackets { 0 } else { 2 };
     assert!(!written.iter().any(u8::is_ascii_control) && written.len() <= line.len() + brackets);
     assert!(out.len() <= COMMAND_LINE_MAX, "a backend may cut it short");
     written
